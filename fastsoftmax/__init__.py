@@ -1,0 +1,35 @@
+"""Softmax, log-softmax and logsumexp for NumPy arrays: exact, and fast.
+
+Drop-ins for the functions of the same names in scipy.special; see each one's help.
+"""
+
+import sys
+
+from .threads import short_spins
+
+try:
+    with short_spins():
+        from . import cpu  # noqa: F401  (loads the OpenMP runtime)
+except ModuleNotFoundError as error:
+    if error.name != f"{__name__}.cpu":
+        raise
+    sentence = (
+        f"fastsoftmax was found in {__path__[0]}, a source folder without compiled "
+        "kernels: run from another folder to use the installed package, or compile in "
+        "place with `python setup.py build_ext --inplace`."
+    )
+    if sys.argv[:1] == ["-m"]:
+        raise SystemExit(sentence) from None
+    raise ImportError(sentence) from None
+
+from .api import log_softmax, logsumexp, softmax
+from .settings import get_num_threads, set_num_threads, show_config
+
+__all__ = [
+    "get_num_threads",
+    "log_softmax",
+    "logsumexp",
+    "set_num_threads",
+    "show_config",
+    "softmax",
+]

@@ -1,0 +1,265 @@
+"""The command line: ``fastsoftmax``, or ``python -m fastsoftmax``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import NoReturn
+
+from fastsoftmax.api import config
+
+import fastsoftmax
+from fastsoftmax._example import report
+from fastsoftmax._files import Axis, FileError, transform
+
+__all__ = ["main"]
+
+INTERRUPTED = 128 + 2  # what a shell reports for a program that SIGINT ended
+DTYPES = ("float16", "float32", "float64")
+OVERVIEW = """\
+Softmax, log-softmax and logsumexp of NumPy .npy files. Without a command: what was
+chosen on this machine, an example, its accuracy and its speed.
+"""
+FILES = """\
+IN is memory-mapped and worked on block by block, so it may be larger than memory:
+the resident memory stays below 200 MB, whatever the size, for float files in the
+machine's byte order. OUT appears whole or not at all.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        0, or 1 where a file or the output failed, or 130 after Ctrl-C.
+
+    Raises
+    ------
+    SystemExit
+        2 for arguments that cannot be understood, 0 after ``--help`` and
+        ``--version``, 143 after SIGTERM.
+    """
+    try:
+        with _stopping_cleanly():
+            try:
+                return _run(sys.argv[1:] if argv is None else argv)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()  # when Python exits it is too late to handle
+    except KeyboardInterrupt:
+        print("fastsoftmax: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except OSError as error:
+        return _lose_output(error)
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Do what the arguments say; return the exit status."""
+    arguments = _parser().parse_args(_joined(argv))
+    if arguments.command is None:
+        return _show()
+    try:
+        _transform(arguments)
+    except (FileError, MemoryError) as error:
+        # On one line, whatever a library's message or a path holds.
+        reason = " ".join(str(error).split()) or "out of memory"
+        print(f"fastsoftmax {arguments.command}: error: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _lose_output(error: OSError) -> int:
+    """Say that stdout cannot be written; return the status."""
+    # A reader such as `head` may leave early, and nobody needs to hear of it.
+    if not isinstance(error, BrokenPipeError):
+        reason = f"cannot write the output: {error.strerror}"
+        print(f"fastsoftmax: error: {reason}", file=sys.stderr)
+    # What stdout still holds must go somewhere when Python exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _show() -> int:
+    """Print what was chosen on this machine, then the example; return the status."""
+    print(_choices())
+    print()
+    for line in report():
+        print(line, flush=True)
+    return 0
+
+
+def _choices() -> str:
+    """Return a line that says what runs on this machine."""
+    chosen = config()
+    threads = "1 thread" if chosen["threads"] == 1 else f"{chosen['threads']} threads"
+    openmp = "with" if chosen["openmp"] else "without"
+    return (
+        f"fastsoftmax {chosen['version']}: {chosen['isa']} "
+        f"(of {', '.join(chosen['isas'])}), {threads}, {openmp} "
+        f"OpenMP, NumPy {chosen['numpy']}"
+    )
+
+
+def _transform(arguments: argparse.Namespace) -> None:
+    """Run one of the commands that work on files."""
+    function = partial(
+        getattr(fastsoftmax, arguments.command.replace("-", "_")),
+        dtype=arguments.dtype,
+    )
+    if "temperature" in arguments:
+        function = partial(function, temperature=arguments.temperature)
+    transform(
+        function,
+        arguments.source,
+        arguments.target,
+        arguments.axis,
+        keepdims=getattr(arguments, "keepdims", None),
+        force=arguments.force,
+    )
+
+
+# Arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2, without the usage that argparse puts first."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _parser() -> _Parser:
+    """Return the parser of all commands."""
+    parser = _Parser(prog="fastsoftmax", description=OVERVIEW, allow_abbrev=False)
+    parser.add_argument(
+        "--version", action="version", version=f"fastsoftmax {config()['version']}"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name in ("softmax", "log-softmax", "logsumexp"):
+        command = commands.add_parser(
+            name,
+            help=f"{name} of a .npy file",
+            description=f"Write {name} of IN to OUT, both .npy files. {FILES}",
+            allow_abbrev=False,
+        )
+        _add_file_arguments(command)
+        if name == "logsumexp":
+            command.add_argument(
+                "--keepdims",
+                action="store_true",
+                help="keep the reduced axes, with length one",
+            )
+        else:
+            command.add_argument(
+                "--temperature",
+                type=_temperature,
+                default=1.0,
+                metavar="T",
+                help="divide IN by this number > 0 first (default 1)",
+            )
+    return parser
+
+
+def _add_file_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments that all file commands share."""
+    command.add_argument("source", metavar="IN", help="the .npy file to read")
+    command.add_argument("target", metavar="OUT", help="the .npy file to write")
+    command.add_argument(
+        "--axis",
+        type=_axis,
+        default=-1,
+        help='an integer, several as in "0,1", or "none" for the whole array (default '
+        "-1; the Python functions' default is None, the whole array, as in SciPy)",
+    )
+    command.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        metavar="D",
+        help=f"compute and write in {', '.join(DTYPES)} (default: that of IN, and "
+        "float64 for integers)",
+    )
+    command.add_argument(
+        "--force", action="store_true", help="replace OUT where it exists"
+    )
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Tie ``--axis -2,-1`` together: argparse takes "-2,-1" for an option."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] in ("--axis", "--temperature"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _axis(text: str) -> Axis:
+    """Decode ``--axis``."""
+    if text.lower() == "none":
+        return None
+    try:
+        axes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is neither an integer, nor several as in "0,1", nor "none"'
+        ) from None
+    return axes if "," in text else axes[0]
+
+
+def _temperature(text: str) -> float:
+    """Decode ``--temperature``."""
+    try:
+        temperature = float(text)
+    except ValueError:
+        temperature = math.nan
+    if not 0 < temperature < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number > 0")
+    return temperature
+
+
+# Signals
+
+
+@contextmanager
+def _stopping_cleanly() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the work as an exception, so that it tidies up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    previous = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End the program with the status that a shell reports for this signal."""
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

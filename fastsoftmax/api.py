@@ -1,0 +1,366 @@
+"""The softmax family: docstrings, checks, one call of the kernels each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from . import cpu, fallback, plan
+from .plan import Array, Axis
+
+# The default temperature, told from a given one by identity: that costs nothing.
+_NEUTRAL = 1.0
+
+
+def softmax(
+    x: ArrayLike,
+    axis: Axis = None,
+    *,
+    temperature: float = _NEUTRAL,
+    where: ArrayLike | None = None,
+    out: Array | None = None,
+    dtype: DTypeLike | None = None,
+) -> Any:
+    """Softmax: exponentials divided by their sum, ``exp(x) / sum(exp(x))``.
+
+    Parameters
+    ----------
+    x : array_like
+        Logits, any shape, layout and numeric dtype; not changed.
+    axis : int, tuple of int, or None, optional
+        Axes that sum to 1. The default, None, is the whole array, as in SciPy; for a
+        batch of rows pass ``axis=-1``.
+    temperature : float, optional
+        x is divided by it first, as ``x / temperature`` does. Finite and > 0.
+    where : array_like of bool, optional
+        Broadcasts against x. False takes an entry out of the set: its result is 0.
+    out : ndarray, optional
+        Where to write the result: exactly its shape and dtype. May be x itself.
+    dtype : dtype, optional
+        Type computed in and returned.
+
+    Returns
+    -------
+    ndarray or scalar
+        Probabilities, dimensionless, shaped and laid out like x. Floating dtypes are
+        kept; integers and bool give float64. A 0-d x gives a NumPy scalar.
+
+    Raises
+    ------
+    TypeError
+        If x does not hold numbers or is a masked array; if axis is not integers; if
+        `out` has another dtype; if `where` is not boolean.
+    ValueError
+        If the temperature is not finite and positive; if `out` or `where` do not fit;
+        if an axis repeats or (AxisError) does not exist.
+
+    See Also
+    --------
+    log_softmax, logsumexp
+
+    Notes
+    -----
+    With m the largest entry of a set and K the integer next to m / ln 2, the terms
+    exp(x) 2^-K neither overflow nor need a rounded difference x - m. Every entry of a
+    float32 or float64 result is within 2 ULP of the exact value, subnormal ones
+    included; float16 and bfloat16 are computed in float32 and rounded once. A set's
+    result does not depend on its neighbours, nor on the number of threads.
+
+    ============================  =======
+    the set holds                 result
+    ============================  =======
+    a NaN                         all NaN
+    +inf                          all NaN
+    nothing but -inf              all NaN
+    -inf beside finite numbers    0 there
+    no entry, all masked out      0
+    no entry, length 0            empty
+    ============================  =======
+
+    No input makes it warn.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA Journal of Numerical Analysis 41 (2021), doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import softmax
+    >>> x = np.array([[1.0, 2.0, 3.0], [1000.0, 1000.0, 1000.0]])
+    >>> softmax(x, axis=-1).round(3)
+    array([[0.09 , 0.245, 0.665],
+           [0.333, 0.333, 0.333]])
+    >>> softmax(x, axis=-1, where=[True, True, False]).round(3)
+    array([[0.269, 0.731, 0.   ],
+           [0.5  , 0.5  , 0.   ]])
+    """
+    if temperature is _NEUTRAL and where is None and out is None and dtype is None:
+        y = cpu.fast(cpu.SOFTMAX, x, axis)
+        if y is not None:
+            return y
+    call = plan.as_call(x, axis, where, dtype, temperature)
+    return _elementwise(cpu.SOFTMAX, fallback.softmax, call, out)
+
+
+def log_softmax(
+    x: ArrayLike,
+    axis: Axis = None,
+    *,
+    temperature: float = _NEUTRAL,
+    where: ArrayLike | None = None,
+    out: Array | None = None,
+    dtype: DTypeLike | None = None,
+) -> Any:
+    """Logarithm of softmax, ``x - log(sum(exp(x)))``.
+
+    Parameters
+    ----------
+    x : array_like
+        Logits, any shape, layout and numeric dtype; not changed.
+    axis : int, tuple of int, or None, optional
+        Axes of one set. The default, None, is the whole array, as in SciPy; for a batch
+        of rows pass ``axis=-1``.
+    temperature : float, optional
+        x is divided by it first, as ``x / temperature`` does. Finite and > 0.
+    where : array_like of bool, optional
+        Broadcasts against x. False takes an entry out of the set: its result is -inf.
+    out : ndarray, optional
+        Where to write the result: exactly its shape and dtype. May be x itself.
+    dtype : dtype, optional
+        Type computed in and returned.
+
+    Returns
+    -------
+    ndarray or scalar
+        Natural logarithms of probabilities, shaped and laid out like x, of the dtypes
+        of `softmax`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax`.
+
+    See Also
+    --------
+    softmax, logsumexp
+
+    Notes
+    -----
+    The largest term is kept out of the sum and met by a log1p, so that
+    ``log_softmax([0, -40])[0]`` is -4.2e-18, not 0. Every entry is within 2 ULP.
+
+    ============================  ==========================
+    the set holds                 result
+    ============================  ==========================
+    a NaN                         all NaN
+    +inf                          NaN at +inf, -inf elsewhere
+    nothing but -inf              all NaN
+    -inf beside finite numbers    -inf there
+    no entry, all masked out      -inf
+    no entry, length 0            empty
+    ============================  ==========================
+
+    No input makes it warn.
+
+    References
+    ----------
+    Blanchard, Higham and Higham (2021), doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import log_softmax
+    >>> log_softmax(np.array([[0.0, 0.0], [0.0, -40.0]]), axis=-1)
+    array([[-6.93147181e-01, -6.93147181e-01],
+           [-4.24835426e-18, -4.00000000e+01]])
+    """
+    if temperature is _NEUTRAL and where is None and out is None and dtype is None:
+        y = cpu.fast(cpu.LOG_SOFTMAX, x, axis)
+        if y is not None:
+            return y
+    call = plan.as_call(x, axis, where, dtype, temperature)
+    return _elementwise(cpu.LOG_SOFTMAX, fallback.log_softmax, call, out)
+
+
+def logsumexp(
+    a: ArrayLike,
+    axis: Axis = None,
+    b: ArrayLike | None = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
+    *,
+    where: ArrayLike | None = None,
+    out: Array | None = None,
+    dtype: DTypeLike | None = None,
+) -> Any:
+    """Logarithm of a sum of exponentials, ``log(sum(b * exp(a)))``.
+
+    Parameters
+    ----------
+    a : array_like
+        Exponents, any shape, layout and numeric dtype; not changed.
+    axis : int, tuple of int, or None, optional
+        Axes summed over. The default, None, is the whole array.
+    b : array_like, optional
+        Weights of the exponentials, broadcast against a; any sign. An entry with weight
+        0 does not count, be it inf or NaN.
+    keepdims : bool, optional
+        Keep the summed axes with length 1.
+    return_sign : bool, optional
+        Return a pair: the logarithm of the sum's absolute value, and its sign.
+    where : array_like of bool, optional
+        Broadcasts against a (and b). False takes an entry out of the sum.
+    out : ndarray, optional
+        Where to write the logarithm: exactly its shape and dtype.
+    dtype : dtype, optional
+        Type computed in and returned.
+
+    Returns
+    -------
+    ndarray or scalar
+        Natural logarithms, shaped like a without `axis`. Floating dtypes are kept;
+        integers and bool give float64. With b, NumPy's promotion of a and b.
+    sign : ndarray or scalar
+        Only with `return_sign`: 1, 0 or -1; for complex sums a number of modulus 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax`; also if a and b do not broadcast.
+
+    See Also
+    --------
+    softmax, log_softmax
+
+    Notes
+    -----
+    Without b, float32 results are within 1 ULP, finished in double; float64 within 2
+    ULP of the larger of the largest entry and the logarithm that is added to it.
+
+    ============================  ===================
+    the set holds                 result (without b)
+    ============================  ===================
+    a NaN                         NaN
+    +inf                          +inf
+    nothing but -inf              -inf
+    -inf beside finite numbers    that one is ignored
+    no entry, all masked out      -inf
+    no entry, length 0            -inf
+    ============================  ===================
+
+    A negative sum without `return_sign` is NaN. No input makes it warn.
+
+    References
+    ----------
+    Blanchard, Higham and Higham (2021), doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import logsumexp
+    >>> logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]]), axis=-1)
+    array([1000.69314718,    0.        ])
+    >>> logsumexp([1.0, 1.0], b=[1.0, -1.0], return_sign=True)
+    (np.float64(-inf), np.float64(0.0))
+    """
+    plain = b is None and not keepdims and not return_sign
+    if plain and where is None and out is None and dtype is None:
+        y = cpu.fast(cpu.LOGSUMEXP, a, axis)
+        if y is not None:
+            return y
+    if b is None and not return_sign:
+        call = plan.as_call(a, axis, where, dtype, name="a")
+        if call.has_kernels:
+            return _reduce(call, bool(keepdims), out)
+    call, weights = plan.as_weighted_call(a, axis, b, where, dtype)
+    return _formula_logsumexp(call, weights, keepdims, return_sign, out)
+
+
+def _elementwise(
+    op: int, formula: Callable[..., Array], call: plan.Call, out: Array | None
+) -> Any:
+    """Run softmax or log_softmax: the kernel `op`, or the formula for rare types."""
+    shape = () if call.is_scalar else call.x.shape
+    if out is not None:
+        plan.check_out(out, shape, call.dtype)
+        y = out.reshape(call.x.shape)
+    else:
+        y = np.empty_like(call.x, dtype=call.dtype, order="K", subok=False)
+    if not call.has_kernels:
+        y[...] = formula(
+            call.x.astype(call.dtype, copy=False),
+            call.axes,
+            temperature=call.temperature,
+            where=call.mask,
+        )
+    elif y.size > 0:
+        steps, target = plan.elementwise(call, y, out)
+        cpu.run(op, steps)
+        if target is not y:
+            np.copyto(y, target)
+    if out is not None:
+        return out
+    return y[0] if call.is_scalar else y
+
+
+def _formula_logsumexp(
+    call: plan.Call,
+    weights: Array | None,
+    keepdims: bool,
+    return_sign: bool,
+    out: Array | None,
+) -> Any:
+    """Run logsumexp by NumPy's formulas: weights, signs, rare types."""
+    result = fallback.logsumexp(
+        call.x.astype(call.compute, copy=False),
+        call.axes,
+        weights,
+        keepdims=bool(keepdims),
+        return_sign=bool(return_sign),
+        where=call.mask,
+    )
+    log, sign = result if isinstance(result, tuple) else (result, None)
+    dtype = call.dtype if sign is None else np.finfo(call.dtype).dtype
+    log = log.astype(dtype, copy=False)
+    if out is not None:
+        plan.check_out(out, log.shape, log.dtype)
+        out[...] = log
+        log = out
+    if sign is None:
+        return _deliver(log, out)
+    sign = sign.astype(call.dtype, copy=False)
+    return _deliver(log, out), _deliver(sign, None)
+
+
+def _deliver(y: Array, out: Array | None) -> Any:
+    if out is not None:
+        return out
+    return y[()] if y.ndim == 0 else y
+
+
+def _reduce(call: plan.Call, keepdims: bool, out: Array | None) -> Any:
+    """Run logsumexp without weights."""
+    x, axes = call.x, call.axes
+    kept = tuple(size for d, size in enumerate(x.shape) if d not in axes)
+    with_dims = tuple(1 if d in axes else size for d, size in enumerate(x.shape))
+    if out is not None:
+        plan.check_out(out, with_dims if keepdims else kept, call.dtype)
+        y = out.reshape(kept) if not keepdims else out[
+            tuple(0 if d in axes else slice(None) for d in range(x.ndim))
+        ]
+    elif x.size > 0:
+        one_each = x[tuple(0 if d in axes else slice(None) for d in range(x.ndim))]
+        y = np.empty_like(one_each, dtype=call.dtype, order="K", subok=False)
+    else:
+        y = np.empty(kept, call.dtype)
+    y = np.asarray(y)
+    if x.size > 0:
+        cpu.run(cpu.LOGSUMEXP, plan.reduction(call, y, out))
+    else:
+        y[...] = -np.inf
+    return _deliver(y.reshape(with_dims) if keepdims else y, out)

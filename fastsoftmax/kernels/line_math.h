@@ -1,0 +1,108 @@
+/* What is computed once per line, in double and without any library's exp or log, so
+ * that every platform gives the same bits: exp of the maximum and log of the sum, both
+ * with some 60 good bits, as pairs.
+ */
+#ifndef FASTSOFTMAX_LINE_MATH_H
+#define FASTSOFTMAX_LINE_MATH_H
+
+#include <math.h>
+
+#include "rows.h"
+
+/* ln 2 = LN2_HI + LN2_LO + 2^-103. LN2_HI has 39 bits: its product with an integer of up
+ * to 14 bits is exact. */
+#define LN2_HI 0x1.62e42fefa4p-1
+#define LN2_LO (-0x1.8432a1b0e2634p-43)
+
+/* exp(r) = 1 + r + r^2 (E2 + E3 r + ... + E12 r^10) for |r| <= 1.002 ln(2)/2, relative
+ * error 2^-60.8 before rounding (minimax: Remez with 1 + r held fixed, in 300 bits). */
+#define E2 0x1p-1
+#define E3 0x1.5555555555559p-3
+#define E4 0x1.555555555557dp-5
+#define E5 0x1.111111110f822p-7
+#define E6 0x1.6c16c16c044f0p-10
+#define E7 0x1.a01a01af38c3dp-13
+#define E8 0x1.a01a020ab93b2p-16
+#define E9 0x1.71ddfa386c39fp-19
+#define E10 0x1.27e3ef32cd1adp-22
+#define E11 0x1.af5b295a2c2c6p-26
+#define E12 0x1.21005db32d31dp-29
+
+/* a * b = hi + lo exactly, for |a|, |b| < 2^996 and no underflow (Dekker). */
+static inline fs_pair fs_two_product(double a, double b)
+{
+    double a_scaled = a * 0x1.0000002p27, b_scaled = b * 0x1.0000002p27;
+    double a1 = a_scaled - (a_scaled - a), a2 = a - a1;
+    double b1 = b_scaled - (b_scaled - b), b2 = b - b1;
+    double product = a * b;
+    fs_pair result = {product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2};
+    return result;
+}
+
+static inline fs_pair fs_pair_divide(fs_pair a, fs_pair b)
+{
+    double quotient = a.hi / b.hi;
+    fs_pair product = fs_two_product(quotient, b.hi);
+    double rest = ((a.hi - product.hi) - product.lo) + (a.lo - quotient * b.lo);
+    return fs_two_sum(quotient, rest / b.hi);
+}
+
+/* exp(max) * 2^-k for an integer k next to max / ln 2, |k| < 2^14; relative error below
+ * 2^-56: only the terms behind r are rounded, and they add up to at most 0.06. */
+static inline fs_pair fs_exp_scaled(double max, double k)
+{
+    double r1 = max - k * LN2_HI; /* exact: the terms agree in their leading bits */
+    double r = r1 - k * LN2_LO;
+    double r_rest = (r1 - r) - k * LN2_LO;
+    double t = E12;
+    t = t * r + E11;
+    t = t * r + E10;
+    t = t * r + E9;
+    t = t * r + E8;
+    t = t * r + E7;
+    t = t * r + E6;
+    t = t * r + E5;
+    t = t * r + E4;
+    t = t * r + E3;
+    t = t * r + E2;
+    fs_pair one_plus_r = fs_two_sum(1.0, r);
+    return fs_two_sum(one_plus_r.hi, one_plus_r.lo + (r_rest + r * r * t));
+}
+
+/* 2 atanh(s) for s = f / (2 + f), that is log(1 + f), for -0.3 < f < 0.42: |s| < 0.174.
+ * The series' tail behind 2 s is at most 1 % of it; dropped: 2 s^23/23, 2^-60 of it. */
+static inline fs_pair fs_log1p_near(fs_pair f)
+{
+    fs_pair two_plus_f = fs_two_sum(2.0, f.hi);
+    two_plus_f.lo += f.lo;
+    fs_pair s = fs_pair_divide(f, two_plus_f);
+    double z = s.hi * s.hi;
+    double t = 2.0 / 21;
+    t = t * z + 2.0 / 19;
+    t = t * z + 2.0 / 17;
+    t = t * z + 2.0 / 15;
+    t = t * z + 2.0 / 13;
+    t = t * z + 2.0 / 11;
+    t = t * z + 2.0 / 9;
+    t = t * z + 2.0 / 7;
+    t = t * z + 2.0 / 5;
+    t = t * z + 2.0 / 3;
+    return fs_two_sum(2 * s.hi, 2 * s.lo + s.hi * z * t);
+}
+
+/* log(1 + w) for finite w >= 0, relative error below 2^-57. */
+static inline fs_pair fs_log1p(fs_pair w)
+{
+    if (w.hi < 0.4)
+        return fs_log1p_near(w);
+    fs_pair sum = fs_pair_add(w, (fs_pair){1.0, 0.0});
+    int k;
+    if (frexp(sum.hi, &k) < 0.70710678118654752)
+        k -= 1;
+    fs_pair f = {ldexp(sum.hi, -k) - 1.0, ldexp(sum.lo, -k)}; /* exact by Sterbenz */
+    fs_pair log_f = fs_log1p_near(f);
+    fs_pair high = fs_two_sum(k * LN2_HI, log_f.hi);
+    return fs_two_sum(high.hi, high.lo + (log_f.lo + k * LN2_LO));
+}
+
+#endif

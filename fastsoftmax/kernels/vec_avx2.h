@@ -1,0 +1,199 @@
+/* The vocabulary for AVX2 with FMA and F16C: 8 floats or 4 doubles.
+ * vec_scalar.h says what each word means.
+ */
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "half.h"
+
+enum { f32_lanes = 8, f64_lanes = 4 };
+typedef __m256 f32_vec;
+typedef __m256d f64_vec;
+
+static inline __m256i f32_first(ptrdiff_t count)
+{
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), lane);
+}
+static inline __m256i f64_first(ptrdiff_t count)
+{
+    __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), lane);
+}
+
+static inline f32_vec f32_set(float a) { return _mm256_set1_ps(a); }
+static inline f64_vec f64_set(double a) { return _mm256_set1_pd(a); }
+static inline f32_vec f32_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline f64_vec f64_load(const double *p) { return _mm256_loadu_pd(p); }
+static inline void f32_store(float *p, f32_vec a) { _mm256_storeu_ps(p, a); }
+static inline void f64_store(double *p, f64_vec a) { _mm256_storeu_pd(p, a); }
+
+static inline f32_vec f32_load_part(const float *p, ptrdiff_t count, f32_vec rest)
+{
+    __m256i mask = f32_first(count);
+    return _mm256_blendv_ps(rest, _mm256_maskload_ps(p, mask), _mm256_castsi256_ps(mask));
+}
+static inline f64_vec f64_load_part(const double *p, ptrdiff_t count, f64_vec rest)
+{
+    __m256i mask = f64_first(count);
+    return _mm256_blendv_pd(rest, _mm256_maskload_pd(p, mask), _mm256_castsi256_pd(mask));
+}
+static inline void f32_store_part(float *p, ptrdiff_t count, f32_vec a)
+{
+    _mm256_maskstore_ps(p, f32_first(count), a);
+}
+static inline void f64_store_part(double *p, ptrdiff_t count, f64_vec a)
+{
+    _mm256_maskstore_pd(p, f64_first(count), a);
+}
+
+static inline f32_vec f32_add(f32_vec a, f32_vec b) { return _mm256_add_ps(a, b); }
+static inline f64_vec f64_add(f64_vec a, f64_vec b) { return _mm256_add_pd(a, b); }
+static inline f32_vec f32_sub(f32_vec a, f32_vec b) { return _mm256_sub_ps(a, b); }
+static inline f64_vec f64_sub(f64_vec a, f64_vec b) { return _mm256_sub_pd(a, b); }
+static inline f32_vec f32_mul(f32_vec a, f32_vec b) { return _mm256_mul_ps(a, b); }
+static inline f64_vec f64_mul(f64_vec a, f64_vec b) { return _mm256_mul_pd(a, b); }
+static inline f32_vec f32_max(f32_vec a, f32_vec b) { return _mm256_max_ps(a, b); }
+static inline f64_vec f64_max(f64_vec a, f64_vec b) { return _mm256_max_pd(a, b); }
+
+static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+static inline f64_vec f64_muladd(f64_vec a, f64_vec b, f64_vec c)
+{
+    return _mm256_fmadd_pd(a, b, c);
+}
+static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
+{
+    return _mm256_fmadd_ps(a, hi, _mm256_mul_ps(a, lo));
+}
+static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
+{
+    return _mm256_fmadd_pd(a, hi, _mm256_mul_pd(a, lo));
+}
+
+static inline f32_vec f32_exponent_of(f32_vec a)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+}
+static inline f64_vec f64_exponent_of(f64_vec a)
+{
+    return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), 52));
+}
+static inline f32_vec f32_add_bits(f32_vec a, f32_vec b)
+{
+    return _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+}
+static inline f64_vec f64_add_bits(f64_vec a, f64_vec b)
+{
+    return _mm256_castsi256_pd(
+        _mm256_add_epi64(_mm256_castpd_si256(a), _mm256_castpd_si256(b)));
+}
+static inline f32_vec f32_sub_bits(f32_vec a, f32_vec b)
+{
+    return _mm256_castsi256_ps(
+        _mm256_sub_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+}
+static inline f64_vec f64_sub_bits(f64_vec a, f64_vec b)
+{
+    return _mm256_castsi256_pd(
+        _mm256_sub_epi64(_mm256_castpd_si256(a), _mm256_castpd_si256(b)));
+}
+
+static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
+{
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_EQ_OQ));
+}
+static inline f64_vec f64_if_equal(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
+{
+    return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(a, b, _CMP_EQ_OQ));
+}
+static inline f32_vec f32_if_less(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
+{
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+}
+static inline f64_vec f64_if_less(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
+{
+    return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(a, b, _CMP_LT_OQ));
+}
+
+static inline float f32_largest(f32_vec a)
+{
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+static inline double f64_largest(f64_vec a)
+{
+    __m128d half = _mm_max_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_max_sd(half, _mm_unpackhi_pd(half, half)));
+}
+
+typedef struct { __m256d low, high; } f32_wide; /* lanes 0-3, 4-7 as doubles */
+typedef struct { __m256d sum, error; } f64_wide;
+
+static inline f32_wide f32_wide_zero(void)
+{
+    return (f32_wide){_mm256_setzero_pd(), _mm256_setzero_pd()};
+}
+static inline f64_wide f64_wide_zero(void)
+{
+    return (f64_wide){_mm256_setzero_pd(), _mm256_setzero_pd()};
+}
+static inline void f32_wide_add(f32_wide *w, f32_vec a)
+{
+    __m128 high = _mm256_extractf128_ps(a, 1);
+    w->low = _mm256_add_pd(w->low, _mm256_cvtps_pd(_mm256_castps256_ps128(a)));
+    w->high = _mm256_add_pd(w->high, _mm256_cvtps_pd(high));
+}
+static inline f32_wide f32_wide_load(const double *sum, const double *error)
+{
+    (void)error;
+    return (f32_wide){_mm256_loadu_pd(sum), _mm256_loadu_pd(sum + 4)};
+}
+static inline f64_wide f64_wide_load(const double *sum, const double *error)
+{
+    return (f64_wide){_mm256_loadu_pd(sum), _mm256_loadu_pd(error)};
+}
+static inline void f32_wide_store(f32_wide w, double *sum, double *error)
+{
+    (void)error;
+    _mm256_storeu_pd(sum, w.low);
+    _mm256_storeu_pd(sum + 4, w.high);
+}
+static inline void f64_wide_store(f64_wide w, double *sum, double *error)
+{
+    _mm256_storeu_pd(sum, w.sum);
+    _mm256_storeu_pd(error, w.error);
+}
+
+static inline f32_vec f32_load_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+static inline void f32_store_f16(uint16_t *p, f32_vec a)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline f32_vec f32_load_bf16(const uint16_t *p)
+{
+    __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+}
+static inline void f32_store_bf16(uint16_t *p, f32_vec a)
+{
+    __m256i bits = _mm256_castps_si256(a);
+    __m256i high = _mm256_srli_epi32(bits, 16);
+    __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    __m256i bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, bias), 16);
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    rounded = _mm256_blendv_epi8(rounded, quiet, nan);
+    __m128i low = _mm256_castsi256_si128(rounded);
+    __m128i top = _mm256_extracti128_si256(rounded, 1);
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(low, top));
+}

@@ -1,0 +1,185 @@
+/* The vocabulary for AVX-512 (F, BW, VL, DQ): 16 floats or 8 doubles.
+ * vec_scalar.h says what each word means.
+ */
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "half.h"
+
+enum { f32_lanes = 16, f64_lanes = 8 };
+typedef __m512 f32_vec;
+typedef __m512d f64_vec;
+
+static inline __mmask16 f32_first(ptrdiff_t count)
+{
+    return (__mmask16)((1u << count) - 1);
+}
+static inline __mmask8 f64_first(ptrdiff_t count)
+{
+    return (__mmask8)((1u << count) - 1);
+}
+
+static inline f32_vec f32_set(float a) { return _mm512_set1_ps(a); }
+static inline f64_vec f64_set(double a) { return _mm512_set1_pd(a); }
+static inline f32_vec f32_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline f64_vec f64_load(const double *p) { return _mm512_loadu_pd(p); }
+static inline void f32_store(float *p, f32_vec a) { _mm512_storeu_ps(p, a); }
+static inline void f64_store(double *p, f64_vec a) { _mm512_storeu_pd(p, a); }
+
+static inline f32_vec f32_load_part(const float *p, ptrdiff_t count, f32_vec rest)
+{
+    return _mm512_mask_loadu_ps(rest, f32_first(count), p);
+}
+static inline f64_vec f64_load_part(const double *p, ptrdiff_t count, f64_vec rest)
+{
+    return _mm512_mask_loadu_pd(rest, f64_first(count), p);
+}
+static inline void f32_store_part(float *p, ptrdiff_t count, f32_vec a)
+{
+    _mm512_mask_storeu_ps(p, f32_first(count), a);
+}
+static inline void f64_store_part(double *p, ptrdiff_t count, f64_vec a)
+{
+    _mm512_mask_storeu_pd(p, f64_first(count), a);
+}
+
+static inline f32_vec f32_add(f32_vec a, f32_vec b) { return _mm512_add_ps(a, b); }
+static inline f64_vec f64_add(f64_vec a, f64_vec b) { return _mm512_add_pd(a, b); }
+static inline f32_vec f32_sub(f32_vec a, f32_vec b) { return _mm512_sub_ps(a, b); }
+static inline f64_vec f64_sub(f64_vec a, f64_vec b) { return _mm512_sub_pd(a, b); }
+static inline f32_vec f32_mul(f32_vec a, f32_vec b) { return _mm512_mul_ps(a, b); }
+static inline f64_vec f64_mul(f64_vec a, f64_vec b) { return _mm512_mul_pd(a, b); }
+static inline f32_vec f32_max(f32_vec a, f32_vec b) { return _mm512_max_ps(a, b); }
+static inline f64_vec f64_max(f64_vec a, f64_vec b) { return _mm512_max_pd(a, b); }
+
+static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+static inline f64_vec f64_muladd(f64_vec a, f64_vec b, f64_vec c)
+{
+    return _mm512_fmadd_pd(a, b, c);
+}
+static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
+{
+    return _mm512_fmadd_ps(a, hi, _mm512_mul_ps(a, lo));
+}
+static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
+{
+    return _mm512_fmadd_pd(a, hi, _mm512_mul_pd(a, lo));
+}
+
+static inline f32_vec f32_exponent_of(f32_vec a)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+}
+static inline f64_vec f64_exponent_of(f64_vec a)
+{
+    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52));
+}
+static inline f32_vec f32_add_bits(f32_vec a, f32_vec b)
+{
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+static inline f64_vec f64_add_bits(f64_vec a, f64_vec b)
+{
+    return _mm512_castsi512_pd(
+        _mm512_add_epi64(_mm512_castpd_si512(a), _mm512_castpd_si512(b)));
+}
+static inline f32_vec f32_sub_bits(f32_vec a, f32_vec b)
+{
+    return _mm512_castsi512_ps(
+        _mm512_sub_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+static inline f64_vec f64_sub_bits(f64_vec a, f64_vec b)
+{
+    return _mm512_castsi512_pd(
+        _mm512_sub_epi64(_mm512_castpd_si512(a), _mm512_castpd_si512(b)));
+}
+
+static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), no, yes);
+}
+static inline f64_vec f64_if_equal(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
+{
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ), no, yes);
+}
+static inline f32_vec f32_if_less(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+static inline f64_vec f64_if_less(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
+{
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+
+static inline float f32_largest(f32_vec a) { return _mm512_reduce_max_ps(a); }
+static inline double f64_largest(f64_vec a) { return _mm512_reduce_max_pd(a); }
+
+typedef struct { __m512d low, high; } f32_wide; /* lanes 0-7, 8-15 as doubles */
+typedef struct { __m512d sum, error; } f64_wide;
+
+static inline f32_wide f32_wide_zero(void)
+{
+    return (f32_wide){_mm512_setzero_pd(), _mm512_setzero_pd()};
+}
+static inline f64_wide f64_wide_zero(void)
+{
+    return (f64_wide){_mm512_setzero_pd(), _mm512_setzero_pd()};
+}
+static inline void f32_wide_add(f32_wide *w, f32_vec a)
+{
+    __m256 high = _mm512_extractf32x8_ps(a, 1);
+    w->low = _mm512_add_pd(w->low, _mm512_cvtps_pd(_mm512_castps512_ps256(a)));
+    w->high = _mm512_add_pd(w->high, _mm512_cvtps_pd(high));
+}
+static inline f32_wide f32_wide_load(const double *sum, const double *error)
+{
+    (void)error;
+    return (f32_wide){_mm512_loadu_pd(sum), _mm512_loadu_pd(sum + 8)};
+}
+static inline f64_wide f64_wide_load(const double *sum, const double *error)
+{
+    return (f64_wide){_mm512_loadu_pd(sum), _mm512_loadu_pd(error)};
+}
+static inline void f32_wide_store(f32_wide w, double *sum, double *error)
+{
+    (void)error;
+    _mm512_storeu_pd(sum, w.low);
+    _mm512_storeu_pd(sum + 8, w.high);
+}
+static inline void f64_wide_store(f64_wide w, double *sum, double *error)
+{
+    _mm512_storeu_pd(sum, w.sum);
+    _mm512_storeu_pd(error, w.error);
+}
+
+static inline f32_vec f32_load_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline void f32_store_f16(uint16_t *p, f32_vec a)
+{
+    __m256i h = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm256_storeu_si256((__m256i *)p, h);
+}
+static inline f32_vec f32_load_bf16(const uint16_t *p)
+{
+    __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+}
+static inline void f32_store_bf16(uint16_t *p, f32_vec a)
+{
+    __m512i bits = _mm512_castps_si512(a);
+    __m512i high = _mm512_srli_epi32(bits, 16);
+    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, bias), 16);
+    __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+    rounded = _mm512_mask_mov_epi32(rounded, nan, quiet);
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(rounded));
+}

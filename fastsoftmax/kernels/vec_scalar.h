@@ -1,0 +1,172 @@
+/* The vocabulary in plain C, one lane: what every ISA's header must offer, said once.
+ * T stands for f32 and f64. Each word works lane by lane unless it says otherwise.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "half.h"
+
+enum { f32_lanes = 1, f64_lanes = 1 };
+typedef float f32_vec;
+typedef double f64_vec;
+
+/* T_set: all lanes the same. T_load, T_store: any alignment. */
+static inline f32_vec f32_set(float a) { return a; }
+static inline f64_vec f64_set(double a) { return a; }
+static inline f32_vec f32_load(const float *p) { return *p; }
+static inline f64_vec f64_load(const double *p) { return *p; }
+static inline void f32_store(float *p, f32_vec a) { *p = a; }
+static inline void f64_store(double *p, f64_vec a) { *p = a; }
+
+/* T_load_part, T_store_part: the first `count` lanes, 1 <= count <= lanes; memory behind
+ * them is not touched, the other lanes come from `rest`. */
+static inline f32_vec f32_load_part(const float *p, ptrdiff_t count, f32_vec rest)
+{
+    return count ? *p : rest;
+}
+static inline f64_vec f64_load_part(const double *p, ptrdiff_t count, f64_vec rest)
+{
+    return count ? *p : rest;
+}
+static inline void f32_store_part(float *p, ptrdiff_t count, f32_vec a)
+{
+    if (count)
+        *p = a;
+}
+static inline void f64_store_part(double *p, ptrdiff_t count, f64_vec a)
+{
+    if (count)
+        *p = a;
+}
+
+static inline f32_vec f32_add(f32_vec a, f32_vec b) { return a + b; }
+static inline f64_vec f64_add(f64_vec a, f64_vec b) { return a + b; }
+static inline f32_vec f32_sub(f32_vec a, f32_vec b) { return a - b; }
+static inline f64_vec f64_sub(f64_vec a, f64_vec b) { return a - b; }
+static inline f32_vec f32_mul(f32_vec a, f32_vec b) { return a * b; }
+static inline f64_vec f64_mul(f64_vec a, f64_vec b) { return a * b; }
+
+/* T_max: b where either is NaN, as the x86 instruction has it. */
+static inline f32_vec f32_max(f32_vec a, f32_vec b) { return a > b ? a : b; }
+static inline f64_vec f64_max(f64_vec a, f64_vec b) { return a > b ? a : b; }
+
+/* T_muladd: a * b + c, rounded once where the hardware can, twice elsewhere. */
+static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c) { return a * b + c; }
+static inline f64_vec f64_muladd(f64_vec a, f64_vec b, f64_vec c) { return a * b + c; }
+
+/* T_times_pair: a * (hi + lo) rounded once (up to 2^-20 ulp), |lo| <= ulp(hi) / 2;
+ * subnormal results included. */
+static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
+{
+    return (float)((double)a * ((double)hi + (double)lo));
+}
+
+/* The upper half of a double's digits; exact for |a| < 2^996 (Veltkamp). */
+static inline double upper_half(double a)
+{
+    double scaled = a * 0x1.0000002p27;
+    return scaled - (scaled - a);
+}
+static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
+{
+    double product = a * hi; /* its error below is Dekker's */
+    double a1 = upper_half(a), a2 = a - a1, h1 = upper_half(hi), h2 = hi - h1;
+    double error = ((a1 * h1 - product) + a1 * h2 + a2 * h1) + a2 * h2;
+    return product + (error + a * lo);
+}
+
+/* T_exponent_of: the bits of a, shifted so that its lowest bits become the exponent.
+ * T_add_bits, T_sub_bits: sum, difference of the bit patterns as integers. */
+static inline f32_vec f32_exponent_of(f32_vec a)
+{
+    return bits_to_float(float_to_bits(a) << 23);
+}
+static inline f32_vec f32_add_bits(f32_vec a, f32_vec b)
+{
+    return bits_to_float(float_to_bits(a) + float_to_bits(b));
+}
+static inline f32_vec f32_sub_bits(f32_vec a, f32_vec b)
+{
+    return bits_to_float(float_to_bits(a) - float_to_bits(b));
+}
+static inline double bits_to_double(uint64_t bits)
+{
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline uint64_t double_to_bits(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+static inline f64_vec f64_exponent_of(f64_vec a)
+{
+    return bits_to_double(double_to_bits(a) << 52);
+}
+static inline f64_vec f64_add_bits(f64_vec a, f64_vec b)
+{
+    return bits_to_double(double_to_bits(a) + double_to_bits(b));
+}
+static inline f64_vec f64_sub_bits(f64_vec a, f64_vec b)
+{
+    return bits_to_double(double_to_bits(a) - double_to_bits(b));
+}
+
+/* T_if_equal: a == b ? yes : no; T_if_less: a < b ? yes : no. NaN answers no. */
+static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
+{
+    return a == b ? yes : no;
+}
+static inline f64_vec f64_if_equal(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
+{
+    return a == b ? yes : no;
+}
+static inline f32_vec f32_if_less(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
+{
+    return a < b ? yes : no;
+}
+static inline f64_vec f64_if_less(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
+{
+    return a < b ? yes : no;
+}
+
+/* T_largest: the maximum of all lanes, none of which is NaN. */
+static inline float f32_largest(f32_vec a) { return a; }
+static inline double f64_largest(f64_vec a) { return a; }
+
+/* T_wide: a running sum per lane, more precise than T: f32 in double, f64 as a sum and
+ * its error. In memory: T_lanes doubles `sum`, and for f64 as many `error`. */
+typedef struct { double sum; } f32_wide;
+typedef struct { double sum, error; } f64_wide;
+
+static inline f32_wide f32_wide_zero(void) { return (f32_wide){0}; }
+static inline f64_wide f64_wide_zero(void) { return (f64_wide){0, 0}; }
+static inline void f32_wide_add(f32_wide *w, f32_vec a) { w->sum += a; }
+static inline f32_wide f32_wide_load(const double *sum, const double *error)
+{
+    (void)error;
+    return (f32_wide){*sum};
+}
+static inline f64_wide f64_wide_load(const double *sum, const double *error)
+{
+    return (f64_wide){*sum, *error};
+}
+static inline void f32_wide_store(f32_wide w, double *sum, double *error)
+{
+    (void)error;
+    *sum = w.sum;
+}
+static inline void f64_wide_store(f64_wide w, double *sum, double *error)
+{
+    *sum = w.sum;
+    *error = w.error;
+}
+
+/* f32_load_f16 ...: f32_lanes 16-bit floats; stores round to nearest even. */
+static inline f32_vec f32_load_f16(const uint16_t *p) { return half_to_float(*p); }
+static inline void f32_store_f16(uint16_t *p, f32_vec a) { *p = float_to_half(a); }
+static inline f32_vec f32_load_bf16(const uint16_t *p) { return bfloat_to_float(*p); }
+static inline void f32_store_bf16(uint16_t *p, f32_vec a) { *p = float_to_bfloat(a); }

@@ -1,0 +1,396 @@
+"""Decodes what a caller passed: arrays, axis, dtype, where, out; and plans the loops.
+
+Every (shape, strides, axis) is factored into outer dimensions, one reduced dimension n
+and, where n is not the contiguous one, a contiguous dimension `inner` behind it. Moving
+the axis last is this renaming of dimensions, not a copy.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.exceptions import AxisError
+from numpy.typing import ArrayLike, DTypeLike
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Axis = int | tuple[int, ...] | None
+
+# One dimension: its length, and the bytes between neighbours in x, in the mask, in y.
+Dimension = tuple[int, int, int, int]
+
+# Computed in float32 and rounded once; bfloat16 is ml_dtypes', known by its name.
+HALVES = ("float16", "bfloat16")
+KERNEL_FLOATS = ("float32", "float64", *HALVES)
+
+
+class Plan(NamedTuple):
+    """What the kernels need to know of one call.
+
+    `x` and `mask` are read, `y` is written; `compute` names the type of the arithmetic.
+    `direct` says that x is aligned floats of that type, contiguous along the innermost
+    dimension, to be used as they are.
+    """
+
+    x: Array
+    mask: Array | None
+    y: Array
+    compute: str
+    temperature: float
+    direct: bool
+    outer: list[Dimension]
+    n: Dimension
+    inner: Dimension
+
+
+class Call(NamedTuple):
+    """A caller's arguments, decoded and checked."""
+
+    x: Array
+    axes: tuple[int, ...]
+    mask: Array | None
+    dtype: np.dtype[Any]
+    temperature: float
+    is_scalar: bool
+
+    @property
+    def compute(self) -> str:
+        """Name of the type computed in."""
+        return "float32" if self.dtype.name in HALVES else self.dtype.name
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the kernels know the types; else it is `fallback`'s."""
+        return self.dtype.name in KERNEL_FLOATS
+
+
+# ---- decoding ----
+
+
+def as_array(x: ArrayLike, name: str) -> Array:
+    """Return x as a plain ndarray of numbers."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost: pass its data, and "
+            f"where=~{name}.mask"
+        )
+    array = np.asarray(x)
+    if array.dtype.kind not in "biufc" and array.dtype.name != "bfloat16":
+        raise TypeError(
+            f"{name} must hold numbers (bool, integer, floating or complex), got dtype "
+            f"{array.dtype}"
+        )
+    return array
+
+
+def as_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """Return the axes as sorted non-negative integers; a scalar has axis 0 and -1."""
+    if axis is None:
+        return tuple(range(max(ndim, 1)))
+    given = axis if isinstance(axis, tuple) else (axis,)
+    axes = []
+    for one in given:
+        if isinstance(one, (bool, np.bool_)):
+            raise TypeError(f"an integer is required for the axis, got {one!r}")
+        try:
+            number = operator.index(one)
+        except TypeError:
+            raise TypeError(
+                f"axis must be None, an integer or a tuple of integers, got {axis!r}"
+            ) from None
+        if not -max(ndim, 1) <= number < max(ndim, 1):
+            raise AxisError(number, ndim)
+        axes.append(number % max(ndim, 1))
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"duplicate value in 'axis': {axis!r}")
+    return tuple(sorted(axes))
+
+
+def result_dtype(x: Array, dtype: DTypeLike | None) -> np.dtype[Any]:
+    """Return the type computed in and returned."""
+    if dtype is None:
+        if x.dtype.kind in "biu":
+            return np.dtype(np.float64)
+        return x.dtype.newbyteorder("=")
+    wanted = np.dtype(dtype).newbyteorder("=")
+    if wanted.kind not in "fc" and wanted.name != "bfloat16":
+        raise TypeError(f"dtype must be a floating or complex type, got {wanted}")
+    if x.dtype.kind == "c" and wanted.kind != "c":
+        raise TypeError(f"dtype {wanted} cannot hold the complex values of {x.dtype}")
+    return wanted
+
+
+def as_mask(where: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
+    """Return `where` broadcast to the shape of x; None if it masks nothing."""
+    if where is None or where is True:
+        return None
+    mask = np.asarray(where)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"where must be boolean, got dtype {mask.dtype}")
+    try:
+        return np.broadcast_to(mask, shape)
+    except ValueError:
+        raise ValueError(
+            f"where of shape {mask.shape} does not broadcast to the shape of x, {shape}"
+        ) from None
+
+
+def as_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
+    """Return the temperature as a float that is usable in the type computed in."""
+    if np.ndim(temperature) != 0:
+        raise TypeError(f"temperature must be a single number, got {temperature!r}")
+    try:
+        value = float(temperature)
+    except (TypeError, ValueError):
+        raise TypeError(f"temperature must be a number, got {temperature!r}") from None
+    compute = np.float32 if dtype.name in (*HALVES, "float32") else np.float64
+    with np.errstate(all="ignore"):
+        rounded = float(compute(value))
+    if not 0 < rounded < math.inf:
+        raise ValueError(
+            f"temperature must be finite and > 0 in {np.dtype(compute)}, got "
+            f"{temperature!r}"
+        )
+    return value
+
+
+def as_call(
+    x: ArrayLike,
+    axis: Axis,
+    where: ArrayLike | None,
+    dtype: DTypeLike | None,
+    temperature: float = 1.0,
+    name: str = "x",
+) -> Call:
+    """Decode the arguments that all functions share."""
+    array = as_array(x, name)
+    wanted = result_dtype(array, dtype)
+    call = Call(
+        x=array.reshape(1) if array.ndim == 0 else array,
+        axes=as_axes(axis, array.ndim),
+        mask=as_mask(where, array.shape or (1,)),
+        dtype=wanted,
+        temperature=as_temperature(temperature, wanted),
+        is_scalar=array.ndim == 0,
+    )
+    if call.has_kernels and array.dtype.name == np.dtype(np.longdouble).name:
+        with np.errstate(all="ignore"):
+            return call._replace(x=call.x.astype(call.compute))
+    return call
+
+
+def as_weighted_call(
+    a: ArrayLike,
+    axis: Axis,
+    b: ArrayLike | None,
+    where: ArrayLike | None,
+    dtype: DTypeLike | None,
+) -> tuple[Call, Array | None]:
+    """Decode logsumexp's arguments; return its weights in the type computed in.
+
+    Weights broadcast against a, in both directions; `axis` counts in what results.
+    """
+    if b is None:
+        return as_call(a, axis, where, dtype, name="a"), None
+    exponents, weights = as_array(a, "a"), as_array(b, "b")
+    try:
+        shape = np.broadcast_shapes(exponents.shape, weights.shape)
+    except ValueError:
+        raise ValueError(
+            f"b of shape {weights.shape} does not broadcast with a of shape "
+            f"{exponents.shape}"
+        ) from None
+    if dtype is None:
+        # Python's own numbers take the type of the other operand, as everywhere in NumPy.
+        sides = [
+            side if type(side) in (bool, int, float, complex) else array.dtype
+            for side, array in ((a, exponents), (b, weights))
+        ]
+        promoted = np.result_type(*sides)
+        dtype = np.float64 if promoted.kind in "biu" else promoted
+    call = as_call(np.broadcast_to(exponents, shape), axis, where, dtype, name="a")
+    if weights.dtype.kind == "c" and call.dtype.kind != "c":
+        raise TypeError(f"dtype {call.dtype} cannot hold the complex weights b")
+    with np.errstate(all="ignore"):
+        weights = weights.astype(call.compute)
+    return call, np.broadcast_to(weights, call.x.shape)
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse an `out` that is not exactly what the result needs."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+
+
+def same_memory(a: Array, b: Array) -> bool:
+    """Tell whether two arrays are the same elements at the same places."""
+    return (
+        a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+        and a.dtype == b.dtype
+        and a.shape == b.shape
+        and a.strides == b.strides
+    )
+
+
+# ---- planning ----
+
+
+def is_dense(y: Array) -> bool:
+    """Tell whether y fills its memory without gaps, in any order of its axes."""
+    dense = np.empty_like(y, order="K", subok=False).strides
+    return (
+        y.flags.aligned
+        and y.dtype.isnative
+        and all(
+            size == 1 or a == b
+            for size, a, b in zip(y.shape, y.strides, dense, strict=True)
+        )
+    )
+
+
+def _merge(dimensions: list[Dimension]) -> list[Dimension]:
+    """Join neighbours that every array walks with one stride."""
+    merged: list[Dimension] = []
+    for size, x, mask, y in dimensions:
+        if merged and merged[-1][1:] == (size * x, size * mask, size * y):
+            merged[-1] = (merged[-1][0] * size, x, mask, y)
+        else:
+            merged.append((size, x, mask, y))
+    return merged
+
+
+def make(
+    call: Call,
+    x: Array,
+    axes: tuple[int, ...],
+    mask: Array | None,
+    y: Array,
+    y_strides: tuple[int, ...],
+    leader: int,
+) -> Plan | None:
+    """Plan the loops, or return None if the reduced axes do not join into one.
+
+    `y_strides` are those of y per axis of x. `leader` is 0 where the layout of x decides
+    the order of the loops, 2 where that of y does (which is dense, then).
+    """
+    strides = (x.strides, mask.strides if mask is not None else (0,) * x.ndim, y_strides)
+    order = sorted(
+        (d for d in range(x.ndim) if x.shape[d] != 1),
+        key=lambda d: -abs(strides[leader][d]),
+    )
+    dimensions = [(x.shape[d], *(s[d] for s in strides)) for d in order]
+    reduced = [one for d, one in zip(order, dimensions, strict=True) if d in axes]
+    kept = [one for d, one in zip(order, dimensions, strict=True) if d not in axes]
+    reduced, kept = _merge(reduced), _merge(kept)
+    if len(reduced) > 1:
+        return None
+    itemsize = (x if leader == 0 else y).itemsize
+    n = reduced[0] if reduced else (1, 0, 0, 0)
+    inner: Dimension = (1, 0, 0, 0)
+    if n[1 + leader] != itemsize:
+        contiguous = [d for d in kept if d[1 + leader] == itemsize]
+        if contiguous:
+            inner = contiguous[-1]
+            kept.remove(inner)
+    innermost = inner if inner[0] > 1 else n
+    direct = (
+        x.dtype == np.dtype(call.compute)
+        and x.flags.aligned
+        and mask is None
+        and call.temperature == 1.0
+        and (innermost[1] == x.itemsize or innermost[0] == 1)
+    )
+    return Plan(x, mask, y, call.compute, call.temperature, direct, kept, n, inner)
+
+
+def _apart_from(out: Array | None, call: Call, may_be_x: bool) -> Call:
+    """Copy the inputs that writing to `out` would change while they are needed."""
+    if out is None:
+        return call
+    x, mask = call.x, call.mask
+    if np.may_share_memory(x, out) and not (may_be_x and same_memory(x, out)):
+        x = x.copy()
+    if mask is not None and np.may_share_memory(mask, out):
+        mask = mask.copy()
+    return call._replace(x=x, mask=mask)
+
+
+def _copy(to: Array, x: Array) -> None:
+    with np.errstate(all="ignore"):
+        np.copyto(to, x, casting="unsafe")
+
+
+def _axes_last(call: Call, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a contiguous copy with the reduced axes moved last."""
+    last = tuple(range(-len(call.axes), 0))
+    moved = np.moveaxis(array, call.axes, last)
+    copy = np.empty(moved.shape, dtype)
+    _copy(copy, moved)
+    return copy
+
+
+def elementwise(call: Call, y: Array, out: Array | None) -> tuple[Plan, Array]:
+    """Plan a function whose result has the shape of x.
+
+    `y` is the array to return, `out` the same if it is the caller's. Returned with the
+    plan is the array that will hold the result: y, or one to be copied to it.
+    """
+    call = _apart_from(out, call, may_be_x=True)
+    compute = np.dtype(call.compute)
+    target = y if is_dense(y) else np.empty_like(y, order="K", subok=False)
+    mask = call.mask
+    plan = make(call, call.x, call.axes, mask, target, target.strides, 2)
+    if plan is None and mask is not None:
+        laid_out = np.empty_like(target, dtype=bool, order="K", subok=False)
+        _copy(laid_out, mask)
+        mask = laid_out
+        plan = make(call, call.x, call.axes, mask, target, target.strides, 2)
+    if plan is not None:
+        return plan, target
+    x = target
+    if target.dtype != compute:
+        x = np.empty_like(target, dtype=compute, order="K", subok=False)
+    plan = make(call, x, call.axes, mask, target, target.strides, 2)
+    if plan is not None:
+        _copy(x, call.x)
+        return plan, target
+    return _with_axes_last(call)
+
+
+def _with_axes_last(call: Call) -> tuple[Plan, Array]:
+    """Plan `elementwise` for axes that are not neighbours in memory."""
+    compute = np.dtype(call.compute)
+    x = _axes_last(call, call.x, compute)
+    mask = _axes_last(call, call.mask, np.dtype(bool)) if call.mask is not None else None
+    target = x if call.dtype == compute else np.empty(x.shape, call.dtype)
+    last = tuple(range(x.ndim - len(call.axes), x.ndim))
+    plan = make(call, x, last, mask, target, target.strides, 2)
+    assert plan is not None, "contiguous trailing axes join"
+    return plan, np.moveaxis(target, last, call.axes)
+
+
+def reduction(call: Call, y: Array, out: Array | None) -> Plan:
+    """Plan a function whose result `y` has one element a line."""
+    call = _apart_from(out, call, may_be_x=False)
+    steps = iter(y.strides)
+    y_strides = tuple(
+        0 if d in call.axes else next(steps) for d in range(call.x.ndim)
+    )
+    plan = make(call, call.x, call.axes, call.mask, y, y_strides, 0)
+    if plan is not None:
+        return plan
+    x = _axes_last(call, call.x, np.dtype(call.compute))
+    mask = _axes_last(call, call.mask, np.dtype(bool)) if call.mask is not None else None
+    last = tuple(range(x.ndim - len(call.axes), x.ndim))
+    y_strides = (*y.strides, *(0 for _ in last))
+    plan = make(call, x, last, mask, y, y_strides, 0)
+    assert plan is not None, "contiguous trailing axes join"
+    return plan

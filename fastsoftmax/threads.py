@@ -1,0 +1,128 @@
+"""How many threads a job may use: what the process may run on now, and what was asked.
+
+The count is looked up again for every job that is large enough for threads, so a change
+of the CPU affinity, of OpenMP's own setting (OMP_NUM_THREADS at start, threadpoolctl
+later) or of `set_num_threads` takes effect at once. The cgroup quota is read once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import operator
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_SPIN_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+
+# Iterations that an idle libgomp worker spins before it sleeps. Its default (some
+# milliseconds) makes the first job after a pause wait for the caller's own spinning when
+# both land on one core.
+_SPIN_COUNT = "2000"
+
+_wanted: int | None = None
+_openmp_limit_at_import: int | None = None
+
+
+@contextlib.contextmanager
+def short_spins() -> Iterator[None]:
+    """Let an OpenMP runtime that is loaded inside the block spin briefly when idle.
+
+    libgomp reads the setting when it is loaded; the environment is as before after the
+    block, and untouched where the user has chosen.
+    """
+    if any(name in os.environ for name in _SPIN_SETTINGS):
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
+    try:
+        yield
+    finally:
+        del os.environ["GOMP_SPINCOUNT"]
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _quota_v2(folder: Path) -> float:
+    quota, period = (folder / "cpu.max").read_text().split()
+    return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(folder: Path) -> float:
+    quota = int((folder / "cpu.cfs_quota_us").read_text())
+    period = int((folder / "cpu.cfs_period_us").read_text())
+    return quota / period if quota > 0 else math.inf
+
+
+def quota_below(root: Path, cgroups: str) -> float:
+    """CPUs' worth of time that the control groups of a process grant it.
+
+    `cgroups` is the text of /proc/self/cgroup, `root` where the hierarchies are mounted.
+    A group is bound by the quotas of its ancestors, too.
+    """
+    least = math.inf
+    for line in cgroups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        read = _quota_v1 if controllers else _quota_v2
+        base = root / "cpu" if controllers else root
+        group = base / path.strip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(base):
+                break
+            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+                least = min(least, read(folder))
+    return least
+
+
+@functools.cache
+def _quota() -> float:
+    try:
+        cgroups = Path("/proc/self/cgroup").read_text()
+        return quota_below(Path("/sys/fs/cgroup"), cgroups)
+    except (OSError, ValueError):
+        return math.inf
+
+
+def count(openmp_limit: int) -> int:
+    """How many threads a job may use now.
+
+    `openmp_limit` is what OpenMP would use by itself. A number that the user has set
+    stands in for the machine's limits, but not for a limit that was put on OpenMP after
+    our import (threadpoolctl).
+    """
+    if _wanted is None:
+        return max(1, int(min(openmp_limit, _affinity(), _quota())))
+    if _openmp_limit_at_import is None or openmp_limit >= _openmp_limit_at_import:
+        return _wanted
+    return min(_wanted, openmp_limit)
+
+
+def note_openmp_limit(limit: int) -> None:
+    """Remember what OpenMP would use at import."""
+    global _openmp_limit_at_import
+    _openmp_limit_at_import = limit
+
+
+def want(n: int | None) -> None:
+    """Use n threads from now on; None: as many as the machine allows."""
+    global _wanted
+    if n is None:
+        _wanted = None
+        return
+    if isinstance(n, bool):
+        raise TypeError(f"n must be an integer or None, got {n!r}")
+    try:
+        number = operator.index(n)
+    except TypeError:
+        raise TypeError(f"n must be an integer or None, got {n!r}") from None
+    if not 1 <= number <= 1024:
+        raise ValueError(f"n must be from 1 to 1024, got {number}")
+    _wanted = number
