@@ -14,11 +14,10 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from fastsoftmax.api import config
-
 import fastsoftmax
 from fastsoftmax._example import report
 from fastsoftmax._files import Axis, FileError, transform
+from fastsoftmax.settings import config
 
 __all__ = ["main"]
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
-from math import ceil, inf, prod
+from math import inf, prod
 from types import TracebackType
 from typing import Any, BinaryIO, Literal
 
@@ -37,8 +37,9 @@ Array = npt.NDArray[Any]
 Axis = int | tuple[int, ...] | None
 
 BLOCK_BYTES = 32 << 20
-# A block inside a reduced axis touches one run of bytes per entry of that axis. Runs
-# far shorter than this would fault in every page of the file for every block.
+# A block cut inside a reduced axis touches one run of bytes per entry of that axis.
+# Shorter runs would fault in every page of the file for every block: such arrays are
+# left whole.
 RUN_BYTES = 64 << 10
 TRIM_SECONDS = 0.01
 BAR_AFTER_SECONDS = 1.0
@@ -227,7 +228,8 @@ def steps(
     """Return how many entries of each axis make a block of some `BLOCK_BYTES`.
 
     Reduced axes stay whole. The others are cut from the outermost inwards, so that a
-    block is one stretch of the file, or runs of at least `RUN_BYTES` in it.
+    block is one stretch of the file, or runs of at least `RUN_BYTES` in it. What
+    cannot be cut so is one block, however large.
 
     Parameters
     ----------
@@ -253,10 +255,10 @@ def steps(
             continue
         block //= shape[axis]
         entries = max(1, BLOCK_BYTES // block)
-        if scattered:
-            entries = max(entries, ceil(RUN_BYTES / inner))
-        step[axis] = min(entries, shape[axis])
-        if step[axis] > 1:
+        if scattered and entries * inner < RUN_BYTES:
+            break
+        step[axis] = entries
+        if entries > 1:
             break
     return step
 

@@ -9,14 +9,15 @@ C. Work is cut into blocks of rows, tiles of columns, or pieces of one long row.
    (schedule "dynamic": a slow neighbour on one core delays one block, not half the job).
 D. The thread that called polls for signals between blocks, at most every 50 ms. The
    exception is left set and the job abandoned.
-E. `fast` is the way of the common call (a C-contiguous float array along its last axis,
-   no options): NumPy's C API, no plan, the GIL kept while the work is shorter than
+E. `fast` is the way of the common call (a C-contiguous float array along one axis or
+   all, no options): NumPy's C API, no plan, the GIL kept while the work is shorter than
    giving it back.
 """
 
 import os
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.long cimport PyLong_AsLongAndOverflow
 from cython.parallel cimport prange
 from libc.stddef cimport ptrdiff_t
 from libc.stdlib cimport free, malloc
@@ -331,14 +332,14 @@ def run(int op, plan):
         raise ValueError(f"more than {FS_MAX_OUTER} dimensions: {len(plan.outer)}")
     job.op = <fs_op>op
     job.compute = <fs_type><int>TYPES[plan.compute]
-    job.y_type = <fs_type><int>TYPES[plan.y.dtype.name]
+    job.y_type = <fs_type><int>TYPES[plan.y_type]
     job.x = <const char *>PyArray_DATA(plan.x)
     job.y = <char *>PyArray_DATA(plan.y)
     job.mask = NULL
     if plan.mask is not None:
         job.mask = <const char *>PyArray_DATA(plan.mask)
     job.source.direct = plan.direct
-    job.source.type = <fs_type><int>TYPES[plan.x.dtype.name]
+    job.source.type = <fs_type><int>TYPES[plan.x_type]
     job.source.swapped = not plan.x.dtype.isnative
     job.source.temperature = plan.temperature
     job.n, job.source.n, job.source.mask_n, job.y_n = plan.n
@@ -354,75 +355,94 @@ def run(int op, plan):
     execute(&job)
 
 
-cdef inline void contiguous_rows(fs_job *job, fs_op op, fs_type type, const void *x,
-                                 void *y, ptrdiff_t outer, ptrdiff_t n) noexcept nogil:
+cdef inline void set_contiguous(fs_job *job, fs_op op, fs_type type, const void *x,
+                                void *y, ptrdiff_t outer, ptrdiff_t n,
+                                ptrdiff_t inner) noexcept nogil:
+    """A job over a C-contiguous array [outer, n, inner] of floats."""
     cdef ptrdiff_t size = 4 if type == FS_F32 else 8
     job.op = op
     job.compute = job.y_type = job.source.type = type
     job.source.direct = 1
     job.source.swapped = 0
     job.source.temperature = 1
-    job.source.n = job.source.inner = job.y_n = job.y_inner = size
+    job.source.inner = job.y_inner = size
+    job.source.n = job.y_n = inner * size
     job.source.mask_n = job.source.mask_inner = 0
     job.x = <const char *>x
     job.mask = NULL
     job.y = <char *>y
     job.outer = outer
     job.n = n
-    job.inner = 1
+    job.inner = inner
     job.n_outer = 1
     job.outer_shape[0] = outer
-    job.outer_x[0] = n * size
+    job.outer_x[0] = n * inner * size
     job.outer_mask[0] = 0
-    job.outer_y[0] = size if op == FS_LOGSUMEXP else n * size
+    job.outer_y[0] = (1 if op == FS_LOGSUMEXP else n) * inner * size
     job.stop = 0
     job.poll = never
 
 
-cdef inline bint is_last_axis(object axis, int ndim) noexcept:
+cdef inline int place_of(object axis, int ndim) noexcept:
+    """The axis as an index, -1 for the whole array, -2 where `plan` must decide."""
+    cdef long place
+    cdef int overflow
     if axis is None:
-        return ndim == 1
+        return -1
     if type(axis) is not int:
-        return False
-    return axis == -1 or axis == ndim - 1
+        return -2
+    place = PyLong_AsLongAndOverflow(axis, &overflow)
+    if place < 0:
+        place += ndim
+    return <int>place if 0 <= place < ndim else -2
 
 
 def fast(int op, x, axis):
-    """The result of the common call, or None where `api` must look closer."""
+    """The result of the common call, or None where `plan` must look closer."""
     cdef fs_job job
     cdef cnp.ndarray a, y
-    cdef int ndim, type_num
-    cdef ptrdiff_t n, size
+    cdef cnp.npy_intp shape[FS_MAX_OUTER]
+    cdef int ndim, type_num, place, d, y_ndim = 0
+    cdef ptrdiff_t outer = 1, n = 1, inner = 1
     if not PyArray_CheckExact(x):
         return None
     a = <cnp.ndarray>x
     ndim = cnp.PyArray_NDIM(a)
     type_num = cnp.PyArray_TYPE(a)
     if (type_num != cnp.NPY_FLOAT and type_num != cnp.NPY_DOUBLE) or ndim == 0 or not (
-        cnp.PyArray_ISCARRAY_RO(a) and is_last_axis(axis, ndim)
+        cnp.PyArray_ISCARRAY_RO(a)
     ):
         return None
-    n = cnp.PyArray_DIM(a, ndim - 1)
-    size = cnp.PyArray_SIZE(a)
-    if size == 0:
+    place = place_of(axis, ndim)
+    if place == -2:
         return None
-    y = cnp.PyArray_EMPTY(ndim - (op == FS_LOGSUMEXP), cnp.PyArray_DIMS(a), type_num, 0)
-    contiguous_rows(&job, <fs_op>op, FS_F32 if type_num == cnp.NPY_FLOAT else FS_F64,
-                    PyArray_DATA(a), PyArray_DATA(y), size // n, n)
-    if size < NOGIL_FROM:
-        kernels_for(job.compute).rows(&job, 0, job.outer)
+    for d in range(ndim):
+        if place == -1 or d == place:
+            n *= cnp.PyArray_DIM(a, d)
+        elif d < place:
+            outer *= cnp.PyArray_DIM(a, d)
+        else:
+            inner *= cnp.PyArray_DIM(a, d)
+        if op != FS_LOGSUMEXP or (place != -1 and d != place):
+            shape[y_ndim] = cnp.PyArray_DIM(a, d)
+            y_ndim += 1
+    if outer * n * inner == 0:
+        return None
+    y = cnp.PyArray_EMPTY(y_ndim, shape, type_num, 0)
+    set_contiguous(&job, <fs_op>op, FS_F32 if type_num == cnp.NPY_FLOAT else FS_F64,
+                   PyArray_DATA(a), PyArray_DATA(y), outer, n, inner)
+    if inner == 1 and outer * n < NOGIL_FROM:
+        kernels_for(job.compute).rows(&job, 0, outer)
     else:
         execute(&job)
-    if ndim == 1 and op == FS_LOGSUMEXP:
-        return cnp.PyArray_ToScalar(PyArray_DATA(y), y)
-    return y
+    return cnp.PyArray_ToScalar(PyArray_DATA(y), y) if y_ndim == 0 else y
 
 
 # ---- from other Cython code (cpu.pxd) ----
 
 cdef void one_row(fs_op op, const real *x, real *y, Py_ssize_t n) noexcept nogil:
     cdef fs_job job
-    contiguous_rows(&job, op, FS_F32 if real is float else FS_F64, x, y, 1, n)
+    set_contiguous(&job, op, FS_F32 if real is float else FS_F64, x, y, 1, n, 1)
     kernels_for(job.compute).rows(&job, 0, 1)
 
 

@@ -7,6 +7,7 @@ the axis last is this renaming of dimensions, not a copy.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from typing import Any, NamedTuple
@@ -26,10 +27,17 @@ HALVES = ("float16", "bfloat16")
 KERNEL_FLOATS = ("float32", "float64", *HALVES)
 
 
+@functools.lru_cache(maxsize=64)
+def type_name(dtype: np.dtype[Any]) -> str:
+    """Return the dtype's name without byte order (`dtype.name` costs microseconds)."""
+    return dtype.name
+
+
 class Plan(NamedTuple):
     """What the kernels need to know of one call.
 
-    `x` and `mask` are read, `y` is written; `compute` names the type of the arithmetic.
+    `x` and `mask` are read, `y` is written; `x_type`, `y_type` and `compute` name their
+    types and that of the arithmetic.
     `direct` says that x is aligned floats of that type, contiguous along the innermost
     dimension, to be used as they are.
     """
@@ -37,6 +45,8 @@ class Plan(NamedTuple):
     x: Array
     mask: Array | None
     y: Array
+    x_type: str
+    y_type: str
     compute: str
     temperature: float
     direct: bool
@@ -46,24 +56,20 @@ class Plan(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A caller's arguments, decoded and checked."""
+    """A caller's arguments, decoded and checked.
+
+    `compute` names the type computed in; `has_kernels` tells whether the kernels know
+    it, else the call is `fallback`'s.
+    """
 
     x: Array
     axes: tuple[int, ...]
     mask: Array | None
     dtype: np.dtype[Any]
+    compute: str
+    has_kernels: bool
     temperature: float
     is_scalar: bool
-
-    @property
-    def compute(self) -> str:
-        """Name of the type computed in."""
-        return "float32" if self.dtype.name in HALVES else self.dtype.name
-
-    @property
-    def has_kernels(self) -> bool:
-        """Whether the kernels know the types; else it is `fallback`'s."""
-        return self.dtype.name in KERNEL_FLOATS
 
 
 # ---- decoding ----
@@ -77,7 +83,7 @@ def as_array(x: ArrayLike, name: str) -> Array:
             f"where=~{name}.mask"
         )
     array = np.asarray(x)
-    if array.dtype.kind not in "biufc" and array.dtype.name != "bfloat16":
+    if array.dtype.kind not in "biufc" and type_name(array.dtype) != "bfloat16":
         raise TypeError(
             f"{name} must hold numbers (bool, integer, floating or complex), got dtype "
             f"{array.dtype}"
@@ -115,7 +121,7 @@ def result_dtype(x: Array, dtype: DTypeLike | None) -> np.dtype[Any]:
             return np.dtype(np.float64)
         return x.dtype.newbyteorder("=")
     wanted = np.dtype(dtype).newbyteorder("=")
-    if wanted.kind not in "fc" and wanted.name != "bfloat16":
+    if wanted.kind not in "fc" and type_name(wanted) != "bfloat16":
         raise TypeError(f"dtype must be a floating or complex type, got {wanted}")
     if x.dtype.kind == "c" and wanted.kind != "c":
         raise TypeError(f"dtype {wanted} cannot hold the complex values of {x.dtype}")
@@ -139,13 +145,15 @@ def as_mask(where: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
 
 def as_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
     """Return the temperature as a float that is usable in the type computed in."""
+    if type(temperature) is float and temperature == 1.0:
+        return temperature
     if np.ndim(temperature) != 0:
         raise TypeError(f"temperature must be a single number, got {temperature!r}")
     try:
         value = float(temperature)
     except (TypeError, ValueError):
         raise TypeError(f"temperature must be a number, got {temperature!r}") from None
-    compute = np.float32 if dtype.name in (*HALVES, "float32") else np.float64
+    compute = np.float32 if type_name(dtype) in (*HALVES, "float32") else np.float64
     with np.errstate(all="ignore"):
         rounded = float(compute(value))
     if not 0 < rounded < math.inf:
@@ -167,18 +175,22 @@ def as_call(
     """Decode the arguments that all functions share."""
     array = as_array(x, name)
     wanted = result_dtype(array, dtype)
-    call = Call(
+    wanted_name = type_name(wanted)
+    compute = "float32" if wanted_name in HALVES else wanted_name
+    has_kernels = wanted_name in KERNEL_FLOATS
+    if has_kernels and array.dtype.char == "g":
+        with np.errstate(all="ignore"):
+            array = array.astype(compute)
+    return Call(
         x=array.reshape(1) if array.ndim == 0 else array,
         axes=as_axes(axis, array.ndim),
         mask=as_mask(where, array.shape or (1,)),
         dtype=wanted,
+        compute=compute,
+        has_kernels=has_kernels,
         temperature=as_temperature(temperature, wanted),
         is_scalar=array.ndim == 0,
     )
-    if call.has_kernels and array.dtype.name == np.dtype(np.longdouble).name:
-        with np.errstate(all="ignore"):
-            return call._replace(x=call.x.astype(call.compute))
-    return call
 
 
 def as_weighted_call(
@@ -245,6 +257,8 @@ def same_memory(a: Array, b: Array) -> bool:
 
 def is_dense(y: Array) -> bool:
     """Tell whether y fills its memory without gaps, in any order of its axes."""
+    if y.flags.carray:
+        return True
     dense = np.empty_like(y, order="K", subok=False).strides
     return (
         y.flags.aligned
@@ -301,14 +315,28 @@ def make(
             inner = contiguous[-1]
             kept.remove(inner)
     innermost = inner if inner[0] > 1 else n
+    x_type = type_name(x.dtype)
     direct = (
-        x.dtype == np.dtype(call.compute)
+        x_type == call.compute
+        and x.dtype.isnative
         and x.flags.aligned
         and mask is None
         and call.temperature == 1.0
         and (innermost[1] == x.itemsize or innermost[0] == 1)
     )
-    return Plan(x, mask, y, call.compute, call.temperature, direct, kept, n, inner)
+    return Plan(
+        x=x,
+        mask=mask,
+        y=y,
+        x_type=x_type,
+        y_type=type_name(y.dtype),
+        compute=call.compute,
+        temperature=call.temperature,
+        direct=direct,
+        outer=kept,
+        n=n,
+        inner=inner,
+    )
 
 
 def _apart_from(out: Array | None, call: Call, may_be_x: bool) -> Call:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import importlib.metadata
 import os
@@ -30,6 +29,13 @@ COMMANDS = ("softmax", "log-softmax", "logsumexp")
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
+QUICK = """
+import sys
+from fastsoftmax.__main__ import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
 # A child in which every block of 4096 bytes takes a fifth of a second.
 SLOW = """
 import sys, time, fastsoftmax
@@ -44,6 +50,26 @@ def slow(x, **options):
 
 fastsoftmax.softmax = slow
 sys.exit(__main__.main(sys.argv[1:]))
+"""
+
+# What a child does first: undo what shells do for jobs in the background; stay below
+# a file size; let permissions count for root too (the new program does not get
+# CAP_DAC_OVERRIDE, number 1, which PR_CAPBSET_DROP, number 24, has removed).
+HEEDING_SIGNALS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
+ON_A_FULL_DISK = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+"""
+AS_A_PLAIN_USER = """
+import ctypes, os, sys
+if os.geteuid() == 0:
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, "-m", "fastsoftmax", *sys.argv[1:]])
 """
 
 # A child that prints the peak of its own resident memory in kB. (ru_maxrss would
@@ -399,7 +425,8 @@ def test_blocks_give_what_the_whole_gives(
         ((2, 3, 90000), {1}, (1, 3, 5461)),
         ((4, 90000), {0}, (4, 4096)),  # long runs in every row of the file
         ((90000, 4), {0}, (90000, 4)),  # no short ones: they touch every page
-        ((300, 20, 70), {0}, (300, 1, 64)),  # runs of RUN_BYTES, at the least
+        ((300, 20, 70), {0}, (300, 1, 70)),
+        ((300, 20, 700), {0, 1}, (300, 20, 700)),
         ((300, 20, 70), {0, 1, 2}, (300, 20, 70)),
     ],
 )
@@ -499,6 +526,10 @@ def _unreadable_inputs(folder: Path) -> None:
     whole = Path("IN.npy").read_bytes()
     Path("SHORT.npy").write_bytes(whole[:-1])
     Path("HEADER.npy").write_bytes(whole[:40])
+    padding = b" " * 20_000
+    Path("PADDED.npy").write_bytes(
+        whole[:6] + b"\x02\x00" + len(padding).to_bytes(4, "little") + padding
+    )
     Path("MAJOR9.npy").write_bytes(whole[:6] + b"\x09" + whole[7:])
     sized = re.compile(rb"\(6, 5\)(.*?) {24}", re.DOTALL)
     Path("NEGATIVE.npy").write_bytes(sized.sub(rb"(-6, -5)\1" + b" " * 22, whole))
@@ -519,6 +550,7 @@ def _unreadable_inputs(folder: Path) -> None:
         ("NOTES.npy", "not a .npy file"),
         ("EMPTY.npy", "not a .npy file"),
         ("HEADER.npy", "not a .npy file"),
+        ("PADDED.npy", "not a .npy file"),
         ("MAJOR9.npy", "not a .npy file"),
         ("SHORT.npy", "truncated: shape (6, 5) of float32 ends at byte 248"),
         ("NEGATIVE.npy", "(-6, -5)"),
@@ -722,17 +754,10 @@ def test_impossible_target_is_one_line(
 @linux
 def test_folder_that_may_not_be_written(folder: Path) -> None:
     (folder / "closed").mkdir(mode=0o555)
-    done = run(folder, "softmax", "IN.npy", "closed/OUT.npy", preexec_fn=_plain_user)
+    done = run(folder, "softmax", "IN.npy", "closed/OUT.npy", code=AS_A_PLAIN_USER)
     assert done.returncode == 1
     assert_one_line(done.stderr, "'closed/OUT.npy'", os.strerror(errno.EACCES))
     assert os.listdir("closed") == []
-
-
-def _plain_user() -> None:
-    """Let permissions count for root too: drop CAP_DAC_OVERRIDE (1) at the exec."""
-    if os.geteuid() == 0:
-        pr_capbset_drop = 24
-        ctypes.CDLL(None).prctl(pr_capbset_drop, 1, 0, 0, 0)
 
 
 @posix
@@ -741,16 +766,24 @@ def test_full_disk_is_one_line_and_leaves_nothing(
     folder: Path, shape: tuple[int, ...]
 ) -> None:
     np.save("IN.npy", table(shape))
-
-    def limit() -> None:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-
-    done = run(folder, "softmax", "IN.npy", "OUT.npy", preexec_fn=limit)
+    done = run(folder, "softmax", "IN.npy", "OUT.npy", code=ON_A_FULL_DISK + QUICK)
     assert done.returncode == 1
     assert_one_line(done.stderr, "cannot write 'OUT.npy'", os.strerror(errno.EFBIG))
     assert os.listdir() == ["IN.npy"]
+
+
+@posix
+def test_disk_too_full_is_noticed_before_any_work(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not hasattr(os, "posix_fallocate"):
+        pytest.skip("room cannot be reserved here")
+    monkeypatch.setattr(os, "posix_fallocate", _refusing(errno.ENOSPC))
+    assert main(["softmax", "IN.npy", "OUT.npy"]) == 1
+    assert_one_line(capsys.readouterr().err, "'OUT.npy'", os.strerror(errno.ENOSPC))
+    assert [path.name for path in folder.iterdir()] == ["IN.npy"]
 
 
 # Interruption
@@ -761,11 +794,11 @@ def slow_job(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Return a process that is at work on OUT.npy, and will be for a while."""
     np.save("IN.npy", table((100, 1000)))
     Path("OUT.npy").write_text("precious")
+    code = HEEDING_SIGNALS + SLOW
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "softmax", "IN.npy", "OUT.npy", "--force"],
+        [sys.executable, "-c", code, "softmax", "IN.npy", "OUT.npy", "--force"],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_heeding_signals,
     )
     deadline = time.monotonic() + 20
     while not list(folder.glob(".fastsoftmax-*.tmp")) and time.monotonic() < deadline:
@@ -775,12 +808,6 @@ def slow_job(folder: Path) -> Iterator[subprocess.Popen[str]]:
     yield process
     process.kill()
     process.communicate()
-
-
-def _heeding_signals() -> None:
-    """Undo what a shell does for jobs in the background."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 @posix
@@ -800,11 +827,14 @@ def test_signal_leaves_nothing_behind(
     assert Path("OUT.npy").read_text() == "precious"
 
 
-def test_handlers_are_as_before(folder: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    assert main(["softmax", "IN.npy", "OUT.npy"]) == 0
-    assert (folder / "OUT.npy").exists()
-    assert signal.getsignal(signal.SIGTERM) is before
+@pytest.mark.usefixtures("folder")
+def test_handlers_are_as_before() -> None:
+    outer = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        assert main(["softmax", "IN.npy", "OUT.npy"]) == 0
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, outer)
 
 
 @pytest.mark.parametrize("wrong", [MemoryError, MemoryError("no 9 GB")])
@@ -854,9 +884,6 @@ def on_terminal(code: str) -> str:
 
 
 NO_TQDM = "import sys; sys.modules['tqdm'] = None\n"
-QUICK = (
-    "import sys; from fastsoftmax.__main__ import main; sys.exit(main(sys.argv[1:]))"
-)
 
 
 @posix

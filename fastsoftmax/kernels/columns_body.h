@@ -8,7 +8,8 @@ typedef struct {
     REAL max[FS_TILE];
     REAL skip[FS_TILE];  /* what pass 2 leaves out once: the maximum, then NaN */
     REAL hi[FS_TILE], lo[FS_TILE]; /* the factor or the logarithm, for pass 3 */
-    double sum[FS_TILE], error[FS_TILE];
+    REAL total[FS_TILE], lost[FS_TILE]; /* an F(sum) over the latest rows */
+    fs_pair sum[FS_TILE];               /* of the rows before them */
 } F(tile);
 
 /* The next `count` elements of row `row` of the tile, or of the columns from `line`. */
@@ -47,10 +48,10 @@ static void F(tile_max)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
 static inline void F(column_terms)(const REAL *x[4], REAL *e[4], int rows, ptrdiff_t j,
                                    ptrdiff_t part, int but_one, F(tile) *tile)
 {
-    VEC s[4], q[4], none = V(set)((REAL)-INFINITY);
+    VEC none = V(set)((REAL)-INFINITY);
     VEC skip = V(load)(tile->skip + j);
     F(shift) shift = F(shift_for)(V(load)(tile->max + j));
-    WIDE sum = V(wide_load)(tile->sum + j, tile->error + j);
+    F(sum) sum = {V(load)(tile->total + j), V(load)(tile->lost + j)};
     for (int i = 0; i < rows; i++) {
         VEC from = V(load_part)(x[i] + j, part, none);
         if (but_one) {
@@ -58,16 +59,26 @@ static inline void F(column_terms)(const REAL *x[4], REAL *e[4], int rows, ptrdi
             skip = V(if_equal)(from, skip, V(set)((REAL)NAN), skip);
             from = left;
         }
-        q[i] = F(exp_terms)(from, &shift, &s[i]);
+        VEC s, q = F(exp_terms)(from, &shift, &s);
+        VEC term = F(term)(s, q);
+        F(add_term)(&sum, s, q, term);
         if (e[i])
-            V(store_part)(e[i] + j, part, F(term)(s[i], q[i]));
-        if (rows < 4)
-            F(add_term)(&sum, s[i], q[i]);
+            V(store_part)(e[i] + j, part, term);
     }
-    if (rows == 4)
-        F(add_four_terms)(&sum, s, q);
-    V(wide_store)(sum, tile->sum + j, tile->error + j);
+    V(store)(tile->total + j, sum.total);
+    V(store)(tile->lost + j, sum.lost);
     V(store)(tile->skip + j, skip);
+}
+
+/* Moves the latest rows' sums to those of the rows before. */
+static void F(settle)(F(tile) *tile, ptrdiff_t width)
+{
+    for (ptrdiff_t j = 0; j < width; j++) {
+        fs_pair latest = F(lane_sum)(tile->total[j], tile->lost[j]);
+        tile->sum[j] = fs_pair_add(tile->sum[j], latest);
+        tile->total[j] = START;
+        tile->lost[j] = 0;
+    }
 }
 
 static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *tile)
@@ -76,9 +87,13 @@ static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
     REAL buffer[4][FS_TILE];
     int but_one = job->op != FS_SOFTMAX;
     int store = job->op == FS_SOFTMAX && F(keeps_terms)(job);
-    memcpy(tile->skip, tile->max, sizeof tile->skip);
-    memset(tile->sum, 0, sizeof tile->sum);
-    memset(tile->error, 0, sizeof tile->error);
+    for (ptrdiff_t j = 0; j < width; j++)
+        tile->sum[j] = (fs_pair){0, 0};
+    for (ptrdiff_t j = 0; j < width; j += LANES) {
+        V(store)(tile->skip + j, V(load)(tile->max + j));
+        V(store)(tile->total + j, V(set)(START));
+        V(store)(tile->lost + j, V(set)(0));
+    }
     for (ptrdiff_t row = 0; row < job->n; row += 4) {
         if (row > 0 && row % FS_TILE == 0 && job->poll(job))
             return;
@@ -96,7 +111,10 @@ static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
             else
                 F(column_terms)(x, e, rows, j, part, but_one, tile);
         }
+        if (row % BLOCK == BLOCK - 4)
+            F(settle)(tile, width);
     }
+    F(settle)(tile, width);
 }
 
 /* The line of one column of the tile. */
@@ -106,17 +124,33 @@ static inline fs_line F(column)(const fs_job *job, fs_line line, ptrdiff_t j)
     return (fs_line){line.x + j * job->source.inner, mask, line.y + j * job->y_inner};
 }
 
-static void F(tile_norms)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *tile)
+/* softmax: what pass 3 multiplies with. */
+static void F(tile_factors)(ptrdiff_t width, F(tile) *tile)
 {
     for (ptrdiff_t j = 0; j < width; j++) {
-        fs_pair sum = {tile->sum[j], 0};
-#if !T_IS_F32
-        sum = fs_two_sum(tile->sum[j], tile->error[j]);
-#endif
-        fs_norm norm = F(row_norm)(job, F(column)(job, line, j), tile->max[j], sum);
-        fs_pair pair = job->op == FS_SOFTMAX ? norm.factor : norm.log_sum;
+        fs_pair factor = F(reciprocal)(tile->sum[j]);
+        tile->hi[j] = (REAL)factor.hi;
+        tile->lo[j] = (REAL)factor.lo;
+    }
+}
+
+/* log_softmax: what pass 3 subtracts; logsumexp: the results, written. */
+static void F(tile_log_sums)(const fs_job *job, fs_line line, ptrdiff_t width,
+                             F(tile) *tile)
+{
+    REAL k[FS_TILE];
+    for (ptrdiff_t j = 0; j < width; j += LANES)
+        V(store)(k + j, F(exponent_of_max)(V(load)(tile->max + j)));
+    for (ptrdiff_t j = 0; j < width; j++)
+        tile->sum[j] = F(log_term)(tile->max[j], k[j], tile->sum[j]);
+    for (ptrdiff_t j = 0; j < width; j++) {
+        fs_line column = F(column)(job, line, j);
+        fs_pair log_sum = F(log_sum)(job, column, tile->max[j], tile->sum[j]);
+        fs_pair pair = F(as_real_pair)(log_sum);
         tile->hi[j] = (REAL)pair.hi;
         tile->lo[j] = (REAL)pair.lo;
+        if (job->op == FS_LOGSUMEXP)
+            F(write_logsumexp)(job, column, log_sum);
     }
 }
 
@@ -162,6 +196,19 @@ static void F(tile_finish)(fs_job *job, fs_line line, ptrdiff_t width,
     }
 }
 
+/* All passes of one tile; `tile` holds the norms then. */
+static void F(work_tile)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *tile)
+{
+    F(tile_max)(job, line, width, tile);
+    F(tile_sum)(job, line, width, tile);
+    if (job->op == FS_SOFTMAX)
+        F(tile_factors)(width, tile);
+    else
+        F(tile_log_sums)(job, line, width, tile);
+    if (job->op != FS_LOGSUMEXP && !job->stop)
+        F(tile_finish)(job, line, width, tile);
+}
+
 static void F(columns)(fs_job *job, ptrdiff_t index)
 {
     ptrdiff_t tiles = (job->inner + job->tile - 1) / job->tile;
@@ -169,13 +216,56 @@ static void F(columns)(fs_job *job, ptrdiff_t index)
     ptrdiff_t width = fs_least(job->tile, job->inner - first);
     fs_line line = F(column)(job, fs_locate(job, index / tiles), first);
     F(tile) tile;
-    F(tile_max)(job, line, width, &tile);
-    F(tile_sum)(job, line, width, &tile);
-    F(tile_norms)(job, line, width, &tile);
-    if (job->op == FS_LOGSUMEXP || job->stop)
-        return;
-    F(tile_finish)(job, line, width, &tile);
+    F(work_tile)(job, line, width, &tile);
     for (ptrdiff_t j = 0; job->mask && j < width; j++)
-        if (isnan(tile.hi[j]))
+        if (job->op != FS_LOGSUMEXP && isnan(tile.hi[j]))
             F(rewrite_masked)(job, F(column)(job, line, j), 0, job->n);
+}
+
+/* Short rows are worked on as columns of a transposed copy: no sum or maximum across
+ * lanes, and one norm a lane. Lanes do not see each other, so a row's result is the same
+ * bits whatever rows are beside it. */
+#define SHORT 64      /* n from which a row of its own is faster */
+#define SHORT_ROWS 64 /* at once: with SHORT elements each, they fit the L1 cache */
+
+/* `count` rows from row `first` on, each at most SHORT long. */
+static void F(short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
+{
+    REAL cells[SHORT * SHORT_ROWS], row[SHORT], results[SHORT_ROWS];
+    ptrdiff_t width = count > LANES ? SHORT_ROWS : LANES;
+    fs_job columns; /* only what work_tile looks at is set */
+    columns.op = job->op;
+    columns.y_type = REAL_TYPE;
+    columns.n = job->n;
+    columns.source = (fs_source){1, REAL_TYPE, 0, width * sizeof *cells, sizeof *cells,
+                                 0, 0, 1.0};
+    columns.y_n = columns.source.n;
+    columns.y_inner = sizeof *cells;
+    columns.stop = 0;
+    columns.poll = job->poll;
+    for (ptrdiff_t j = 0; j < count; j++) {
+        fs_line line = fs_locate(job, first + j);
+        const REAL *x = F(read)(&job->source, line.x, job->source.n, line.mask,
+                                job->source.mask_n, job->n, row);
+        for (ptrdiff_t i = 0; i < job->n; i++)
+            cells[i * width + j] = x[i];
+    }
+    REAL *y = job->op == FS_LOGSUMEXP ? results : cells;
+    fs_line all = {(const char *)cells, NULL, (char *)y};
+    F(tile) tile;
+    F(work_tile)(&columns, all, count, &tile);
+    for (ptrdiff_t j = 0; j < count; j++) {
+        fs_line line = fs_locate(job, first + j);
+        if (job->op == FS_LOGSUMEXP) {
+            F(write)(results + j, 1, line.y, job->y_type);
+            continue;
+        }
+        REAL *to = job->y_type == REAL_TYPE ? (REAL *)line.y : row;
+        for (ptrdiff_t i = 0; i < job->n; i++)
+            to[i] = cells[i * width + j];
+        if (job->y_type != REAL_TYPE)
+            F(write)(row, job->n, line.y, job->y_type);
+        if (job->mask && isnan(tile.hi[j]))
+            F(rewrite_masked)(job, line, 0, job->n);
+    }
 }

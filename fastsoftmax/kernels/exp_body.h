@@ -107,51 +107,54 @@ static inline VEC F(term)(VEC s, VEC q)
     return V(muladd)(s, q, s);
 }
 
-#if !T_IS_F32
-static inline void F(two_sum_to)(WIDE *w, VEC a)
+/* A sum of at most BLOCK terms per lane. `total` starts at START, above every term, so
+ * that Fast2Sum applies: what an addition rounds off is exactly a number, and goes to
+ * `lost` with what the term's own rounding cut off. `lost` stays below 2^-13 of `total`;
+ * the rounding of its own additions is below 2^-4 ulp. */
+typedef struct {
+    VEC total, lost;
+} F(sum);
+
+#define START (SPARE == 64 ? (REAL)0x1p65 : (REAL)0x1p513)
+
+static inline F(sum) F(no_terms)(void)
 {
-    VEC sum = V(add)(w->sum, a);
-    VEC part = V(sub)(sum, w->sum);
-    VEC error = V(add)(V(sub)(w->sum, V(sub)(sum, part)), V(sub)(a, part));
-    w->sum = sum;
-    w->error = V(add)(w->error, error);
+    return (F(sum)){V(set)(START), V(set)(0)};
 }
-#define WIDE_ADD F(two_sum_to)
+
+/* Adds the term s + s q, of which e is the rounded value. */
+static inline void F(add_term)(F(sum) *sum, VEC s, VEC q, VEC e)
+{
+    VEC cut_off = V(muladd)(s, q, V(sub)(s, e)); /* exact, and so is s - e */
+    VEC total = V(add)(sum->total, e);
+    VEC rounded_off = V(sub)(e, V(sub)(total, sum->total));
+    sum->total = total;
+    sum->lost = V(add)(sum->lost, V(add)(rounded_off, cut_off));
+}
+
+/* One lane's sum; total - START is exact. */
+static inline fs_pair F(lane_sum)(REAL total, REAL lost)
+{
+    return fs_two_sum((double)(total - START), lost);
+}
+
+/* All lanes' sum, in the same order whatever the values. */
+static inline fs_pair F(all_lanes)(F(sum) sum)
+{
+#if T_IS_F32
+    VEC total = V(sub)(sum.total, V(set)(START));
+    return (fs_pair){V(sum_lanes)(total, sum.lost), 0};
 #else
-#define WIDE_ADD V(wide_add)
-#endif
-
-/* Sums s and s q apart: the sum does not see the rounding of the terms. */
-static inline void F(add_term)(WIDE *sum, VEC s, VEC q)
-{
-    WIDE_ADD(sum, s);
-    WIDE_ADD(sum, V(mul)(s, q)); /* exact */
-}
-
-/* Four terms at once: two roundings in T before the wide sum. */
-static inline void F(add_four_terms)(WIDE *sum, const VEC s[4], const VEC q[4])
-{
-    WIDE_ADD(sum, V(add)(V(add)(s[0], s[1]), V(add)(s[2], s[3])));
-    VEC even = V(muladd)(s[2], q[2], V(mul)(s[0], q[0]));
-    VEC odd = V(muladd)(s[3], q[3], V(mul)(s[1], q[1]));
-    WIDE_ADD(sum, V(add)(even, odd));
-}
-
-/* All lanes' sum, halving: the same tree whatever the values. */
-static inline fs_pair F(wide_total)(WIDE w)
-{
-    double sum[LANES], error[LANES] = {0};
-    V(wide_store)(w, sum, error);
+    double hi[LANES], lo[LANES];
+    V(store)(hi, V(sub)(sum.total, V(set)(START)));
+    V(store)(lo, sum.lost);
     for (int half = LANES / 2; half > 0; half /= 2) {
         for (int j = 0; j < half; j++) {
-#if T_IS_F32
-            sum[j] += sum[j + half];
-#else
-            fs_pair pair = fs_two_sum(sum[j], sum[j + half]);
-            sum[j] = pair.hi;
-            error[j] += error[j + half] + pair.lo;
-#endif
+            fs_pair pair = fs_two_sum(hi[j], hi[j + half]);
+            hi[j] = pair.hi;
+            lo[j] += lo[j + half] + pair.lo;
         }
     }
-    return fs_two_sum(sum[0], error[0]);
+    return fs_two_sum(hi[0], lo[0]);
+#endif
 }

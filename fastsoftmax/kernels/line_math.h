@@ -5,8 +5,7 @@
 #ifndef FASTSOFTMAX_LINE_MATH_H
 #define FASTSOFTMAX_LINE_MATH_H
 
-#include <math.h>
-
+#include "bits.h"
 #include "rows.h"
 
 /* ln 2 = LN2_HI + LN2_LO + 2^-103. LN2_HI has 39 bits: its product with an integer of up
@@ -90,19 +89,26 @@ static inline fs_pair fs_log1p_near(fs_pair f)
     return fs_two_sum(2 * s.hi, 2 * s.lo + s.hi * z * t);
 }
 
-/* log(1 + w) for finite w >= 0, relative error below 2^-57. */
+/* log(1 + w) for finite w >= 0, relative error below 2^-56. */
 static inline fs_pair fs_log1p(fs_pair w)
 {
-    if (w.hi < 0.4)
-        return fs_log1p_near(w);
-    fs_pair sum = fs_pair_add(w, (fs_pair){1.0, 0.0});
-    int k;
-    if (frexp(sum.hi, &k) < 0.70710678118654752)
-        k -= 1;
-    fs_pair f = {ldexp(sum.hi, -k) - 1.0, ldexp(sum.lo, -k)}; /* exact by Sterbenz */
-    fs_pair log_f = fs_log1p_near(f);
-    fs_pair high = fs_two_sum(k * LN2_HI, log_f.hi);
-    return fs_two_sum(high.hi, high.lo + (log_f.lo + k * LN2_LO));
+    const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, magic = 0x4338000000000000;
+    fs_pair sum = fs_two_sum(1.0, w.hi);
+    sum.lo += w.lo;
+    /* sum = 2^k (1 + f) with 1 + f between sqrt(1/2) and sqrt(2) */
+    uint64_t k = (double_to_bits(sum.hi) - sqrt_half) >> 52;
+    double k_real = bits_to_double(magic + k) - 0x1.8p52;
+    double scale = bits_to_double((1023 - k) << 52);
+    fs_pair log_f = fs_log1p_near(fs_two_sum(sum.hi * scale - 1.0, sum.lo * scale));
+    fs_pair high = fs_two_sum(k_real * LN2_HI, log_f.hi);
+    return fs_two_sum(high.hi, high.lo + (log_f.lo + k_real * LN2_LO));
+}
+
+/* log(1 + others / exp(max)), where `others` is scaled by 2^-k; k = max = 0 for a line
+ * whose maximum has been subtracted. */
+static inline fs_pair fs_log_term(double max, double k, fs_pair others)
+{
+    return fs_log1p(fs_pair_divide(others, fs_exp_scaled(max, k)));
 }
 
 #endif

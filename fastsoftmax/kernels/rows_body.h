@@ -26,7 +26,6 @@
 #define V(word) JOIN(T, word)
 #define F(name) JOIN(JOIN(name, T), ISA)
 #define VEC V(vec)
-#define WIDE V(wide)
 #define LANES V(lanes)
 
 #include "exp_body.h"
@@ -166,52 +165,43 @@ static inline REAL F(largest)(const REAL *x, ptrdiff_t count)
     return V(largest)(max[0]);
 }
 
-/* Adds the terms of 4 * LANES elements; writes them to e unless it is NULL. */
-static inline void F(four_vectors)(const REAL *x, REAL *e, const F(shift) *shift,
-                                   WIDE *sum)
+/* The sum of a block's terms, which are written to e (which may be x) unless it is
+ * NULL. The vector at `replaced` (-1: none) is read from `replacement`. */
+static inline fs_pair F(terms)(const REAL *x, REAL *e, ptrdiff_t count,
+                               const F(shift) *shift, ptrdiff_t replaced,
+                               const REAL *replacement)
 {
-    VEC s[4], q[4];
-    for (int j = 0; j < 4; j++) {
-        q[j] = F(exp_terms)(V(load)(x + j * LANES), shift, &s[j]);
-        if (e)
-            V(store)(e + j * LANES, F(term)(s[j], q[j]));
+    F(sum) sum = F(no_terms)();
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        const REAL *from = i == replaced ? replacement : x + i;
+        ptrdiff_t part = count - i;
+        VEC s, here = part >= LANES
+                          ? V(load)(from)
+                          : V(load_part)(from, part, V(set)((REAL)-INFINITY));
+        VEC q = F(exp_terms)(here, shift, &s);
+        VEC term = F(term)(s, q);
+        F(add_term)(&sum, s, q, term);
+        if (e && part >= LANES)
+            V(store)(e + i, term);
+        else if (e)
+            V(store_part)(e + i, part, term);
     }
-    F(add_four_terms)(sum, s, q);
+    return F(all_lanes)(sum);
 }
 
-/* The terms of a block: summed, and written to e (which may be x) unless it is NULL. */
-static inline void F(terms)(const REAL *x, REAL *e, ptrdiff_t count,
-                            const F(shift) *shift, WIDE *sum)
+/* The terms' sum without the first element that equals max: the vector around it is
+ * replaced by a copy that holds -inf there. */
+static fs_pair F(terms_but_one)(const REAL *x, ptrdiff_t count, REAL max,
+                                const F(shift) *shift)
 {
-    ptrdiff_t i = 0;
-    for (; i + 4 * LANES <= count; i += 4 * LANES)
-        F(four_vectors)(x + i, e ? e + i : NULL, shift, sum);
-    for (; i < count; i += LANES) {
-        ptrdiff_t part = fs_least(LANES, count - i);
-        VEC s, from = V(load_part)(x + i, part, V(set)((REAL)-INFINITY));
-        VEC q = F(exp_terms)(from, shift, &s);
-        if (e)
-            V(store_part)(e + i, part, F(term)(s, q));
-        F(add_term)(sum, s, q);
-    }
-}
-
-/* The terms' sum without the first element that equals max, in the order of `terms`:
- * the vectors around it go through a copy that holds -inf there. */
-static void F(terms_but_one)(const REAL *x, ptrdiff_t count, REAL max,
-                             const F(shift) *shift, WIDE *sum)
-{
-    REAL around[4 * LANES];
+    REAL around[LANES];
     ptrdiff_t skip = 0;
     while (skip < count - 1 && !(x[skip] == max))
         skip++;
-    ptrdiff_t first = skip - skip % (4 * LANES);
-    ptrdiff_t width = fs_least(4 * LANES, count - first);
-    memcpy(around, x + first, (size_t)width * sizeof *x);
+    ptrdiff_t first = skip - skip % LANES;
+    memcpy(around, x + first, (size_t)fs_least(LANES, count - first) * sizeof *x);
     around[skip - first] = (REAL)-INFINITY;
-    F(terms)(x, NULL, first, shift, sum);
-    F(terms)(around, NULL, width, shift, sum);
-    F(terms)(x + first + width, NULL, count - first - width, shift, sum);
+    return F(terms)(x, NULL, count, shift, first, around);
 }
 
 /* softmax: y = e * (hi + lo). */
@@ -278,8 +268,16 @@ static inline fs_pair F(reciprocal)(fs_pair sum)
 #endif
 }
 
-/* log(sum(exp(x))) of a line from its maximum and the sum of its other terms. */
-static fs_pair F(log_sum)(const fs_job *job, fs_line line, REAL max, fs_pair others)
+/* The logarithm of a sum of terms over the largest one, of which k is the exponent. */
+static inline fs_pair F(log_term)(REAL max, REAL k, fs_pair others)
+{
+    double left = fabs(max) < SUBTRACT_FROM ? max : 0; /* as F(subtrahend) has it */
+    fs_pair unspared = {others.hi * UNSPARE, others.lo * UNSPARE};
+    return fs_log_term(left, k, unspared);
+}
+
+/* log(sum(exp(x))) of a line from its maximum and the term above. */
+static fs_pair F(log_sum)(const fs_job *job, fs_line line, REAL max, fs_pair log_term)
 {
     if (isinf(max)) {
         fs_source source = F(source_after_max)(job, &line);
@@ -288,14 +286,8 @@ static fs_pair F(log_sum)(const fs_job *job, fs_line line, REAL max, fs_pair oth
             return (fs_pair){NAN, 0};
         return (fs_pair){max, 0};
     }
-    if (isnan(others.hi))
+    if (isnan(log_term.hi))
         return (fs_pair){NAN, 0};
-    REAL k[LANES];
-    V(store)(k, F(exponent_of_max)(V(set)(max)));
-    double left = fabs(max) < SUBTRACT_FROM ? max : 0; /* as F(subtrahend) has it */
-    fs_pair largest = fs_exp_scaled(left, k[0]);
-    fs_pair unspared = {others.hi * UNSPARE, others.lo * UNSPARE};
-    fs_pair log_term = fs_log1p(fs_pair_divide(unspared, largest));
     fs_pair high = fs_two_sum(max, log_term.hi);
 #if T_IS_F32
     /* The two terms cancel: what float terms have lost would show in the result. */
@@ -318,7 +310,10 @@ static fs_norm F(row_norm)(fs_job *job, fs_line line, double max, fs_pair sum)
         norm.factor = F(reciprocal)(sum);
         return norm;
     }
-    fs_pair log_sum = F(log_sum)(job, line, (REAL)max, sum);
+    REAL k[LANES];
+    V(store)(k, F(exponent_of_max)(V(set)((REAL)max)));
+    fs_pair log_term = F(log_term)((REAL)max, k[0], sum);
+    fs_pair log_sum = F(log_sum)(job, line, (REAL)max, log_term);
     norm.log_sum = F(as_real_pair)(log_sum);
     if (job->op == FS_LOGSUMEXP)
         F(write_logsumexp)(job, line, log_sum);
@@ -353,21 +348,23 @@ static fs_pair F(row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
 {
     fs_source source = F(source_after_max)(job, &line);
     F(shift) shift = F(shift_for)(V(set)((REAL)max));
-    WIDE sum = V(wide_zero)();
+    fs_pair sum = {0, 0};
     REAL buffer[BLOCK];
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
         const char *mask = line.mask ? line.mask + i * source.mask_n : NULL;
         const REAL *x = F(read)(&source, line.x + i * source.n, source.n, mask,
                                 source.mask_n, count, buffer);
+        fs_pair here;
         if (job->op != FS_SOFTMAX && i == block)
-            F(terms_but_one)(x, count, (REAL)max, &shift, &sum);
+            here = F(terms_but_one)(x, count, (REAL)max, &shift);
         else if (job->op == FS_SOFTMAX && F(keeps_terms)(job))
-            F(terms)(x, (REAL *)line.y + i, count, &shift, &sum);
+            here = F(terms)(x, (REAL *)line.y + i, count, &shift, -1, NULL);
         else
-            F(terms)(x, NULL, count, &shift, &sum);
+            here = F(terms)(x, NULL, count, &shift, -1, NULL);
+        sum = i == first ? here : fs_pair_add(sum, here);
     }
-    return F(wide_total)(sum);
+    return sum;
 }
 
 /* Pass 3 where y does not hold the terms yet. */
@@ -376,7 +373,6 @@ static void F(finish_from_x)(const fs_job *job, fs_line line, ptrdiff_t first,
 {
     fs_source source = F(source_after_max)(job, &line);
     F(shift) shift = F(shift_for)(V(set)((REAL)norm->max));
-    WIDE unused = V(wide_zero)();
     REAL buffer[BLOCK];
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
@@ -384,7 +380,7 @@ static void F(finish_from_x)(const fs_job *job, fs_line line, ptrdiff_t first,
         const REAL *x = F(read)(&source, line.x + i * source.n, source.n, mask,
                                 source.mask_n, count, buffer);
         if (job->op == FS_SOFTMAX) {
-            F(terms)(x, buffer, count, &shift, &unused);
+            F(terms)(x, buffer, count, &shift, -1, NULL);
             F(scale)(buffer, buffer, count, norm->factor);
         } else {
             REAL *to = F(keeps_terms)(job) ? (REAL *)line.y + i : buffer;
@@ -433,7 +429,8 @@ static fs_pair F(sum_of_row)(fs_job *job, fs_line line, double *max)
     fs_pair sum = {0, 0};
     for (ptrdiff_t i = 0; i < n && !F(stopped)(job, i); i += FS_PIECE) {
         ptrdiff_t last = fs_least(n, i + FS_PIECE);
-        sum = fs_pair_add(sum, F(row_sum)(job, line, i, last, *max, block));
+        fs_pair here = F(row_sum)(job, line, i, last, *max, block);
+        sum = i == 0 ? here : fs_pair_add(sum, here);
     }
     return sum;
 }
@@ -447,12 +444,21 @@ static fs_pair JOIN(log_sum_of_line_f64, ISA)(const fs_job *narrow, fs_line line
     job.source.direct = 0;
     double max;
     fs_pair sum = F(sum_of_row)(&job, line, &max);
-    return F(log_sum)(&job, line, max, sum);
+    double k[LANES];
+    V(store)(k, F(exponent_of_max)(V(set)(max)));
+    return F(log_sum)(&job, line, max, F(log_term)(max, k[0], sum));
 }
 #endif
 
+#include "columns_body.h"
+
 static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
+    if (job->n <= SHORT) {
+        for (ptrdiff_t row = first; row < last; row += SHORT_ROWS)
+            F(short_rows)(job, row, fs_least(SHORT_ROWS, last - row));
+        return;
+    }
     for (ptrdiff_t row = first; row < last; row++) {
         fs_line line = fs_locate(job, row);
         double max;
@@ -465,8 +471,6 @@ static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
     }
 }
 
-#include "columns_body.h"
-
 static const fs_kernels F(kernels) = {
     F(row_max), F(row_sum), F(row_finish), F(row_norm), F(rows), F(columns),
 };
@@ -474,10 +478,12 @@ static const fs_kernels F(kernels) = {
 #undef T
 #undef REAL
 #undef REAL_TYPE
-#undef WIDE_ADD
 #undef MAGIC
 #undef SPARE
 #undef UNSPARE
+#undef START
+#undef SHORT
+#undef SHORT_ROWS
 #undef EXPONENT_BIAS
 #undef SUBTRACT_FROM
 #undef LOG2_E

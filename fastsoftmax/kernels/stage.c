@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "half.h"
+#include "bits.h"
 
 typedef union cell {
     float f32;

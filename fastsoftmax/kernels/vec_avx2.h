@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "half.h"
+#include "bits.h"
 
 enum { f32_lanes = 8, f64_lanes = 4 };
 typedef __m256 f32_vec;
@@ -132,42 +132,15 @@ static inline double f64_largest(f64_vec a)
     return _mm_cvtsd_f64(_mm_max_sd(half, _mm_unpackhi_pd(half, half)));
 }
 
-typedef struct { __m256d low, high; } f32_wide; /* lanes 0-3, 4-7 as doubles */
-typedef struct { __m256d sum, error; } f64_wide;
-
-static inline f32_wide f32_wide_zero(void)
+static inline double f32_sum_lanes(f32_vec a, f32_vec b)
 {
-    return (f32_wide){_mm256_setzero_pd(), _mm256_setzero_pd()};
-}
-static inline f64_wide f64_wide_zero(void)
-{
-    return (f64_wide){_mm256_setzero_pd(), _mm256_setzero_pd()};
-}
-static inline void f32_wide_add(f32_wide *w, f32_vec a)
-{
-    __m128 high = _mm256_extractf128_ps(a, 1);
-    w->low = _mm256_add_pd(w->low, _mm256_cvtps_pd(_mm256_castps256_ps128(a)));
-    w->high = _mm256_add_pd(w->high, _mm256_cvtps_pd(high));
-}
-static inline f32_wide f32_wide_load(const double *sum, const double *error)
-{
-    (void)error;
-    return (f32_wide){_mm256_loadu_pd(sum), _mm256_loadu_pd(sum + 4)};
-}
-static inline f64_wide f64_wide_load(const double *sum, const double *error)
-{
-    return (f64_wide){_mm256_loadu_pd(sum), _mm256_loadu_pd(error)};
-}
-static inline void f32_wide_store(f32_wide w, double *sum, double *error)
-{
-    (void)error;
-    _mm256_storeu_pd(sum, w.low);
-    _mm256_storeu_pd(sum + 4, w.high);
-}
-static inline void f64_wide_store(f64_wide w, double *sum, double *error)
-{
-    _mm256_storeu_pd(sum, w.sum);
-    _mm256_storeu_pd(error, w.error);
+    __m128 a_high = _mm256_extractf128_ps(a, 1), b_high = _mm256_extractf128_ps(b, 1);
+    __m256d low = _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(a)),
+                                _mm256_cvtps_pd(_mm256_castps256_ps128(b)));
+    __m256d high = _mm256_add_pd(_mm256_cvtps_pd(a_high), _mm256_cvtps_pd(b_high));
+    __m256d all = _mm256_add_pd(low, high);
+    __m128d two = _mm_add_pd(_mm256_castpd256_pd128(all), _mm256_extractf128_pd(all, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
 static inline f32_vec f32_load_f16(const uint16_t *p)

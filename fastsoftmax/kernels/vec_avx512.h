@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "half.h"
+#include "bits.h"
 
 enum { f32_lanes = 16, f64_lanes = 8 };
 typedef __m512 f32_vec;
@@ -119,42 +119,13 @@ static inline f64_vec f64_if_less(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
 static inline float f32_largest(f32_vec a) { return _mm512_reduce_max_ps(a); }
 static inline double f64_largest(f64_vec a) { return _mm512_reduce_max_pd(a); }
 
-typedef struct { __m512d low, high; } f32_wide; /* lanes 0-7, 8-15 as doubles */
-typedef struct { __m512d sum, error; } f64_wide;
-
-static inline f32_wide f32_wide_zero(void)
+static inline double f32_sum_lanes(f32_vec a, f32_vec b)
 {
-    return (f32_wide){_mm512_setzero_pd(), _mm512_setzero_pd()};
-}
-static inline f64_wide f64_wide_zero(void)
-{
-    return (f64_wide){_mm512_setzero_pd(), _mm512_setzero_pd()};
-}
-static inline void f32_wide_add(f32_wide *w, f32_vec a)
-{
-    __m256 high = _mm512_extractf32x8_ps(a, 1);
-    w->low = _mm512_add_pd(w->low, _mm512_cvtps_pd(_mm512_castps512_ps256(a)));
-    w->high = _mm512_add_pd(w->high, _mm512_cvtps_pd(high));
-}
-static inline f32_wide f32_wide_load(const double *sum, const double *error)
-{
-    (void)error;
-    return (f32_wide){_mm512_loadu_pd(sum), _mm512_loadu_pd(sum + 8)};
-}
-static inline f64_wide f64_wide_load(const double *sum, const double *error)
-{
-    return (f64_wide){_mm512_loadu_pd(sum), _mm512_loadu_pd(error)};
-}
-static inline void f32_wide_store(f32_wide w, double *sum, double *error)
-{
-    (void)error;
-    _mm512_storeu_pd(sum, w.low);
-    _mm512_storeu_pd(sum + 8, w.high);
-}
-static inline void f64_wide_store(f64_wide w, double *sum, double *error)
-{
-    _mm512_storeu_pd(sum, w.sum);
-    _mm512_storeu_pd(error, w.error);
+    __m256 a_high = _mm512_extractf32x8_ps(a, 1), b_high = _mm512_extractf32x8_ps(b, 1);
+    __m512d low = _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(a)),
+                                _mm512_cvtps_pd(_mm512_castps512_ps256(b)));
+    __m512d high = _mm512_add_pd(_mm512_cvtps_pd(a_high), _mm512_cvtps_pd(b_high));
+    return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
 }
 
 static inline f32_vec f32_load_f16(const uint16_t *p)

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "half.h"
+#include "bits.h"
 
 enum { f32_lanes = 1, f64_lanes = 1 };
 typedef float f32_vec;
@@ -90,18 +90,6 @@ static inline f32_vec f32_sub_bits(f32_vec a, f32_vec b)
 {
     return bits_to_float(float_to_bits(a) - float_to_bits(b));
 }
-static inline double bits_to_double(uint64_t bits)
-{
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-static inline uint64_t double_to_bits(double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
 static inline f64_vec f64_exponent_of(f64_vec a)
 {
     return bits_to_double(double_to_bits(a) << 52);
@@ -137,33 +125,8 @@ static inline f64_vec f64_if_less(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
 static inline float f32_largest(f32_vec a) { return a; }
 static inline double f64_largest(f64_vec a) { return a; }
 
-/* T_wide: a running sum per lane, more precise than T: f32 in double, f64 as a sum and
- * its error. In memory: T_lanes doubles `sum`, and for f64 as many `error`. */
-typedef struct { double sum; } f32_wide;
-typedef struct { double sum, error; } f64_wide;
-
-static inline f32_wide f32_wide_zero(void) { return (f32_wide){0}; }
-static inline f64_wide f64_wide_zero(void) { return (f64_wide){0, 0}; }
-static inline void f32_wide_add(f32_wide *w, f32_vec a) { w->sum += a; }
-static inline f32_wide f32_wide_load(const double *sum, const double *error)
-{
-    (void)error;
-    return (f32_wide){*sum};
-}
-static inline f64_wide f64_wide_load(const double *sum, const double *error)
-{
-    return (f64_wide){*sum, *error};
-}
-static inline void f32_wide_store(f32_wide w, double *sum, double *error)
-{
-    (void)error;
-    *sum = w.sum;
-}
-static inline void f64_wide_store(f64_wide w, double *sum, double *error)
-{
-    *sum = w.sum;
-    *error = w.error;
-}
+/* f32_sum_lanes: all lanes of a and b added up in double, in an order of the ISA's. */
+static inline double f32_sum_lanes(f32_vec a, f32_vec b) { return (double)a + b; }
 
 /* f32_load_f16 ...: f32_lanes 16-bit floats; stores round to nearest even. */
 static inline f32_vec f32_load_f16(const uint16_t *p) { return half_to_float(*p); }

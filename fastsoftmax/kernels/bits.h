@@ -1,8 +1,9 @@
-/* 16-bit floats in plain C: IEEE binary16 ("half") and bfloat16, to and from float.
- * To float is exact; from float rounds to nearest, ties to even, and keeps NaN a NaN.
+/* Floats and their bit patterns in plain C, and the 16-bit floats: IEEE binary16 ("half")
+ * and bfloat16, to and from float. To float is exact; from float rounds to nearest, ties
+ * to even, and keeps NaN a NaN.
  */
-#ifndef FASTSOFTMAX_HALF_H
-#define FASTSOFTMAX_HALF_H
+#ifndef FASTSOFTMAX_BITS_H
+#define FASTSOFTMAX_BITS_H
 
 #include <stdint.h>
 #include <string.h>
@@ -17,6 +18,20 @@ static inline float bits_to_float(uint32_t bits)
 static inline uint32_t float_to_bits(float value)
 {
     uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline double bits_to_double(uint64_t bits)
+{
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint64_t double_to_bits(double value)
+{
+    uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
