@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import inf, prod
 from types import TracebackType
@@ -40,8 +41,8 @@ BLOCK_BYTES = 32 << 20
 # A block cut inside a reduced axis touches one run of bytes per entry of that axis.
 # Shorter runs would fault in every page of the file for every block: such arrays are
 # left whole.
-RUN_BYTES = 64 << 10
-TRIM_SECONDS = 0.01
+RUN_BYTES = 8 << 10
+TRIM_SECONDS = 0.002
 BAR_AFTER_SECONDS = 1.0
 BAR_EVERY_SECONDS = 0.1
 
@@ -137,7 +138,7 @@ def _stream(
         written = held
         if not keepdims:
             written = tuple(n for i, n in enumerate(shape) if i not in axes)
-        function = _keeping_dims(function)
+        function = partial(function, keepdims=True)
     result = _write_header(out, written, layout.fortran, dtype)
     _allocate(out, result.end)
     memory = mmap.mmap(out.fileno(), result.end, access=mmap.ACCESS_WRITE)
@@ -147,21 +148,17 @@ def _stream(
     step = steps(shape, itemsize, axes, fortran=layout.fortran)
     with _Watcher((source, memory), x.nbytes) as watcher:
         for block in _blocks(shape, step, fortran=layout.fortran):
-            function(x[block], axis=axis, out=y[block])
+            piece = x[block]
+            if piece.flags.forc:
+                function(piece, axis=axis, out=y[block])
+            else:
+                # Scattered over the file: to be walked over once, not by every pass.
+                y[block] = function(piece.copy(order="K"), axis=axis)
             # Written now, the block's pages do not pile up until the end, where
             # neither the progress bar nor Ctrl-C would reach.
             os.fsync(out.fileno())
-            watcher.done += x[block].nbytes
+            watcher.done += piece.nbytes
     memory.flush()
-
-
-def _keeping_dims(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` such that a block of the result has a place for each axis."""
-
-    def keeping(x: Array, *, axis: Axis, out: Array) -> None:
-        function(x, axis=axis, keepdims=True, out=out)
-
-    return keeping
 
 
 # What lies in the source

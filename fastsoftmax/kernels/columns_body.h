@@ -46,7 +46,7 @@ static void F(tile_max)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
 
 /* `rows` (at most 4) rows' terms at columns [j, j + part), added to the sums. */
 static inline void F(column_terms)(const REAL *x[4], REAL *e[4], int rows, ptrdiff_t j,
-                                   ptrdiff_t part, int but_one, F(tile) *tile)
+                                   ptrdiff_t part, int with_largest, F(tile) *tile)
 {
     VEC none = V(set)((REAL)-INFINITY);
     VEC skip = V(load)(tile->skip + j);
@@ -54,14 +54,14 @@ static inline void F(column_terms)(const REAL *x[4], REAL *e[4], int rows, ptrdi
     F(sum) sum = {V(load)(tile->total + j), V(load)(tile->lost + j)};
     for (int i = 0; i < rows; i++) {
         VEC from = V(load_part)(x[i] + j, part, none);
-        if (but_one) {
+        if (!with_largest) {
             VEC left = V(if_equal)(from, skip, none, from);
             skip = V(if_equal)(from, skip, V(set)((REAL)NAN), skip);
             from = left;
         }
         VEC s, q = F(exp_terms)(from, &shift, &s);
         VEC term = F(term)(s, q);
-        F(add_term)(&sum, s, q, term);
+        F(add_term)(&sum, s, q, term, with_largest);
         if (e[i])
             V(store_part)(e[i] + j, part, term);
     }
@@ -71,12 +71,12 @@ static inline void F(column_terms)(const REAL *x[4], REAL *e[4], int rows, ptrdi
 }
 
 /* Moves the latest rows' sums to those of the rows before. */
-static void F(settle)(F(tile) *tile, ptrdiff_t width)
+static void F(settle)(F(tile) *tile, ptrdiff_t width, REAL start)
 {
     for (ptrdiff_t j = 0; j < width; j++) {
-        fs_pair latest = F(lane_sum)(tile->total[j], tile->lost[j]);
+        fs_pair latest = {tile->total[j] - start, tile->lost[j]};
         tile->sum[j] = fs_pair_add(tile->sum[j], latest);
-        tile->total[j] = START;
+        tile->total[j] = start;
         tile->lost[j] = 0;
     }
 }
@@ -85,13 +85,14 @@ static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
 {
     fs_source source = F(source_after_max)(job, &line);
     REAL buffer[4][FS_TILE];
-    int but_one = job->op != FS_SOFTMAX;
+    int with_largest = job->op == FS_SOFTMAX;
+    REAL start = F(start)(with_largest);
     int store = job->op == FS_SOFTMAX && F(keeps_terms)(job);
     for (ptrdiff_t j = 0; j < width; j++)
         tile->sum[j] = (fs_pair){0, 0};
     for (ptrdiff_t j = 0; j < width; j += LANES) {
         V(store)(tile->skip + j, V(load)(tile->max + j));
-        V(store)(tile->total + j, V(set)(START));
+        V(store)(tile->total + j, V(set)(start));
         V(store)(tile->lost + j, V(set)(0));
     }
     for (ptrdiff_t row = 0; row < job->n; row += 4) {
@@ -106,15 +107,18 @@ static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
         }
         for (ptrdiff_t j = 0; j < width; j += LANES) {
             ptrdiff_t part = fs_least(LANES, width - j);
-            if (rows == 4) /* a constant lets the compiler unroll */
-                F(column_terms)(x, e, 4, j, part, but_one, tile);
+            /* Constants let the compiler unroll and leave out what is not needed. */
+            if (rows == 4 && with_largest)
+                F(column_terms)(x, e, 4, j, part, 1, tile);
+            else if (rows == 4)
+                F(column_terms)(x, e, 4, j, part, 0, tile);
             else
-                F(column_terms)(x, e, rows, j, part, but_one, tile);
+                F(column_terms)(x, e, rows, j, part, with_largest, tile);
         }
         if (row % BLOCK == BLOCK - 4)
-            F(settle)(tile, width);
+            F(settle)(tile, width, start);
     }
-    F(settle)(tile, width);
+    F(settle)(tile, width, start);
 }
 
 /* The line of one column of the tile. */

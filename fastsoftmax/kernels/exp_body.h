@@ -74,10 +74,11 @@ static inline VEC F(exp_terms)(VEC x, const F(shift) *shift, VEC *s)
     VEC k = V(muladd)(x, V(set)(LOG2_E), V(set)(MAGIC));
     VEC n = V(sub)(k, V(set)(MAGIC));
     *s = V(add_bits)(V(exponent_of)(k), shift->bias);
-    /* |r| <= 0.35. The first step is exact: n R_HI is, and agrees with x in its leading
-     * bits. The second is off by at most 2^-26 (f64: 2^-55). */
-    VEC r = V(muladd)(n, V(set)(-R_HI), x);
-    r = V(muladd)(n, V(set)(-R_LO), r);
+    /* r = r1 + r2, |r| <= 0.35. r1 is exact: n R_HI is, and agrees with x in its leading
+     * bits. |r2| < 2^-10 (f64: 2^-31): its own rounding is nothing. */
+    VEC r1 = V(muladd)(n, V(set)(-R_HI), x);
+    VEC r2 = V(mul)(n, V(set)(-R_LO));
+    VEC r = V(add)(r1, r2);
 #if T_IS_F32 /* Remez as in line_math.h, degree 7, relative error 2^-29 */
     VEC t = V(set)(0x1.a7f27cp-13f);
     t = V(muladd)(t, r, V(set)(0x1.6d5a38p-10f));
@@ -98,7 +99,8 @@ static inline VEC F(exp_terms)(VEC x, const F(shift) *shift, VEC *s)
     t = V(muladd)(t, r, V(set)(E3));
     t = V(muladd)(t, r, V(set)(E2));
 #endif
-    return V(muladd)(V(mul)(r, r), t, r);
+    /* The rounding of r counts for its square only: q is off by half an ulp and a bit. */
+    return V(add)(r1, V(muladd)(V(mul)(r, r), t, r2));
 }
 
 /* The term itself, rounded once. */
@@ -107,46 +109,46 @@ static inline VEC F(term)(VEC s, VEC q)
     return V(muladd)(s, q, s);
 }
 
-/* A sum of at most BLOCK terms per lane. `total` starts at START, above every term, so
- * that Fast2Sum applies: what an addition rounds off is exactly a number, and goes to
- * `lost` with what the term's own rounding cut off. `lost` stays below 2^-13 of `total`;
- * the rounding of its own additions is below 2^-4 ulp. */
+/* A sum of at most BLOCK terms per lane: what rounding takes off `total` is exactly a
+ * number, and goes to `lost` with what the term's own rounding cut off. `lost` stays
+ * below 2^-12 of `total`; the rounding of its own additions is below 2^-3 ulp.
+ *
+ * With the largest term among them the sum is needed to a precision relative to that
+ * term: `total` starts at ABOVE, above every term, and Fast2Sum applies. Without it the
+ * sum may be tiny, and needs full relative precision: it starts at 0, with TwoSum. */
 typedef struct {
     VEC total, lost;
 } F(sum);
 
-#define START (SPARE == 64 ? (REAL)0x1p65 : (REAL)0x1p513)
+#define ABOVE (SPARE == 64 ? (REAL)0x1p65 : (REAL)0x1p513)
 
-static inline F(sum) F(no_terms)(void)
+static inline REAL F(start)(int with_largest)
 {
-    return (F(sum)){V(set)(START), V(set)(0)};
+    return with_largest ? ABOVE : 0;
 }
 
 /* Adds the term s + s q, of which e is the rounded value. */
-static inline void F(add_term)(F(sum) *sum, VEC s, VEC q, VEC e)
+static inline void F(add_term)(F(sum) *sum, VEC s, VEC q, VEC e, int with_largest)
 {
     VEC cut_off = V(muladd)(s, q, V(sub)(s, e)); /* exact, and so is s - e */
     VEC total = V(add)(sum->total, e);
-    VEC rounded_off = V(sub)(e, V(sub)(total, sum->total));
+    VEC added = V(sub)(total, sum->total);
+    VEC rounded_off = V(sub)(e, added);
+    if (!with_largest)
+        rounded_off = V(add)(rounded_off, V(sub)(sum->total, V(sub)(total, added)));
     sum->total = total;
     sum->lost = V(add)(sum->lost, V(add)(rounded_off, cut_off));
 }
 
-/* One lane's sum; total - START is exact. */
-static inline fs_pair F(lane_sum)(REAL total, REAL lost)
-{
-    return fs_two_sum((double)(total - START), lost);
-}
-
 /* All lanes' sum, in the same order whatever the values. */
-static inline fs_pair F(all_lanes)(F(sum) sum)
+static inline fs_pair F(all_lanes)(F(sum) sum, int with_largest)
 {
+    VEC total = V(sub)(sum.total, V(set)(F(start)(with_largest))); /* exact */
 #if T_IS_F32
-    VEC total = V(sub)(sum.total, V(set)(START));
     return (fs_pair){V(sum_lanes)(total, sum.lost), 0};
 #else
     double hi[LANES], lo[LANES];
-    V(store)(hi, V(sub)(sum.total, V(set)(START)));
+    V(store)(hi, total);
     V(store)(lo, sum.lost);
     for (int half = LANES / 2; half > 0; half /= 2) {
         for (int j = 0; j < half; j++) {

@@ -168,10 +168,10 @@ static inline REAL F(largest)(const REAL *x, ptrdiff_t count)
 /* The sum of a block's terms, which are written to e (which may be x) unless it is
  * NULL. The vector at `replaced` (-1: none) is read from `replacement`. */
 static inline fs_pair F(terms)(const REAL *x, REAL *e, ptrdiff_t count,
-                               const F(shift) *shift, ptrdiff_t replaced,
-                               const REAL *replacement)
+                               const F(shift) *shift, int with_largest,
+                               ptrdiff_t replaced, const REAL *replacement)
 {
-    F(sum) sum = F(no_terms)();
+    F(sum) sum = {V(set)(F(start)(with_largest)), V(set)(0)};
     for (ptrdiff_t i = 0; i < count; i += LANES) {
         const REAL *from = i == replaced ? replacement : x + i;
         ptrdiff_t part = count - i;
@@ -180,13 +180,13 @@ static inline fs_pair F(terms)(const REAL *x, REAL *e, ptrdiff_t count,
                           : V(load_part)(from, part, V(set)((REAL)-INFINITY));
         VEC q = F(exp_terms)(here, shift, &s);
         VEC term = F(term)(s, q);
-        F(add_term)(&sum, s, q, term);
+        F(add_term)(&sum, s, q, term, with_largest);
         if (e && part >= LANES)
             V(store)(e + i, term);
         else if (e)
             V(store_part)(e + i, part, term);
     }
-    return F(all_lanes)(sum);
+    return F(all_lanes)(sum, with_largest);
 }
 
 /* The terms' sum without the first element that equals max: the vector around it is
@@ -201,7 +201,7 @@ static fs_pair F(terms_but_one)(const REAL *x, ptrdiff_t count, REAL max,
     ptrdiff_t first = skip - skip % LANES;
     memcpy(around, x + first, (size_t)fs_least(LANES, count - first) * sizeof *x);
     around[skip - first] = (REAL)-INFINITY;
-    return F(terms)(x, NULL, count, shift, first, around);
+    return F(terms)(x, NULL, count, shift, 0, first, around);
 }
 
 /* softmax: y = e * (hi + lo). */
@@ -356,12 +356,14 @@ static fs_pair F(row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
         const REAL *x = F(read)(&source, line.x + i * source.n, source.n, mask,
                                 source.mask_n, count, buffer);
         fs_pair here;
-        if (job->op != FS_SOFTMAX && i == block)
+        if (job->op == FS_SOFTMAX) {
+            REAL *e = F(keeps_terms)(job) ? (REAL *)line.y + i : buffer;
+            here = F(terms)(x, e, count, &shift, 1, -1, NULL);
+        } else if (i == block) {
             here = F(terms_but_one)(x, count, (REAL)max, &shift);
-        else if (job->op == FS_SOFTMAX && F(keeps_terms)(job))
-            here = F(terms)(x, (REAL *)line.y + i, count, &shift, -1, NULL);
-        else
-            here = F(terms)(x, NULL, count, &shift, -1, NULL);
+        } else {
+            here = F(terms)(x, NULL, count, &shift, 0, -1, NULL);
+        }
         sum = i == first ? here : fs_pair_add(sum, here);
     }
     return sum;
@@ -380,7 +382,7 @@ static void F(finish_from_x)(const fs_job *job, fs_line line, ptrdiff_t first,
         const REAL *x = F(read)(&source, line.x + i * source.n, source.n, mask,
                                 source.mask_n, count, buffer);
         if (job->op == FS_SOFTMAX) {
-            F(terms)(x, buffer, count, &shift, -1, NULL);
+            F(terms)(x, buffer, count, &shift, 1, -1, NULL);
             F(scale)(buffer, buffer, count, norm->factor);
         } else {
             REAL *to = F(keeps_terms)(job) ? (REAL *)line.y + i : buffer;
@@ -481,7 +483,7 @@ static const fs_kernels F(kernels) = {
 #undef MAGIC
 #undef SPARE
 #undef UNSPARE
-#undef START
+#undef ABOVE
 #undef SHORT
 #undef SHORT_ROWS
 #undef EXPONENT_BIAS

@@ -1,0 +1,47 @@
+"""Lets the tests find their helpers and the installed package, and shared fixtures."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+
+
+def _arrange_imports() -> None:
+    """Put the helpers on the path; take off it the sources, unless compiled there.
+
+    `python -m pytest` puts the current folder first, so that in the root of a clone
+    sources without kernels would hide the installed package.
+    """
+    compiled = any((ROOT / "fastsoftmax").glob("cpu.*.so")) or any(
+        (ROOT / "fastsoftmax").glob("cpu.*.pyd")
+    )
+    if not compiled:
+        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
+    sys.path.insert(0, str(TESTS))
+
+
+_arrange_imports()
+
+
+def pytest_configure() -> None:
+    """Say in one sentence that there is nothing to test."""
+    if importlib.util.find_spec("fastsoftmax") is None:
+        raise pytest.UsageError(
+            'fastsoftmax is not installed: run `pip install ".[test]"` first'
+        )
+
+
+@pytest.fixture
+def use_threads() -> Iterator[Callable[[int], None]]:
+    """Set the number of threads; back to the default after the test."""
+    import fastsoftmax
+
+    yield fastsoftmax.set_num_threads
+    fastsoftmax.set_num_threads(None)
