@@ -63,7 +63,7 @@ def exact(x: Array) -> Exact:
 
 
 def reference(name: str, x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
-    """Result of the function called `name` over any axes of finite x."""
+    """Result of the function called `name`, or `largest`, over any axes of finite x."""
     everything = range(x.ndim) if axis is None else np.atleast_1d(axis)
     axes = tuple(int(a) % x.ndim for a in everything)
     last = tuple(range(-len(axes), 0))
@@ -71,7 +71,7 @@ def reference(name: str, x: Array, axis: int | tuple[int, ...] | None = None) ->
     outer = moved.shape[: x.ndim - len(axes)]
     n = math.prod(x.shape[a] for a in axes)
     result: Array = getattr(exact(moved.reshape(*outer, n)), name)
-    if name == "logsumexp":
+    if result.ndim == len(outer):
         return result
     return np.moveaxis(result.reshape(moved.shape), last, axes)
 
@@ -133,15 +133,22 @@ def unit(value: Array, dtype: npt.DTypeLike) -> Array:
 
 def ulps(result: Array, exact_value: Array, magnitude: Array | None = None) -> float:
     """Largest error in ULP of the exact value, or of `magnitude`; NaN if there is one."""
-    wide = result.astype(np.float64).astype(WIDE)
     scale = unit(exact_value if magnitude is None else magnitude, result.dtype)
+    return in_units(result, exact_value, scale)
+
+
+def in_units(result: Array, exact_value: Array, scale: Array) -> float:
+    """Largest error in units of `scale`; NaN if there is one."""
+    wide = result.astype(np.float64).astype(WIDE)
     return float(np.max(abs(wide - exact_value) / scale, initial=0))
 
 
-def assert_close(result: Any, expected: Any, message: str = "") -> None:
+def assert_close(
+    result: Any, expected: Any, message: str = "", magnitude: Array | None = None
+) -> None:
     """Same shape, zeros, infinities and NaN; finite numbers within 2 ULP.
 
-    For logsumexp of moderate numbers that is its promise, too.
+    That is the ULP of the result, or of the larger `magnitude` (for logsumexp).
     """
     result = np.asarray(result)
     expected = np.asarray(expected, dtype=WIDE)
@@ -152,7 +159,8 @@ def assert_close(result: Any, expected: Any, message: str = "") -> None:
     special = ~np.isfinite(rounded) | (expected == 0)
     np.testing.assert_array_equal(wide[special], rounded[special], err_msg=message)
     assert np.isfinite(wide[~special]).all(), message
-    error = ulps(result[~special], expected[~special])
+    scale = None if magnitude is None else np.asarray(magnitude)[~special]
+    error = ulps(result[~special], expected[~special], scale)
     assert error <= 2, f"{error} ULP {message}"
 
 

@@ -142,11 +142,7 @@ static void F(tile_factors)(ptrdiff_t width, F(tile) *tile)
 static void F(tile_log_sums)(const fs_job *job, fs_line line, ptrdiff_t width,
                              F(tile) *tile)
 {
-    REAL k[FS_TILE];
-    for (ptrdiff_t j = 0; j < width; j += LANES)
-        V(store)(k + j, F(exponent_of_max)(V(load)(tile->max + j)));
-    for (ptrdiff_t j = 0; j < width; j++)
-        tile->sum[j] = F(log_term)(tile->max[j], k[j], tile->sum[j]);
+    F(log_terms)(tile->max, tile->sum, width);
     for (ptrdiff_t j = 0; j < width; j++) {
         fs_line column = F(column)(job, line, j);
         fs_pair log_sum = F(log_sum)(job, column, tile->max[j], tile->sum[j]);

@@ -268,12 +268,28 @@ static inline fs_pair F(reciprocal)(fs_pair sum)
 #endif
 }
 
-/* The logarithm of a sum of terms over the largest one, of which k is the exponent. */
-static inline fs_pair F(log_term)(REAL max, REAL k, fs_pair others)
+/* INOUT sums: of each line, the sum of the terms but the largest becomes the logarithm of
+ * the sum of all over the largest. IN max: `count` maxima, and room up to whole vectors. */
+static inline void F(log_terms)(const REAL *max, fs_pair *sums, ptrdiff_t count)
 {
-    double left = fabs(max) < SUBTRACT_FROM ? max : 0; /* as F(subtrahend) has it */
-    fs_pair unspared = {others.hi * UNSPARE, others.lo * UNSPARE};
-    return fs_log_term(left, k, unspared);
+    REAL left[FS_TILE], k[FS_TILE];
+    for (ptrdiff_t j = 0; j < count; j += LANES) {
+        VEC here = V(load)(max + j);
+        V(store)(left + j, V(sub)(here, F(subtrahend)(here)));
+        V(store)(k + j, F(exponent_of_max)(here));
+    }
+    for (ptrdiff_t j = 0; j < count; j++) {
+        fs_pair unspared = {sums[j].hi * UNSPARE, sums[j].lo * UNSPARE};
+        sums[j] = fs_log_term(left[j], k[j], unspared);
+    }
+}
+
+static inline fs_pair F(log_term)(REAL max, fs_pair sum)
+{
+    REAL lanes[LANES];
+    V(store)(lanes, V(set)(max));
+    F(log_terms)(lanes, &sum, 1);
+    return sum;
 }
 
 /* log(sum(exp(x))) of a line from its maximum and the term above. */
@@ -310,9 +326,7 @@ static fs_norm F(row_norm)(fs_job *job, fs_line line, double max, fs_pair sum)
         norm.factor = F(reciprocal)(sum);
         return norm;
     }
-    REAL k[LANES];
-    V(store)(k, F(exponent_of_max)(V(set)((REAL)max)));
-    fs_pair log_term = F(log_term)((REAL)max, k[0], sum);
+    fs_pair log_term = F(log_term)((REAL)max, sum);
     fs_pair log_sum = F(log_sum)(job, line, (REAL)max, log_term);
     norm.log_sum = F(as_real_pair)(log_sum);
     if (job->op == FS_LOGSUMEXP)
@@ -446,9 +460,7 @@ static fs_pair JOIN(log_sum_of_line_f64, ISA)(const fs_job *narrow, fs_line line
     job.source.direct = 0;
     double max;
     fs_pair sum = F(sum_of_row)(&job, line, &max);
-    double k[LANES];
-    V(store)(k, F(exponent_of_max)(V(set)(max)));
-    return F(log_sum)(&job, line, max, F(log_term)(max, k[0], sum));
+    return F(log_sum)(&job, line, max, F(log_term)(max, sum));
 }
 #endif
 
