@@ -1,50 +1,29 @@
 """Softmax and its siblings from one .npy file to another, through memory maps.
 
-The files may be larger than memory: they are mapped, worked on in blocks of some
-32 MiB, and a thread beside the work gives the pages back to the operating system as
-they are read and written, so that the resident memory stays small even where the
-axis forces a single block (``axis=None``, or the first axis of a tall array).
-
 The result is written to a temporary file beside its destination, which gets its name
 when the result is whole; whatever ends the work earlier removes the temporary file.
 """
 
 from __future__ import annotations
 
-import errno
-import importlib.util
 import mmap
 import os
 import secrets
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
-from math import inf, prod
-from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from math import prod
+from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib import format as npy
 
-__all__ = ["FileError", "steps", "transform"]
+from ._blocks import Array, allocate, apply
 
-Array = npt.NDArray[Any]
+__all__ = ["Axis", "FileError", "transform"]
+
 Axis = int | tuple[int, ...] | None
-
-BLOCK_BYTES = 32 << 20
-# A block cut inside a reduced axis touches one run of bytes per entry of that axis.
-# Shorter runs would fault in every page of the file for every block: such arrays are
-# left whole.
-RUN_BYTES = 8 << 10
-TRIM_SECONDS = 0.002
-BAR_AFTER_SECONDS = 1.0
-BAR_EVERY_SECONDS = 0.1
 
 
 class FileError(Exception):
@@ -66,9 +45,8 @@ class _Layout:
         return self.offset + prod(self.shape) * self.dtype.itemsize
 
     def view(self, memory: mmap.mmap, shape: tuple[int, ...]) -> Array:
-        """Return the mapped array, seen in a `shape` of the same size."""
-        order: Literal["F", "C"] = "F" if self.fortran else "C"
-        return np.ndarray(shape, self.dtype, memory, self.offset, order=order)
+        """Return the mapped array, seen in a C-ordered `shape` of the same size."""
+        return np.ndarray(shape, self.dtype, memory, self.offset)
 
 
 def transform(
@@ -140,24 +118,23 @@ def _stream(
             written = tuple(n for i, n in enumerate(shape) if i not in axes)
         function = partial(function, keepdims=True)
     result = _write_header(out, written, layout.fortran, dtype)
-    _allocate(out, result.end)
+    allocate(out, result.end)
     memory = mmap.mmap(out.fileno(), result.end, access=mmap.ACCESS_WRITE)
-    x = layout.view(source, shape)
-    y = result.view(memory, held)
-    itemsize = max(layout.dtype.itemsize, dtype.itemsize)
-    step = steps(shape, itemsize, axes, fortran=layout.fortran)
-    with _Watcher((source, memory), x.nbytes) as watcher:
-        for block in _blocks(shape, step, fortran=layout.fortran):
-            piece = x[block]
-            if piece.flags.forc:
-                function(piece, axis=axis, out=y[block])
-            else:
-                # Scattered over the file: to be walked over once, not by every pass.
-                y[block] = function(piece.copy(order="K"), axis=axis)
-            # Written now, the block's pages do not pile up until the end, where
-            # neither the progress bar nor Ctrl-C would reach.
-            os.fsync(out.fileno())
-            watcher.done += piece.nbytes
+    if layout.fortran:
+        # A file in Fortran order is one in C order of the transposed array.
+        shape, held = shape[::-1], held[::-1]
+        axes = frozenset(len(shape) - 1 - i for i in axes)
+    apply(
+        function,
+        layout.view(source, shape),
+        result.view(memory, held),
+        axes,
+        maps=(source, memory),
+        folder=os.path.dirname(out.name),
+        # Written block by block, the pages do not pile up until the end, where neither
+        # the progress bar nor Ctrl-C would reach.
+        written=lambda: os.fsync(out.fileno()),
+    )
     memory.flush()
 
 
@@ -207,9 +184,6 @@ def _result_dtype(
         raise FileError(f"{path!r}: {error}") from error
 
 
-# Blocks
-
-
 def _axes(axis: Axis, ndim: int) -> frozenset[int]:
     """Return the reduced axes, counted from zero; `axis` is known to be valid."""
     if axis is None:
@@ -217,66 +191,6 @@ def _axes(axis: Axis, ndim: int) -> frozenset[int]:
     if isinstance(axis, int):
         axis = (axis,)
     return frozenset(a % ndim for a in axis)
-
-
-def steps(
-    shape: Sequence[int], itemsize: int, axes: frozenset[int], *, fortran: bool
-) -> list[int]:
-    """Return how many entries of each axis make a block of some `BLOCK_BYTES`.
-
-    Reduced axes stay whole. The others are cut from the outermost inwards, so that a
-    block is one stretch of the file, or runs of at least `RUN_BYTES` in it. What
-    cannot be cut so is one block, however large.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Of the input, no length zero.
-    itemsize : int
-        Bytes of an element, the larger of input and output.
-    axes : frozenset of int
-        The reduced axes.
-    fortran : bool
-        Whether the last axis is the outermost, else the first is.
-    """
-    step = list(shape)
-    inner = itemsize * prod(shape)  # bytes of one entry of the current axis
-    block = inner
-    scattered = False
-    for axis in _outermost_first(len(shape), fortran=fortran):
-        if block <= BLOCK_BYTES:
-            break
-        inner //= shape[axis]
-        if axis in axes:
-            scattered = True
-            continue
-        block //= shape[axis]
-        entries = max(1, BLOCK_BYTES // block)
-        if scattered and entries * inner < RUN_BYTES:
-            break
-        step[axis] = entries
-        if entries > 1:
-            break
-    return step
-
-
-def _outermost_first(ndim: int, *, fortran: bool) -> list[int]:
-    """Return the axes by their distance in the file, the largest first."""
-    return list(range(ndim))[:: -1 if fortran else 1]
-
-
-def _blocks(
-    shape: Sequence[int], step: Sequence[int], *, fortran: bool
-) -> Iterator[tuple[slice, ...]]:
-    """Yield the index of each block, in the order in which they lie in the file."""
-    order = _outermost_first(len(shape), fortran=fortran)
-    cuts = [
-        [slice(i, i + step[axis]) for i in range(0, shape[axis], step[axis])]
-        for axis in order
-    ]
-    for block in product(*cuts):
-        index = dict(zip(order, block, strict=True))
-        yield tuple(index[axis] for axis in range(len(shape)))
 
 
 # The target
@@ -347,89 +261,3 @@ def _write_header(
     npy.write_array_header_1_0(file, header)
     file.flush()
     return _Layout(shape, fortran, dtype, file.tell())
-
-
-def _allocate(file: BinaryIO, size: int) -> None:
-    """Reserve `size` bytes: on a full disk an error here, not a signal at a write."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-    zeros = bytes(1 << 20)
-    for position in range(file.tell(), size, len(zeros)):
-        file.write(zeros[: size - position])
-    file.flush()
-
-
-# Beside the work
-
-
-class _Watcher:
-    """A thread that keeps resident memory small and draws the progress bar.
-
-    Parameters
-    ----------
-    maps : tuple of mmap
-        Shared maps of files; their pages are given back every `TRIM_SECONDS`. The
-        data stays in the page cache: nothing is lost, dirty or not.
-    total : int
-        The value of `done` at the end, in bytes; whoever works keeps it up to date.
-    """
-
-    def __init__(self, maps: tuple[mmap.mmap, ...], total: int) -> None:
-        self.done = 0
-        self._maps = maps
-        self._total = total
-        self._bar: Any = None
-        self._finished = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> _Watcher:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._finished.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        """Trim and draw until the work is over."""
-        due = time.monotonic() + BAR_AFTER_SECONDS if _can_draw() else inf
-        while not self._finished.wait(TRIM_SECONDS):
-            self._trim()
-            if time.monotonic() >= due:
-                self._draw()
-                due = time.monotonic() + BAR_EVERY_SECONDS
-        if self._bar is not None:
-            self._draw()
-            self._bar.close()
-
-    def _trim(self) -> None:
-        """Give the pages back, on Linux alone: elsewhere the advice may mean more."""
-        if sys.platform == "linux":
-            for memory in self._maps:
-                memory.madvise(mmap.MADV_DONTNEED)
-
-    def _draw(self) -> None:
-        """Bring the bar up to date."""
-        if self._bar is None:
-            tqdm = importlib.import_module("tqdm").tqdm
-            self._bar = tqdm(
-                total=self._total, initial=self.done, unit="B", unit_scale=True
-            )
-        self._bar.n = self.done
-        self._bar.refresh()
-
-
-def _can_draw() -> bool:
-    """Return whether there is a terminal to draw on, and tqdm to draw with."""
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    return on_terminal and importlib.util.find_spec("tqdm") is not None

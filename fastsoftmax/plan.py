@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     compute: str
     temperature: float
     direct: bool
-    outer: list[Dimension]
+    outer: list[Dimension]  # shared by plans: not to be changed
     n: Dimension
     inner: Dimension
 
@@ -95,6 +95,8 @@ def as_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """Return the axes as sorted non-negative integers; a scalar has axis 0 and -1."""
     if axis is None:
         return tuple(range(max(ndim, 1)))
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
     given = axis if isinstance(axis, tuple) else (axis,)
     axes = []
     for one in given:
@@ -281,6 +283,37 @@ def _merge(dimensions: list[Dimension]) -> list[Dimension]:
     return merged
 
 
+@functools.lru_cache(maxsize=256)
+def factor(
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    strides: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    leader: int,
+) -> tuple[list[Dimension], Dimension, Dimension] | None:
+    """Factor an array into outer dimensions, n and inner; None if axes do not join.
+
+    `strides` are those of x, the mask and y per axis of x. `leader` is 0 where the
+    layout of x decides the order of the loops, 2 where that of y does; the innermost is
+    the one that walks the shortest way. Kept for the shapes met last: finding it out
+    costs more than a small call.
+    """
+    order = sorted(
+        (d for d in range(len(shape)) if shape[d] != 1),
+        key=lambda d: -abs(strides[leader][d]),
+    )
+    x, mask, y = strides
+    dimensions = [(d, (shape[d], x[d], mask[d], y[d])) for d in order]
+    reduced = _merge([one for d, one in dimensions if d in axes])
+    kept = _merge([one for d, one in dimensions if d not in axes])
+    if len(reduced) > 1:
+        return None
+    n = reduced[0] if reduced else (1, 0, 0, 0)
+    inner: Dimension = (1, 0, 0, 0)
+    if kept and (not reduced or abs(kept[-1][1 + leader]) < abs(n[1 + leader])):
+        inner = kept.pop()
+    return kept, n, inner
+
+
 def make(
     call: Call,
     x: Array,
@@ -292,28 +325,13 @@ def make(
 ) -> Plan | None:
     """Plan the loops, or return None if the reduced axes do not join into one.
 
-    `y_strides` are those of y per axis of x. `leader` is 0 where the layout of x decides
-    the order of the loops, 2 where that of y does (which is dense, then).
+    `leader` is as in `factor`; where it is 2, y is dense.
     """
     strides = (x.strides, mask.strides if mask is not None else (0,) * x.ndim, y_strides)
-    order = sorted(
-        (d for d in range(x.ndim) if x.shape[d] != 1),
-        key=lambda d: -abs(strides[leader][d]),
-    )
-    dimensions = [(x.shape[d], *(s[d] for s in strides)) for d in order]
-    reduced = [one for d, one in zip(order, dimensions, strict=True) if d in axes]
-    kept = [one for d, one in zip(order, dimensions, strict=True) if d not in axes]
-    reduced, kept = _merge(reduced), _merge(kept)
-    if len(reduced) > 1:
+    factors = factor(x.shape, axes, strides, leader)
+    if factors is None:
         return None
-    itemsize = (x if leader == 0 else y).itemsize
-    n = reduced[0] if reduced else (1, 0, 0, 0)
-    inner: Dimension = (1, 0, 0, 0)
-    if n[1 + leader] != itemsize:
-        contiguous = [d for d in kept if d[1 + leader] == itemsize]
-        if contiguous:
-            inner = contiguous[-1]
-            kept.remove(inner)
+    outer, n, inner = factors
     innermost = inner if inner[0] > 1 else n
     x_type = type_name(x.dtype)
     direct = (
@@ -325,17 +343,17 @@ def make(
         and (innermost[1] == x.itemsize or innermost[0] == 1)
     )
     return Plan(
-        x=x,
-        mask=mask,
-        y=y,
-        x_type=x_type,
-        y_type=type_name(y.dtype),
-        compute=call.compute,
-        temperature=call.temperature,
-        direct=direct,
-        outer=kept,
-        n=n,
-        inner=inner,
+        x,
+        mask,
+        y,
+        x_type,
+        type_name(y.dtype),
+        call.compute,
+        call.temperature,
+        direct,
+        outer,
+        n,
+        inner,
     )
 
 
@@ -372,8 +390,8 @@ def elementwise(call: Call, y: Array, out: Array | None) -> tuple[Plan, Array]:
     plan is the array that will hold the result: y, or one to be copied to it.
     """
     call = _apart_from(out, call, may_be_x=True)
-    compute = np.dtype(call.compute)
-    target = y if is_dense(y) else np.empty_like(y, order="K", subok=False)
+    writable = out is None or is_dense(y)
+    target = y if writable else np.empty_like(y, order="K", subok=False)
     mask = call.mask
     plan = make(call, call.x, call.axes, mask, target, target.strides, 2)
     if plan is None and mask is not None:
@@ -383,7 +401,7 @@ def elementwise(call: Call, y: Array, out: Array | None) -> tuple[Plan, Array]:
         plan = make(call, call.x, call.axes, mask, target, target.strides, 2)
     if plan is not None:
         return plan, target
-    x = target
+    x, compute = target, np.dtype(call.compute)
     if target.dtype != compute:
         x = np.empty_like(target, dtype=compute, order="K", subok=False)
     plan = make(call, x, call.axes, mask, target, target.strides, 2)

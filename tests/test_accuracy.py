@@ -34,7 +34,8 @@ FLOATS = [np.float32, np.float64]
 HALVES = [np.float16, ml_dtypes.bfloat16]
 
 SHORT = [2, 3, 4, 5, 7, 10, 16, 17, 31, 33, 63, 64, 65, 100, 127, 128, 129]
-LONG = [1000, 2047, 2049, 4097, 32000, 65537, 151936]
+LONG = [1000, 2047, 2049, 4097, 32000]
+VERY_LONG = [65537, 151936]
 
 # Below the maximum, in which softmax is subnormal.
 SUBNORMAL = {np.float32: (80, 110), np.float64: (700, 745)}
@@ -126,6 +127,9 @@ CASES: dict[str, Case] = {
     "nearly equal": nearly_equal,
 }
 
+# Judging costs a hundred times the functions: very long rows are judged in these.
+IN_VERY_LONG_ROWS = ("uniform", "normal", "offset 1000.5", "half far below", "one above many")
+
 LAYOUTS: dict[str, tuple[Callable[[Array], Array], int]] = {
     "last axis": (lambda x: x, -1),
     "first axis": (lambda x: np.ascontiguousarray(x.T), 0),
@@ -177,7 +181,8 @@ def judge(x: Array, expected: Exact | None = None) -> Judge:
 @functools.lru_cache(maxsize=1)
 def data(case: str, dtype: type) -> list[tuple[Array, Judge]]:
     """Rows of every length, and their judge."""
-    drawn = [draw(case, dtype, n, rows_of(n)) for n in SHORT + LONG]
+    lengths = SHORT + LONG + (VERY_LONG if case in IN_VERY_LONG_ROWS else [])
+    drawn = [draw(case, dtype, n, rows_of(n)) for n in lengths]
     return [(x, judge(x)) for x in drawn]
 
 
@@ -212,14 +217,17 @@ def test_every_entry_is_within_the_bound(dtype, case, layout, function):
     assert not any(np.isnan(list(errors.values())))
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("n", [2, 3, 10, 64, 65])
+@pytest.mark.parametrize(
+    "case", ["uniform", "half far below", "maximum 199.9", "log-probabilities"]
+)
 @judged
-def test_many_rows_are_within_the_bound(dtype, n, function):
-    for case in ("uniform", "half far below", "maximum 199.9", "log-probabilities"):
-        x = draw(case, dtype, n, 200_000 // n)
-        worst = judge(x).error(function, function(x, axis=-1))
-        assert worst <= bound(function, dtype), case
+def test_many_rows_are_within_the_bound(dtype, case, n):
+    x = draw(case, dtype, n, 200_000 // n)
+    judged_by = judge(x)
+    for function in FUNCTIONS:
+        worst = judged_by.error(function, function(x, axis=-1))
+        assert worst <= bound(function, dtype), function
 
 
 @pytest.mark.parametrize("n", [2, 3, 17, 64, 65])
@@ -232,9 +240,15 @@ def test_mpmath_agrees_with_the_functions_and_with_long_double(dtype, case, n):
         y = function(x, axis=-1)
         assert judged_by.error(function, y) <= bound(function, dtype)
     if WIDE_ENOUGH:
-        for name, magnitude in (("softmax", None), ("log_softmax", None)):
-            ours, theirs = getattr(exact(x), name), getattr(judged_by.expected, name)
-            assert in_units(ours, theirs, unit(theirs, WIDE)) < 16
+        assert_agrees(exact(x), judged_by.expected)
+
+
+def assert_agrees(ours: Exact, theirs: Exact) -> None:
+    """Long double is off by less than 16 of its own ULP, 2^-7 of float64's."""
+    for name in ("softmax", "log_softmax", "logsumexp"):
+        value = getattr(theirs, name)
+        scale = unit(theirs.largest if name == "logsumexp" else value, WIDE)
+        assert np.max(abs(getattr(ours, name) - value) / scale) < 16, name
 
 
 def by_mpmath(x: Array) -> Exact:
@@ -270,7 +284,8 @@ def to_wide(values: Array) -> Array:
 @pytest.mark.parametrize("n", [2, 7, 63, 65, 1000])
 def test_logsumexp_of_log_probabilities(n):
     x = draw("log-probabilities", np.float32, n, 200_000 // n)
-    deepest = np.argsort(abs(exact(x).logsumexp))[:5]
+    ours = exact(x)
+    deepest = np.argsort(abs(ours.logsumexp) / ours.largest)[:5]
     expected = by_mpmath(x[deepest]).logsumexp
     assert (abs(expected) < 1e-7).all()
     assert ulps(logsumexp(x, axis=-1)[deepest], expected) <= 1
@@ -356,11 +371,11 @@ def test_the_remainder_beside_a_dominant_entry_is_kept():
     assert ulps(np.atleast_1d(logsumexp([0.0, -40.0])), -expected[:1]) <= 2
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_a_million_float32_along_either_axis(axis):
+def test_a_million_float32_along_either_axis():
     x = draw("normal", np.float32, 1_000_000, 2)
     judged_by = judge(x)
-    x = np.ascontiguousarray(x.T) if axis == 0 else x
     for function in FUNCTIONS:
-        y = function(x, axis=axis)
-        assert judged_by.error(function, y, axis) <= bound(function, np.float32)
+        y = function(x, axis=1)
+        assert judged_by.error(function, y) <= bound(function, np.float32)
+        y = function(x.T.copy(), axis=0)
+        assert judged_by.error(function, y, axis=0) <= bound(function, np.float32)

@@ -39,9 +39,9 @@ sys.exit(main(sys.argv[1:]))
 # A child in which every block of 4096 bytes takes a fifth of a second.
 SLOW = """
 import sys, time, fastsoftmax
-from fastsoftmax import __main__, _files
+from fastsoftmax import __main__, _blocks
 
-_files.BLOCK_BYTES = 4096
+_blocks.BLOCK_BYTES = 4096
 softmax = fastsoftmax.softmax
 
 def slow(x, **options):

@@ -9,7 +9,7 @@ typedef struct {
     REAL skip[FS_TILE];  /* what pass 2 leaves out once: the maximum, then NaN */
     REAL hi[FS_TILE], lo[FS_TILE]; /* the factor or the logarithm, for pass 3 */
     REAL total[FS_TILE], lost[FS_TILE]; /* an F(sum) over the latest rows */
-    fs_pair sum[FS_TILE];               /* of the rows before them */
+    double sum[FS_TILE], error[FS_TILE]; /* of the rows before them */
 } F(tile);
 
 /* The next `count` elements of row `row` of the tile, or of the columns from `line`. */
@@ -74,8 +74,11 @@ static inline void F(column_terms)(const REAL *x[4], REAL *e[4], int rows, ptrdi
 static void F(settle)(F(tile) *tile, ptrdiff_t width, REAL start)
 {
     for (ptrdiff_t j = 0; j < width; j++) {
+        fs_pair before = {tile->sum[j], tile->error[j]};
         fs_pair latest = {tile->total[j] - start, tile->lost[j]};
-        tile->sum[j] = fs_pair_add(tile->sum[j], latest);
+        fs_pair all = fs_pair_add(before, latest);
+        tile->sum[j] = all.hi;
+        tile->error[j] = all.lo;
         tile->total[j] = start;
         tile->lost[j] = 0;
     }
@@ -89,7 +92,7 @@ static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
     REAL start = F(start)(with_largest);
     int store = job->op == FS_SOFTMAX && F(keeps_terms)(job);
     for (ptrdiff_t j = 0; j < width; j++)
-        tile->sum[j] = (fs_pair){0, 0};
+        tile->sum[j] = tile->error[j] = 0;
     for (ptrdiff_t j = 0; j < width; j += LANES) {
         V(store)(tile->skip + j, V(load)(tile->max + j));
         V(store)(tile->total + j, V(set)(start));
@@ -132,26 +135,43 @@ static inline fs_line F(column)(const fs_job *job, fs_line line, ptrdiff_t j)
 static void F(tile_factors)(ptrdiff_t width, F(tile) *tile)
 {
     for (ptrdiff_t j = 0; j < width; j++) {
-        fs_pair factor = F(reciprocal)(tile->sum[j]);
+        fs_pair factor = F(reciprocal)((fs_pair){tile->sum[j], tile->error[j]});
         tile->hi[j] = (REAL)factor.hi;
         tile->lo[j] = (REAL)factor.lo;
     }
 }
 
-/* log_softmax: what pass 3 subtracts; logsumexp: the results, written. */
+/* log_softmax: what pass 3 subtracts; logsumexp: its first part is the result. */
 static void F(tile_log_sums)(const fs_job *job, fs_line line, ptrdiff_t width,
                              F(tile) *tile)
 {
-    F(log_terms)(tile->max, tile->sum, width);
+    F(log_terms)(tile->max, tile->sum, tile->error, width);
     for (ptrdiff_t j = 0; j < width; j++) {
-        fs_line column = F(column)(job, line, j);
-        fs_pair log_sum = F(log_sum)(job, column, tile->max[j], tile->sum[j]);
-        fs_pair pair = F(as_real_pair)(log_sum);
+        fs_pair log_term = {tile->sum[j], tile->error[j]};
+        fs_pair pair = F(as_real_pair)(fs_log_total(tile->max[j], log_term));
         tile->hi[j] = (REAL)pair.hi;
         tile->lo[j] = (REAL)pair.lo;
-        if (job->op == FS_LOGSUMEXP)
-            F(write_logsumexp)(job, column, log_sum);
     }
+    for (ptrdiff_t j = 0; j < width; j++) {
+        if (!F(is_special)(job->op, tile->max[j], tile->sum[j]))
+            continue;
+        fs_line column = F(column)(job, line, j);
+        fs_pair pair = F(special_log_sum)(job, column, tile->max[j]);
+        tile->hi[j] = (REAL)pair.hi;
+        tile->lo[j] = (REAL)pair.lo;
+    }
+}
+
+static void F(write_log_sums)(const fs_job *job, fs_line line, ptrdiff_t width,
+                              const F(tile) *tile)
+{
+    ptrdiff_t size = job->y_type == FS_F64 ? 8 : job->y_type == FS_F32 ? 4 : 2;
+    if (job->y_inner == size) {
+        F(write)(tile->hi, width, line.y, job->y_type);
+        return;
+    }
+    for (ptrdiff_t j = 0; j < width; j++)
+        F(write)(tile->hi + j, 1, line.y + j * job->y_inner, job->y_type);
 }
 
 /* Pass 3 of one row of the tile. */
@@ -205,7 +225,9 @@ static void F(work_tile)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *ti
         F(tile_factors)(width, tile);
     else
         F(tile_log_sums)(job, line, width, tile);
-    if (job->op != FS_LOGSUMEXP && !job->stop)
+    if (job->op == FS_LOGSUMEXP)
+        F(write_log_sums)(job, line, width, tile);
+    else if (!job->stop)
         F(tile_finish)(job, line, width, tile);
 }
 

@@ -111,4 +111,11 @@ static inline fs_pair fs_log_term(double max, double k, fs_pair others)
     return fs_log1p(fs_pair_divide(others, fs_exp_scaled(max, k)));
 }
 
+/* max + log_term, which do not overflow together. */
+static inline fs_pair fs_log_total(double max, fs_pair log_term)
+{
+    fs_pair sum = fs_two_sum(max, log_term.hi);
+    return fs_two_sum(sum.hi, sum.lo + log_term.lo);
+}
+
 #endif

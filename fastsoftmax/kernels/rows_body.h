@@ -233,15 +233,11 @@ static inline void F(lower)(const REAL *x, REAL *y, ptrdiff_t count, fs_pair log
 
 /* ---- between passes 2 and 3: once per line, in double ---- */
 
-/* Rounds to a pair of REALs. */
+/* Rounds a finite number to a pair of REALs; NaN stays. */
 static inline fs_pair F(as_real_pair)(fs_pair a)
 {
-#if T_IS_F32
-    double hi = (float)(a.hi + a.lo);
-    return (fs_pair){hi, isfinite(hi) ? (a.hi - hi) + a.lo : 0};
-#else
-    return isfinite(a.hi) ? a : (fs_pair){a.hi, 0};
-#endif
+    double hi = (REAL)(a.hi + a.lo);
+    return (fs_pair){hi, (a.hi - hi) + a.lo};
 }
 
 static int F(any_nan)(const fs_source *source, fs_line line, ptrdiff_t n)
@@ -268,9 +264,9 @@ static inline fs_pair F(reciprocal)(fs_pair sum)
 #endif
 }
 
-/* INOUT sums: of each line, the sum of the terms but the largest becomes the logarithm of
- * the sum of all over the largest. IN max: `count` maxima, and room up to whole vectors. */
-static inline void F(log_terms)(const REAL *max, fs_pair *sums, ptrdiff_t count)
+/* The logarithms of `count` lines' sums over their largest terms. IN max, with room up to
+ * whole vectors. INOUT hi + lo: the sums without the largest term, then the logarithms. */
+static inline void F(log_terms)(const REAL *max, double *hi, double *lo, ptrdiff_t count)
 {
     REAL left[FS_TILE], k[FS_TILE];
     for (ptrdiff_t j = 0; j < count; j += LANES) {
@@ -279,8 +275,10 @@ static inline void F(log_terms)(const REAL *max, fs_pair *sums, ptrdiff_t count)
         V(store)(k + j, F(exponent_of_max)(here));
     }
     for (ptrdiff_t j = 0; j < count; j++) {
-        fs_pair unspared = {sums[j].hi * UNSPARE, sums[j].lo * UNSPARE};
-        sums[j] = fs_log_term(left[j], k[j], unspared);
+        fs_pair unspared = {hi[j] * UNSPARE, lo[j] * UNSPARE};
+        fs_pair log_term = fs_log_term(left[j], k[j], unspared);
+        hi[j] = log_term.hi;
+        lo[j] = log_term.lo;
     }
 }
 
@@ -288,35 +286,30 @@ static inline fs_pair F(log_term)(REAL max, fs_pair sum)
 {
     REAL lanes[LANES];
     V(store)(lanes, V(set)(max));
-    F(log_terms)(lanes, &sum, 1);
+    F(log_terms)(lanes, &sum.hi, &sum.lo, 1);
     return sum;
 }
 
-/* log(sum(exp(x))) of a line from its maximum and the term above. */
-static fs_pair F(log_sum)(const fs_job *job, fs_line line, REAL max, fs_pair log_term)
+/* Whether max + log_term is not the result yet: the maximum is infinite, or the two cancel
+ * and what float terms have lost would show. */
+static inline int F(is_special)(fs_op op, REAL max, double log_term)
 {
-    if (isinf(max)) {
-        fs_source source = F(source_after_max)(job, &line);
-        int undefined = job->op == FS_LOG_SOFTMAX && max < 0;
-        if (undefined || F(any_nan)(&source, line, job->n))
-            return (fs_pair){NAN, 0};
-        return (fs_pair){max, 0};
-    }
-    if (isnan(log_term.hi))
-        return (fs_pair){NAN, 0};
-    fs_pair high = fs_two_sum(max, log_term.hi);
-#if T_IS_F32
-    /* The two terms cancel: what float terms have lost would show in the result. */
-    if (job->op == FS_LOGSUMEXP && fabs(high.hi) < log_term.hi)
-        return JOIN(log_sum_of_line_f64, ISA)(job, line);
-#endif
-    return fs_two_sum(high.hi, high.lo + log_term.lo);
+    int cancels = T_IS_F32 && op == FS_LOGSUMEXP && fabs(max + log_term) < log_term;
+    return isinf(max) || cancels;
 }
 
-static void F(write_logsumexp)(const fs_job *job, fs_line line, fs_pair log_sum)
+/* log(sum(exp(x))) of such a line, as a pair of REALs. */
+static fs_pair F(special_log_sum)(const fs_job *job, fs_line line, REAL max)
 {
-    REAL value = (REAL)(log_sum.hi + log_sum.lo);
-    F(write)(&value, 1, line.y, job->y_type);
+#if T_IS_F32
+    if (!isinf(max))
+        return F(as_real_pair)(JOIN(log_sum_of_line_f64, ISA)(job, line));
+#endif
+    fs_source source = F(source_after_max)(job, &line);
+    int undefined = job->op == FS_LOG_SOFTMAX && max < 0;
+    if (undefined || F(any_nan)(&source, line, job->n))
+        return (fs_pair){NAN, 0};
+    return (fs_pair){max, 0};
 }
 
 static fs_norm F(row_norm)(fs_job *job, fs_line line, double max, fs_pair sum)
@@ -327,10 +320,12 @@ static fs_norm F(row_norm)(fs_job *job, fs_line line, double max, fs_pair sum)
         return norm;
     }
     fs_pair log_term = F(log_term)((REAL)max, sum);
-    fs_pair log_sum = F(log_sum)(job, line, (REAL)max, log_term);
-    norm.log_sum = F(as_real_pair)(log_sum);
+    norm.log_sum = F(as_real_pair)(fs_log_total(max, log_term));
+    if (F(is_special)(job->op, (REAL)max, log_term.hi))
+        norm.log_sum = F(special_log_sum)(job, line, (REAL)max);
+    REAL result = (REAL)norm.log_sum.hi;
     if (job->op == FS_LOGSUMEXP)
-        F(write_logsumexp)(job, line, log_sum);
+        F(write)(&result, 1, line.y, job->y_type);
     return norm;
 }
 
@@ -460,7 +455,7 @@ static fs_pair JOIN(log_sum_of_line_f64, ISA)(const fs_job *narrow, fs_line line
     job.source.direct = 0;
     double max;
     fs_pair sum = F(sum_of_row)(&job, line, &max);
-    return F(log_sum)(&job, line, max, F(log_term)(max, sum));
+    return fs_log_total(max, F(log_term)(max, sum));
 }
 #endif
 
