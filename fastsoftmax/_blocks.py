@@ -34,7 +34,7 @@ BLOCK_BYTES = 32 << 20
 # Each run of bytes in a tile of a transposed copy may bring 64 KiB of pages with it,
 # which Linux maps around a page fault: 1448 runs of 1448 floats make 91 MiB.
 TILE_BYTES = 8 << 20
-TRIM_SECONDS = 0.005
+TRIM_SECONDS = 0.002
 BAR_AFTER_SECONDS = 1.0
 BAR_EVERY_SECONDS = 0.1
 
@@ -85,11 +85,14 @@ def _apply(
 ) -> None:
     """Do the work of `apply` in blocks that are stretches of the file."""
     itemsize = max(x.itemsize, y.itemsize)
-    for block in _blocks(x.shape, steps(x.shape, itemsize, axes)):
+    step = steps(x.shape, itemsize, axes)
+    watcher.trims = prod(step) * itemsize > BLOCK_BYTES
+    for block in _blocks(x.shape, step):
         function(x[block], axis=tuple(axes), out=y[block])
         if written is not None:
             written()
         watcher.advance(x[block].nbytes)
+    watcher.trims = False
 
 
 def _apply_transposed(
@@ -132,16 +135,11 @@ def _copy(target: Array, source: Array, watcher: _Watcher) -> None:
 
 
 def _is_scattered(x: Array, y: Array, axes: frozenset[int]) -> bool:
-    """Return whether a block must hold more than sets that are stretches."""
-    shape, itemsize = x.shape, max(x.itemsize, y.itemsize)
-    outer = _outer(axes)
-    behind = [n for axis, n in enumerate(shape) if axis > outer and axis not in axes]
-    return prod(behind) > 1 and prod(shape[outer:]) * itemsize > BLOCK_BYTES
-
-
-def _outer(axes: frozenset[int]) -> int:
-    """Return how many axes lie outside of all `axes`."""
-    return min(axes)
+    """Return whether a set is neither one stretch of `x` nor inside a small one."""
+    first = min(axes)
+    between = [n for axis, n in enumerate(x.shape) if axis > first and axis not in axes]
+    stretch = prod(x.shape[first:]) * max(x.itemsize, y.itemsize)
+    return prod(between) > 1 and stretch > BLOCK_BYTES
 
 
 def steps(shape: Sequence[int], itemsize: int, axes: frozenset[int]) -> list[int]:
@@ -160,7 +158,7 @@ def steps(shape: Sequence[int], itemsize: int, axes: frozenset[int]) -> list[int
         The axes of a set, which stay whole.
     """
     step = list(shape)
-    for axis in range(_outer(axes)):
+    for axis in range(min(axes)):
         entry = itemsize * prod(shape[axis + 1 :])
         step[axis] = min(shape[axis], max(1, BLOCK_BYTES // entry))
         if step[axis] > 1:
@@ -238,10 +236,17 @@ class _Watcher:
         cache: nothing is lost, written or not.
     total : int
         The bytes to do.
+
+    Attributes
+    ----------
+    trims : bool
+        Whether the thread, too, gives pages back: needed where a single block is
+        large, a waste elsewhere, since pages still in use come back one by one.
     """
 
     def __init__(self, maps: tuple[mmap.mmap, ...], total: int) -> None:
         self.total = total
+        self.trims = False
         self._done = 0
         self._maps = list(maps)
         self._bar: Any = None
@@ -281,7 +286,8 @@ class _Watcher:
         """Trim and draw until the work is over."""
         due = time.monotonic() + BAR_AFTER_SECONDS if _can_draw() else inf
         while not self._finished.wait(TRIM_SECONDS):
-            self._trim()
+            if self.trims:
+                self._trim()
             if time.monotonic() >= due:
                 self._draw()
                 due = time.monotonic() + BAR_EVERY_SECONDS

@@ -5,6 +5,8 @@
 #ifndef FASTSOFTMAX_LINE_MATH_H
 #define FASTSOFTMAX_LINE_MATH_H
 
+#include <math.h>
+
 #include "bits.h"
 #include "rows.h"
 
@@ -27,23 +29,40 @@
 #define E11 0x1.af5b295a2c2c6p-26
 #define E12 0x1.21005db32d31dp-29
 
-/* a * b = hi + lo exactly, for |a|, |b| < 2^996 and no underflow (Dekker). */
+/* a * b + c, rounded once where the file that includes this has FMA. */
+static inline double fs_muladd(double a, double b, double c)
+{
+#if defined(FS_HAS_FMA)
+    return fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* a * b = hi + lo exactly, for |a|, |b| < 2^996 and no underflow: by FMA, or by splitting
+ * (Dekker). */
 static inline fs_pair fs_two_product(double a, double b)
 {
+    double product = a * b;
+#if defined(FS_HAS_FMA)
+    fs_pair result = {product, fma(a, b, -product)};
+#else
     double a_scaled = a * 0x1.0000002p27, b_scaled = b * 0x1.0000002p27;
     double a1 = a_scaled - (a_scaled - a), a2 = a - a1;
     double b1 = b_scaled - (b_scaled - b), b2 = b - b1;
-    double product = a * b;
     fs_pair result = {product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2};
+#endif
     return result;
 }
 
+/* a / b, relative error below 2^-100, for 2^-600 < |b| < 2^600. */
 static inline fs_pair fs_pair_divide(fs_pair a, fs_pair b)
 {
-    double quotient = a.hi / b.hi;
+    double inverse = 1 / b.hi;
+    double quotient = a.hi * inverse; /* off by 2 ulp at most: the rest is exact */
     fs_pair product = fs_two_product(quotient, b.hi);
     double rest = ((a.hi - product.hi) - product.lo) + (a.lo - quotient * b.lo);
-    return fs_two_sum(quotient, rest / b.hi);
+    return fs_two_sum(quotient, rest * inverse);
 }
 
 /* exp(max) * 2^-k for an integer k next to max / ln 2, |k| < 2^14; relative error below
@@ -54,16 +73,16 @@ static inline fs_pair fs_exp_scaled(double max, double k)
     double r = r1 - k * LN2_LO;
     double r_rest = (r1 - r) - k * LN2_LO;
     double t = E12;
-    t = t * r + E11;
-    t = t * r + E10;
-    t = t * r + E9;
-    t = t * r + E8;
-    t = t * r + E7;
-    t = t * r + E6;
-    t = t * r + E5;
-    t = t * r + E4;
-    t = t * r + E3;
-    t = t * r + E2;
+    t = fs_muladd(t, r, E11);
+    t = fs_muladd(t, r, E10);
+    t = fs_muladd(t, r, E9);
+    t = fs_muladd(t, r, E8);
+    t = fs_muladd(t, r, E7);
+    t = fs_muladd(t, r, E6);
+    t = fs_muladd(t, r, E5);
+    t = fs_muladd(t, r, E4);
+    t = fs_muladd(t, r, E3);
+    t = fs_muladd(t, r, E2);
     fs_pair one_plus_r = fs_two_sum(1.0, r);
     return fs_two_sum(one_plus_r.hi, one_plus_r.lo + (r_rest + r * r * t));
 }
@@ -77,15 +96,15 @@ static inline fs_pair fs_log1p_near(fs_pair f)
     fs_pair s = fs_pair_divide(f, two_plus_f);
     double z = s.hi * s.hi;
     double t = 2.0 / 21;
-    t = t * z + 2.0 / 19;
-    t = t * z + 2.0 / 17;
-    t = t * z + 2.0 / 15;
-    t = t * z + 2.0 / 13;
-    t = t * z + 2.0 / 11;
-    t = t * z + 2.0 / 9;
-    t = t * z + 2.0 / 7;
-    t = t * z + 2.0 / 5;
-    t = t * z + 2.0 / 3;
+    t = fs_muladd(t, z, 2.0 / 19);
+    t = fs_muladd(t, z, 2.0 / 17);
+    t = fs_muladd(t, z, 2.0 / 15);
+    t = fs_muladd(t, z, 2.0 / 13);
+    t = fs_muladd(t, z, 2.0 / 11);
+    t = fs_muladd(t, z, 2.0 / 9);
+    t = fs_muladd(t, z, 2.0 / 7);
+    t = fs_muladd(t, z, 2.0 / 5);
+    t = fs_muladd(t, z, 2.0 / 3);
     return fs_two_sum(2 * s.hi, 2 * s.lo + s.hi * z * t);
 }
 

@@ -16,6 +16,7 @@
 #include "vec_avx512.h"
 
 #define ISA avx512
+#define FS_HAS_FMA
 #define T_IS_F32 0
 #include "rows_body.h"
 #undef T_IS_F32

@@ -1,0 +1,798 @@
+"""Every kind of input and option: the documented result, or a clear error."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+import warnings
+
+import ml_dtypes
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.exceptions import AxisError
+from references import LAYOUTS, Array, assert_close, reference, silently
+
+from fastsoftmax import log_softmax, logsumexp, softmax
+
+FUNCTIONS = [softmax, log_softmax, logsumexp]
+ELEMENTWISE = [softmax, log_softmax]
+INTEGERS = [np.dtype(c) for c in "?bBhHiIlLqQ"]
+HALVES = [np.float16, ml_dtypes.bfloat16]
+INF, NAN = np.inf, np.nan
+
+of_all = pytest.mark.parametrize("function", FUNCTIONS)
+of_both = pytest.mark.parametrize("function", ELEMENTWISE)
+
+
+def draw(shape: tuple[int, ...], dtype: type = np.float64) -> Array:
+    rng = np.random.default_rng(list(shape))
+    return rng.normal(0, 5, shape).astype(dtype)
+
+
+def expected_of(function, x: Array, axis=None) -> Array:
+    return reference(function.__name__, np.asarray(x, np.float64), axis)
+
+
+def frozen(x: Array) -> Array:
+    x.flags.writeable = False
+    return x
+
+
+# ---- layouts ----
+
+
+@of_all
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, None, (0, 1), (2, 0), (0, 1, 2)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+def test_layouts(dtype, layout, axis, function):
+    plain = draw((5, 19, 7), dtype)
+    x = LAYOUTS[layout](plain)
+    assert x.dtype.newbyteorder("=") == dtype
+    y = silently(function, x, axis=axis)
+    assert_close(y, expected_of(function, plain, axis))
+    np.testing.assert_array_equal(x, plain)
+    assert y.dtype == (np.float64 if dtype is np.int32 else dtype)
+    assert y.dtype.isnative
+    assert np.ndim(y) == 0 or y.flags.writeable
+    assert not np.may_share_memory(x, y)
+
+
+@of_all
+@pytest.mark.parametrize("axis", [0, 1, (0, 1)])
+@pytest.mark.parametrize("shape", [(4, 1), (1, 6), (1, 1)])
+def test_broadcast(shape, axis, function):
+    x = np.broadcast_to(draw(shape), (4, 6))
+    assert_close(function(x, axis=axis), expected_of(function, x.copy(), axis))
+    np.testing.assert_array_equal(x, np.broadcast_to(draw(shape), (4, 6)))
+
+
+@of_all
+@pytest.mark.parametrize("axis", [0, 1])
+def test_overlapping_windows(axis, function):
+    x = np.lib.stride_tricks.sliding_window_view(draw((40,)), 9)
+    assert_close(function(x, axis=axis), expected_of(function, x.copy(), axis))
+
+
+@of_all
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("mode", ["r", "c"])
+def test_memory_mapped(tmp_path, mode, axis, function):
+    np.save(tmp_path / "x.npy", draw((30, 50)))
+    x = np.load(tmp_path / "x.npy", mmap_mode=mode)
+    y = function(x, axis=axis)
+    assert type(y) is np.ndarray
+    assert_close(y, expected_of(function, draw((30, 50)), axis))
+
+
+@of_both
+@pytest.mark.parametrize("axis", [0, 1, (0, 2), None])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_results_are_laid_out_like_the_input(layout, axis, function):
+    x = LAYOUTS[layout](draw((5, 19, 7)))
+    assert function(x, axis=axis).strides == np.positive(x).strides
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 1), (0, 2)])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_logsumexp_is_laid_out_like_the_input(order, axis):
+    x = draw((5, 19, 7)).transpose(order)
+    assert logsumexp(x, axis=axis).strides == np.add.reduce(x, axis=axis).strides
+
+
+@of_all
+@pytest.mark.parametrize("ndim", [4, 9, 20, 64])
+def test_many_dimensions(ndim, function):
+    shape = (2,) * 4 + (1,) * (ndim - 4)
+    x = draw(shape)
+    for axis in (0, 2, (0, 3), ndim - 1):
+        y = function(x, axis=axis)
+        assert_close(y, expected_of(function, x, axis))
+
+
+@of_all
+def test_input_is_never_written_to(function):
+    for layout, dtype in itertools.product(LAYOUTS, (np.float32, np.float64, np.int8)):
+        x = LAYOUTS[layout](draw((3, 70, 5), dtype))
+        before = x.copy()
+        for axis in (0, 1, 2, (0, 2), None):
+            function(frozen(x), axis=axis, where=frozen(before > 0))
+            function(x, axis=axis, dtype=np.float64)
+            function(x, axis=axis)
+        np.testing.assert_array_equal(x, before)
+
+
+# ---- kinds of input ----
+
+
+@of_all
+@pytest.mark.parametrize(
+    "x", [[1.0, 2.5], (1, 2), [[1, 2], [3, 4.5]], [True, False], range(5), [np.float32(3)]]
+)
+def test_lists(x, function):
+    y = function(x)
+    assert_close(y, expected_of(function, np.array(x, np.float64)))
+    assert y.dtype == (np.float32 if isinstance(x[0], np.float32) else np.float64)
+
+
+@of_all
+@pytest.mark.parametrize(
+    ("x", "scalar"),
+    [
+        (2, np.float64),
+        (2.5, np.float64),
+        (True, np.float64),
+        (np.float32(2.5), np.float32),
+        (np.float16(2.5), np.float16),
+        (np.int8(2), np.float64),
+        (np.array(2.5, ">f4"), np.float32),
+        (ml_dtypes.bfloat16(2.5), ml_dtypes.bfloat16),
+    ],
+)
+@pytest.mark.parametrize("axis", [None, 0, -1, ()])
+def test_scalars_give_numpy_scalars(x, scalar, axis, function):
+    y = function(x, axis=axis)
+    assert type(y) is scalar
+    assert y == {softmax: 1, log_softmax: 0, logsumexp: x}[function]
+
+
+@of_all
+@pytest.mark.parametrize("axis", [1, -2, (0, 1)])
+def test_scalars_have_no_other_axis(axis, function):
+    with pytest.raises(AxisError):
+        function(2.0, axis=axis)
+
+
+@of_all
+@pytest.mark.parametrize("axis", [None, 0, 1, (0, 1)])
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integers_are_computed_in_float64(dtype, axis, function):
+    least, most = (0, 1) if dtype == bool else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    rng = np.random.default_rng(1)
+    x = rng.integers(least, most, (9, 40), endpoint=True, dtype=dtype)
+    x[::2] = rng.integers(0, 2, (5, 40))
+    y = silently(function, x, axis=axis)
+    assert y.dtype == np.float64
+    assert_close(y, expected_of(function, x, axis))
+
+
+@of_all
+@pytest.mark.parametrize("axis", [None, 0, 1, (0, 2)])
+@pytest.mark.parametrize("layout", ["C", "F", "backwards", "every third", "field"])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_halves(dtype, layout, axis, function):
+    x = LAYOUTS[layout](draw((5, 19, 7), dtype))
+    y = silently(function, x, axis=axis)
+    assert y.dtype == dtype
+    assert_close(y, expected_of(function, x, axis))
+
+
+class ArrayLike:
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array if dtype is None else self.array.astype(dtype)
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+@of_all
+@pytest.mark.parametrize("wrap", [ArrayLike, lambda x: x.view(Subclass), memoryview])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_array_likes_give_plain_arrays(wrap, axis, function):
+    x = draw((4, 6))
+    y = function(wrap(x), axis=axis)
+    assert type(y) is (np.float64 if y.ndim == 0 else np.ndarray)
+    assert_close(y, expected_of(function, x, axis))
+
+
+@of_all
+def test_matrix(function):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        x = np.matrix(draw((4, 6)))
+    y = function(x, axis=1)
+    assert type(y) is np.ndarray
+    assert_close(y, expected_of(function, np.asarray(x), 1))
+
+
+@of_all
+@pytest.mark.parametrize(
+    ("x", "name"),
+    [
+        (None, "object"),
+        (np.array([1, None]), "object"),
+        ([{}], "object"),
+        ({1, 2}, "object"),
+        ("text", "<U4"),
+        (["1", "2"], "<U1"),
+        (b"1", r"\|S1"),
+        (np.array(["2020-01-01"], "M8[D]"), r"datetime64\[D\]"),
+        (np.array([1], "m8[s]"), r"timedelta64\[s\]"),
+        (np.zeros(2, [("a", "f4"), ("b", "f4")]), "'a'"),
+        (np.zeros(2, "V4"), r"\|V4"),
+        (np.array(["1"], np.dtypes.StringDType()), "StringDType"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"axis": -1}, {"where": True}])
+def test_what_is_not_numbers_names_its_dtype(x, name, options, function):
+    with pytest.raises(TypeError, match=name):
+        function(x, **options)
+
+
+@of_all
+def test_masked_arrays_name_where(function):
+    x = np.ma.array([1.0, 2.0, 3.0], mask=[True, False, False])
+    with pytest.raises(TypeError, match=r"where=~\w+\.mask"):
+        function(x, axis=-1)
+    y = function(x.data, where=~x.mask)
+    assert_close(np.asarray(y)[..., -2:], expected_of(function, x.data[1:])[..., -2:])
+
+
+@of_all
+def test_ragged_lists(function):
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        function([[1.0, 2.0], [3.0]])
+
+
+@of_all
+def test_complex_and_long_double_keep_their_dtype(function):
+    for dtype in (np.complex64, np.complex128, np.longdouble, np.clongdouble):
+        x = draw((3, 5)).astype(dtype)
+        y = silently(function, x, axis=-1)
+        assert y.dtype == dtype
+        expected = expected_of(function, x.real, -1)
+        np.testing.assert_allclose(y.real, expected, rtol=1e-6)
+
+
+# ---- axis ----
+
+
+@of_all
+@pytest.mark.parametrize("axis", [np.int64(1), np.uint8(1), np.array(1), -2, (1,), (-2,)])
+def test_integer_axes(axis, function):
+    x = draw((4, 5, 6))
+    np.testing.assert_array_equal(function(x, axis=axis), function(x, axis=1))
+
+
+@of_all
+@pytest.mark.parametrize(
+    "axes", [p for n in (2, 3, 4) for p in itertools.permutations(range(4), n)]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_tuples_of_axes(dtype, axes, function):
+    x = draw((3, 4, 2, 5), dtype)
+    y = function(x, axis=axes)
+    assert_close(y, expected_of(function, x, axes))
+    np.testing.assert_array_equal(y, function(x, axis=tuple(a - 4 for a in axes)))
+
+
+@of_all
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int32])
+def test_no_axes_means_every_element_alone(dtype, function):
+    x = draw((3, 4), dtype)
+    y = function(x, axis=())
+    assert y.dtype == (np.float64 if dtype is np.int32 else dtype)
+    expected = {softmax: x * 0 + 1, log_softmax: x * 0, logsumexp: x}[function]
+    np.testing.assert_array_equal(y, expected)
+
+
+@of_all
+@pytest.mark.parametrize("axis", [[0], [0, 1], 1.0, "0", (0, 1.0), (0, "1"), b"0", {0}])
+def test_axis_of_another_type(axis, function):
+    with pytest.raises(TypeError, match="axis"):
+        function(draw((3, 4)), axis=axis)
+
+
+@of_all
+@pytest.mark.parametrize("axis", [True, False, np.True_, (0, True)])
+def test_booleans_are_no_axes(axis, function):
+    with pytest.raises(TypeError, match="an integer is required"):
+        function(draw((3, 4)), axis=axis)
+
+
+@of_all
+@pytest.mark.parametrize("axis", [(0, 0), (0, -2), (1, 0, 1)])
+def test_repeated_axes(axis, function):
+    with pytest.raises(ValueError, match="duplicate value in 'axis'"):
+        function(draw((3, 4)), axis=axis)
+
+
+@of_all
+@pytest.mark.parametrize("axis", [2, -3, (0, 2), 10**30, -(2**40)])
+def test_axis_out_of_range(axis, function):
+    with pytest.raises((AxisError, OverflowError)) as info:
+        function(draw((3, 4)), axis=axis)
+    assert "out of bounds" in str(info.value) or isinstance(axis, int)
+
+
+@of_all
+def test_errors_of_the_axis_are_numpys(function):
+    for axis in ([0], 1.0, "0", (0, 0), 2, (0, 1.0)):
+        with pytest.raises((TypeError, ValueError)) as numpys:
+            np.sum(draw((3, 4)), axis=axis)
+        with pytest.raises(numpys.type):
+            function(draw((3, 4)), axis=axis)
+
+
+# ---- empty ----
+
+
+@of_all
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, *HALVES])
+def test_empty(dtype, shape, function):
+    x = np.empty(shape, dtype)
+    for axis in (None, 0, -1, (), tuple(range(len(shape)))):
+        y = silently(function, x, axis=axis)
+        assert y.dtype == (np.float64 if dtype is np.int8 else dtype)
+        assert np.shape(y) == (
+            np.empty(shape).sum(axis=axis).shape if function is logsumexp else shape
+        )
+        assert function is not logsumexp or (np.asarray(y) == -INF).all()
+
+
+@of_all
+def test_empty_list(function):
+    y = function([])
+    assert y == -INF if function is logsumexp else y.shape == (0,)
+
+
+# ---- out ----
+
+
+@of_both
+@pytest.mark.parametrize("axis", [0, 1, 2, None, (0, 2), (1, 2)])
+@pytest.mark.parametrize("layout", [k for k in LAYOUTS if not k.startswith("byte")])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_out_of_any_layout(dtype, layout, axis, function):
+    if layout == "read-only":
+        pytest.skip("an error, tested below")
+    x = draw((5, 19, 7), dtype)
+    out = LAYOUTS[layout](np.full(x.shape, 9, dtype))
+    assert function(x, axis=axis, out=out) is out
+    assert_close(out, expected_of(function, x, axis))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, None, (0, 2), (1, 2)])
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_out_of_logsumexp(dtype, keepdims, axis):
+    x = draw((5, 19, 7), dtype)
+    shape = np.sum(x, axis=axis, keepdims=keepdims).shape
+    for out in (
+        np.empty(shape, dtype),
+        np.empty(shape, dtype, order="F"),
+        np.empty((2, *shape), dtype)[1],
+        np.empty((*shape, 3), dtype)[..., 1],
+    ):
+        assert logsumexp(x, axis, keepdims=keepdims, out=out) is out
+        expected = expected_of(logsumexp, x, axis)
+        assert_close(out, expected.reshape(shape))
+
+
+@of_both
+def test_gaps_of_a_strided_out_are_left_alone(function):
+    room = np.full((5, 40), 9.0)
+    function(draw((5, 20)), axis=1, out=room[:, ::2])
+    assert (room[:, 1::2] == 9).all()
+    assert (room[:, ::2] < 9).all()
+
+
+@of_both
+@pytest.mark.parametrize("axis", [0, 1, None])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_out_may_be_x_itself(layout, axis, function):
+    if layout == "read-only" or "swapped" in layout:
+        pytest.skip("not a valid out")
+    plain = draw((30, 70), np.float32)
+    x = LAYOUTS[layout](plain)
+    assert function(x, axis=axis, out=x) is x
+    assert_close(x, expected_of(function, plain, axis))
+
+
+@of_both
+@pytest.mark.parametrize("where", [None, np.arange(40) % 4 > 0])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_out_that_overlaps_x(dtype, axis, where, function):
+    for of_x, of_out in (
+        (np.s_[:-1], np.s_[1:]),
+        (np.s_[1:], np.s_[:-1]),
+        (np.s_[::-1], np.s_[:]),
+        (np.s_[:, ::-1], np.s_[:]),
+        (np.s_[::2], np.s_[:20]),
+    ):
+        room = draw((40, 40), dtype)
+        expected = function(room[of_x].copy(), axis=axis, where=where)
+        function(room[of_x], axis=axis, where=where, out=room[of_out])
+        assert_close(room[of_out], expected.astype(np.float64))
+    room = draw((40, 40), dtype)
+    expected = function(room.T.copy(), axis=axis, where=where)
+    function(room.T, axis=axis, where=where, out=room)
+    assert_close(room, expected.astype(np.float64))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_out_of_logsumexp_that_overlaps_a(axis):
+    for place in (0, 17, 39):
+        room = draw((40, 40))
+        expected = logsumexp(room, axis=axis)
+        for out in (room[place], room[:, place]):
+            room[...] = draw((40, 40))
+            logsumexp(room, axis=axis, out=out)
+            np.testing.assert_array_equal(out, expected)
+
+
+@of_both
+def test_out_that_overlaps_where(function):
+    x = draw((40, 16))
+    out = np.zeros((40, 16))
+    where = out.view(bool)[:, ::8]
+    where[...] = x > 0
+    expected = function(x, axis=1, where=x > 0)
+    np.testing.assert_array_equal(function(x, axis=1, where=where, out=out), expected)
+
+
+@of_all
+def test_out_that_does_not_fit(function):
+    x = draw((3, 4), np.float32)
+    shape = (3,) if function is logsumexp else (3, 4)
+    good = np.empty(shape, np.float32)
+    function(x, axis=1, out=good)
+    for out, error, words in (
+        (np.empty(shape, np.float64), TypeError, "float32.*float64"),
+        (np.empty(shape, ">f4"), TypeError, "float32.*>f4"),
+        (np.empty(shape, int), TypeError, "float32.*int64"),
+        (np.empty((4, 3), np.float32), ValueError, rf"\({shape[0]},.*\(4, 3\)"),
+        (np.empty((1, *shape), np.float32), ValueError, "shape"),
+        (np.empty((), np.float32), ValueError, "shape"),
+        (frozen(good.copy()), ValueError, "read-only"),
+        ([0.0] * 3, TypeError, "list"),
+        (np.float32(1), TypeError, "float32"),
+        ((good,), TypeError, "tuple"),
+    ):
+        with pytest.raises(error, match=words):
+            function(x, axis=1, out=out)
+
+
+@of_all
+def test_out_of_a_scalar(function):
+    out = np.empty((), np.float64)
+    assert function(2.0, out=out) is out
+    assert out == {softmax: 1, log_softmax: 0, logsumexp: 2}[function]
+
+
+@of_all
+def test_out_of_empties(function):
+    out = np.full((0, 3) if function is not logsumexp else (3,), 9.0)
+    assert function(np.empty((0, 3)), axis=0, out=out) is out
+    assert (out == -INF).all()
+
+
+# ---- where ----
+
+
+@of_all
+@pytest.mark.parametrize("axis", [0, 1, 2, None, (0, 2), (1, 2)])
+@pytest.mark.parametrize(
+    "shape", [(5, 19, 7), (19, 7), (7,), (1, 7), (5, 1, 1), (5, 19, 1), (1,), ()]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.int16, np.float16])
+def test_where_broadcasts(dtype, shape, axis, function):
+    x = draw((5, 19, 7), dtype)
+    where = np.random.default_rng(2).random(shape) < 0.7
+    y = silently(function, x, axis=axis, where=where)
+    kept = np.broadcast_to(where, x.shape)
+    # Far enough below for a term of 0; finite, so that the reference takes it.
+    low = np.where(kept, x.astype(np.float64), -1e300)
+    expected = np.array(expected_of(function, low, axis))
+    if function is logsumexp:
+        expected[~kept.any(axis=axis)] = -INF
+    else:
+        expected[~kept] = 0 if function is softmax else -INF
+    assert_close(y, expected)
+
+
+@of_all
+@pytest.mark.parametrize("layout", ["F", "backwards", "every third", "first axis backwards"])
+@pytest.mark.parametrize("axis", [0, 1, (0, 2)])
+def test_where_of_any_layout(axis, layout, function):
+    x = draw((5, 19, 7), np.float32)
+    where = x > -3
+    expected = function(x, axis=axis, where=where)
+    y = function(x, axis=axis, where=LAYOUTS[layout](where))
+    assert_close(y, expected.astype(np.float64))
+    y = function(x, axis=axis, where=where.tolist())
+    np.testing.assert_array_equal(y, expected)
+
+
+@of_all
+@pytest.mark.parametrize("where", [True, np.True_, [True], np.ones((1, 1), bool)])
+def test_where_true_is_everything(where, function):
+    x = draw((4, 6))
+    y = function(x, axis=1, where=where)
+    assert_close(y, expected_of(function, x, 1))
+
+
+@of_all
+@pytest.mark.parametrize("where", [1, [1, 0, 1, 0], 1.0, "yes", np.ones(4, "u1"), [None]])
+def test_where_must_be_boolean(where, function):
+    with pytest.raises(TypeError, match="where"):
+        function(draw((3, 4)), axis=1, where=where)
+
+
+@of_all
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 3, 4), (1, 3, 4), (0,), (3, 5)])
+def test_where_must_broadcast_to_x(shape, function):
+    with pytest.raises(ValueError, match=r"where.*\(3, 4\)"):
+        function(draw((3, 4)), axis=1, where=np.ones(shape, bool))
+
+
+# ---- dtype ----
+
+
+@of_all
+@pytest.mark.parametrize("given", [np.float32, np.float64, np.float16, np.int32, bool])
+@pytest.mark.parametrize("wanted", ["f4", np.float64, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_dtype_is_computed_in_and_returned(given, wanted, axis, function):
+    x = draw((7, 70)).astype(given)
+    y = silently(function, x, axis=axis, dtype=wanted)
+    assert y.dtype == np.dtype(wanted)
+    compute = np.float32 if np.dtype(wanted).itemsize == 2 else wanted
+    expected = function(x.astype(compute), axis=axis).astype(wanted)
+    np.testing.assert_array_equal(y.astype(np.float64), expected.astype(np.float64))
+
+
+@of_all
+@pytest.mark.parametrize("dtype", [np.longdouble, np.complex64])
+def test_dtype_that_has_no_kernels(dtype, function):
+    y = silently(function, draw((3, 4)), axis=1, dtype=dtype)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, function(draw((3, 4)), axis=1), rtol=1e-5)
+
+
+@of_all
+@pytest.mark.parametrize("dtype", [">f4", ">f8"])
+def test_dtype_is_native(dtype, function):
+    y = function(draw((3, 4)), axis=1, dtype=dtype)
+    assert y.dtype == np.dtype(dtype).newbyteorder("=")
+    assert y.dtype.isnative
+
+
+@of_all
+@pytest.mark.parametrize("dtype", [int, bool, object, "M8[s]", "U3", [("a", "f4")]])
+def test_dtype_must_be_floating(dtype, function):
+    with pytest.raises(TypeError, match="dtype"):
+        function(draw((3, 4)), axis=1, dtype=dtype)
+
+
+@of_all
+def test_dtype_must_hold_complex_numbers(function):
+    with pytest.raises(TypeError, match="complex"):
+        function(draw((3, 4)) + 1j, axis=1, dtype=np.float64)
+
+
+@of_all
+def test_values_beyond_float32(function):
+    x = np.array([1e300, 0.0])
+    expected = {softmax: [NAN, NAN], log_softmax: [NAN, -INF], logsumexp: INF}[function]
+    np.testing.assert_array_equal(silently(function, x, dtype=np.float32), expected)
+    x = x.astype(np.longdouble)
+    np.testing.assert_array_equal(silently(function, x, dtype=np.float32), expected)
+
+
+# ---- temperature ----
+
+
+@of_both
+@pytest.mark.parametrize("temperature", [0.5, 2, np.float32(0.7), np.array(3.0), 1, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("axis", [0, 1, None, (0, 2)])
+def test_temperature(dtype, temperature, axis, function):
+    x = draw((5, 19, 7), dtype)
+    y = silently(function, x, axis=axis, temperature=temperature)
+    quotient = x / y.dtype.type(temperature)
+    assert quotient.dtype == y.dtype
+    assert_close(y, expected_of(function, quotient, axis))
+
+
+@of_both
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_temperature_with_other_options(layout, function):
+    x = LAYOUTS[layout](draw((5, 70), np.float32))
+    where, out = x > -2, np.empty((5, 70), np.float64)
+    options = {"axis": 1, "where": where, "dtype": np.float64}
+    y = function(x, **options, temperature=0.3, out=out)
+    assert y is out
+    expected = function(x.astype(np.float64) / 0.3, axis=1, where=where)
+    np.testing.assert_array_equal(y, expected)
+
+
+@of_both
+@pytest.mark.parametrize("temperature", [0, 0.0, -0.0, -1, NAN, INF, -INF, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.longdouble])
+def test_temperature_must_be_finite_and_positive(dtype, temperature, function):
+    with pytest.raises(ValueError, match="temperature must be finite and > 0"):
+        function(draw((3, 4)).astype(dtype), axis=1, temperature=temperature)
+
+
+@of_both
+@pytest.mark.parametrize("temperature", [1e-50, 1e50])
+def test_temperature_must_fit_the_dtype(temperature, function):
+    x = draw((3, 4))
+    with pytest.raises(ValueError, match="temperature.*float32"):
+        function(x.astype(np.float32), axis=1, temperature=temperature)
+    y = silently(function, x, axis=1, temperature=temperature)
+    assert_close(y, expected_of(function, x / temperature, 1))
+
+
+@of_both
+@pytest.mark.parametrize("temperature", [[1.0], np.ones(3), "1", None, 1j, "warm"])
+def test_temperature_must_be_a_number(temperature, function):
+    with pytest.raises(TypeError, match="temperature"):
+        function(draw((3, 4)), axis=1, temperature=temperature)
+
+
+@of_both
+def test_a_quotient_that_overflows(function):
+    x = np.float32([1e38, 0])
+    y = silently(function, x, temperature=1e-3)
+    np.testing.assert_array_equal(y, function(np.float32([INF, 0])))
+
+
+# ---- random everything ----
+
+FLOATING = st.sampled_from([np.float32, np.float64, np.float16])
+NUMBERS = st.one_of(FLOATING, st.sampled_from([np.int8, np.uint16, np.int64, np.bool_]))
+
+
+@st.composite
+def arrays(draw) -> Array:
+    """Arrays of any shape, dtype and layout, of moderate numbers."""
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=5, max_side=9))
+    seed = draw(st.integers(0, 2**32 - 1))
+    spread = draw(st.sampled_from([0.1, 3, 40]))
+    dtype = draw(NUMBERS)
+    x = np.random.default_rng(seed).normal(0, spread, shape)
+    if np.issubdtype(dtype, np.unsignedinteger):
+        x = abs(x)
+    return LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))](x.astype(dtype))
+
+
+@st.composite
+def arrays_and_axes(draw):
+    x = draw(arrays())
+    ndim = x.ndim
+    one = st.integers(-ndim, ndim - 1)
+    some = st.permutations(range(ndim)).flatmap(
+        lambda p: st.integers(0, ndim).map(lambda n: tuple(p[:n]))
+    )
+    return x, draw(st.one_of(st.none(), one, some))
+
+
+@of_all
+@settings(max_examples=150, deadline=None)
+@given(given_=arrays_and_axes())
+def test_random_arrays(function, given_):
+    x, axis = given_
+    before = x.copy()
+    y = silently(function, x, axis=axis)
+    np.testing.assert_array_equal(x, before)
+    x64 = x.astype(np.float64)
+    magnitude = None
+    if function is logsumexp:
+        magnitude = reference("largest", x64, axis)
+    assert_close(y, reference(function.__name__, x64, axis), magnitude=magnitude)
+    scipys = getattr(scipy.special, function.__name__)(x64, axis=axis)
+    eps = np.finfo(y.dtype).eps
+    np.testing.assert_allclose(y, scipys, rtol=40 * eps, atol=400 * eps)
+
+
+@of_all
+@settings(max_examples=100, deadline=None)
+@given(given_=arrays_and_axes(), data=st.data())
+def test_random_masks(function, given_, data):
+    x, axis = given_
+    where = data.draw(hnp.arrays(bool, hnp.array_shapes(max_dims=1, max_side=1)))
+    if data.draw(st.booleans()):
+        where = np.random.default_rng(0).random(x.shape) < 0.6
+    y = silently(function, x, axis=axis, where=where)
+    kept = np.broadcast_to(where, x.shape)
+    filled = np.where(kept, x.astype(np.float64), -INF)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = getattr(scipy.special, function.__name__)(filled, axis=axis)
+    expected = np.array(expected)
+    if function is not logsumexp:
+        expected[~kept] = 0 if function is softmax else -INF
+    eps = np.finfo(y.dtype).eps
+    np.testing.assert_allclose(y, expected, rtol=40 * eps, atol=400 * eps)
+
+
+# ---- no temporaries ----
+
+SIZE = 2**26  # bytes of x
+LITTLE = 2**20
+
+
+def peak_beside_the_result(function, x: Array, **options) -> int:
+    """Bytes that NumPy and Python held at once during a call, without the result's."""
+    function(x[:1, :1], **{**options, "where": None})
+    tracemalloc.start()
+    try:
+        y = function(x, **options)
+        return tracemalloc.get_traced_memory()[1] - np.asarray(y).nbytes
+    finally:
+        tracemalloc.stop()
+
+
+BIG = {
+    "last axis": ((1024, -1), -1),
+    "first axis": ((1024, -1), 0),
+    "middle axis": ((64, 64, -1), 1),
+    "everything": ((1024, -1), None),
+    "adjacent leading axes": ((64, 64, -1), (0, 1)),
+    "adjacent trailing axes": ((64, 64, -1), (1, 2)),
+    "adjacent middle axes": ((16, 16, 16, -1), (1, 2)),
+}
+
+
+@of_all
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("case", BIG)
+def test_no_temporaries_along(case, order, function):
+    shape, axis = BIG[case]
+    x = np.zeros(SIZE // 8).reshape(shape)
+    x = x.T if order == "F" else x
+    if order == "F" and axis is not None:
+        axis = tuple(x.ndim - 1 - a % x.ndim for a in np.atleast_1d(axis))
+    assert peak_beside_the_result(function, x, axis=axis) < LITTLE
+
+
+@of_all
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8, *HALVES, ">f8"])
+def test_no_temporaries_of(dtype, axis, function):
+    x = np.zeros((1024, SIZE // 1024 // np.dtype(dtype).itemsize // 2), dtype)
+    assert peak_beside_the_result(function, x, axis=axis) < LITTLE
+
+
+@of_all
+@pytest.mark.parametrize("axis", [0, -1, None])
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_no_temporaries_with_options(dtype, axis, function):
+    x = np.zeros((1024, SIZE // 1024 // np.dtype(dtype).itemsize // 2), dtype)
+    where = np.ones(x.shape, bool)
+    assert peak_beside_the_result(function, x, axis=axis, where=where) < LITTLE
+    assert peak_beside_the_result(function, x, axis=axis, where=where[:1]) < LITTLE
+    if function is not logsumexp:
+        assert peak_beside_the_result(function, x, axis=axis, temperature=0.7) < LITTLE
