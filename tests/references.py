@@ -70,9 +70,9 @@ def reference(name: str, x: Array, axis: int | tuple[int, ...] | None = None) ->
     moved = np.moveaxis(x, axes, last)
     outer = moved.shape[: x.ndim - len(axes)]
     n = math.prod(x.shape[a] for a in axes)
-    result: Array = getattr(exact(moved.reshape(*outer, n)), name)
-    if result.ndim == len(outer):
-        return result
+    result: Array = getattr(exact(moved.reshape(-1, n)), name)
+    if result.ndim == 1:
+        return result.reshape(outer)
     return np.moveaxis(result.reshape(moved.shape), last, axes)
 
 

@@ -66,7 +66,9 @@ def maximum(is_: float) -> Case:
 def half_far_below(rng, shape, dtype):
     x = rng.normal(size=shape)
     low, high = SUBNORMAL[dtype]
-    x[:, 1::2] = x.max(axis=-1, keepdims=True) - rng.uniform(low, high, x[:, 1::2].shape)
+    x[:, 1::2] = x.max(axis=-1, keepdims=True) - rng.uniform(
+        low, high, x[:, 1::2].shape
+    )
     return x
 
 
@@ -128,7 +130,13 @@ CASES: dict[str, Case] = {
 }
 
 # Judging costs a hundred times the functions: very long rows are judged in these.
-IN_VERY_LONG_ROWS = ("uniform", "normal", "offset 1000.5", "half far below", "one above many")
+IN_VERY_LONG_ROWS = (
+    "uniform",
+    "normal",
+    "offset 1000.5",
+    "half far below",
+    "one above many",
+)
 
 LAYOUTS: dict[str, tuple[Callable[[Array], Array], int]] = {
     "last axis": (lambda x: x, -1),
@@ -196,7 +204,9 @@ judged = pytest.mark.parametrize(
         np.float32,
         pytest.param(
             np.float64,
-            marks=pytest.mark.skipif(not WIDE_ENOUGH, reason="no wider float to judge by"),
+            marks=pytest.mark.skipif(
+                not WIDE_ENOUGH, reason="no wider float to judge by"
+            ),
         ),
     ],
 )

@@ -164,7 +164,9 @@ def test_columns_do_not_depend_on_the_width(function, dtype):
         for width in (2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 255, 256, 257, 513):
             part = x[:, 5 : 5 + width].copy()
             assert_same_bits(function(part, axis=0), y[..., 5 : 5 + width])
-            assert_same_bits(function(shift_by_one(part), axis=0), function(part, axis=0))
+            assert_same_bits(
+                function(shift_by_one(part), axis=0), function(part, axis=0)
+            )
 
 
 @of_every_dtype

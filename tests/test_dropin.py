@@ -195,7 +195,9 @@ class TestWhereWeDiffer:
         )
 
     @pytest.mark.parametrize("function", FUNCTIONS)
-    @pytest.mark.parametrize("row", [[INF, 1.0], [-INF, -INF], [0.0, -800.0], [NAN, INF]])
+    @pytest.mark.parametrize(
+        "row", [[INF, 1.0], [-INF, -INF], [0.0, -800.0], [NAN, INF]]
+    )
     def test_no_warnings(self, function, row):
         silently(function, row)
         silently(function, np.array(row, np.float32))

@@ -131,7 +131,8 @@ def test_input_is_never_written_to(function):
 
 @of_all
 @pytest.mark.parametrize(
-    "x", [[1.0, 2.5], (1, 2), [[1, 2], [3, 4.5]], [True, False], range(5), [np.float32(3)]]
+    "x",
+    [[1.0, 2.5], (1, 2), [[1, 2], [3, 4.5]], [True, False], range(5), [np.float32(3)]],
 )
 def test_lists(x, function):
     y = function(x)
@@ -171,7 +172,9 @@ def test_scalars_have_no_other_axis(axis, function):
 @pytest.mark.parametrize("axis", [None, 0, 1, (0, 1)])
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_integers_are_computed_in_float64(dtype, axis, function):
-    least, most = (0, 1) if dtype == bool else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    least, most = (
+        (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    )
     rng = np.random.default_rng(1)
     x = rng.integers(least, most, (9, 40), endpoint=True, dtype=dtype)
     x[::2] = rng.integers(0, 2, (5, 40))
@@ -252,8 +255,8 @@ def test_masked_arrays_name_where(function):
     x = np.ma.array([1.0, 2.0, 3.0], mask=[True, False, False])
     with pytest.raises(TypeError, match=r"where=~\w+\.mask"):
         function(x, axis=-1)
-    y = function(x.data, where=~x.mask)
-    assert_close(np.asarray(y)[..., -2:], expected_of(function, x.data[1:])[..., -2:])
+    y = np.atleast_1d(function(x.data, where=~x.mask))
+    assert_close(y[-2:], np.atleast_1d(expected_of(function, x.data[1:])))
 
 
 @of_all
@@ -276,7 +279,9 @@ def test_complex_and_long_double_keep_their_dtype(function):
 
 
 @of_all
-@pytest.mark.parametrize("axis", [np.int64(1), np.uint8(1), np.array(1), -2, (1,), (-2,)])
+@pytest.mark.parametrize(
+    "axis", [np.int64(1), np.uint8(1), np.array(1), -2, (1,), (-2,)]
+)
 def test_integer_axes(axis, function):
     x = draw((4, 5, 6))
     np.testing.assert_array_equal(function(x, axis=axis), function(x, axis=1))
@@ -301,7 +306,7 @@ def test_no_axes_means_every_element_alone(dtype, function):
     y = function(x, axis=())
     assert y.dtype == (np.float64 if dtype is np.int32 else dtype)
     expected = {softmax: x * 0 + 1, log_softmax: x * 0, logsumexp: x}[function]
-    np.testing.assert_array_equal(y, expected)
+    assert_close(y, expected.astype(np.float64))
 
 
 @of_all
@@ -326,11 +331,14 @@ def test_repeated_axes(axis, function):
 
 
 @of_all
-@pytest.mark.parametrize("axis", [2, -3, (0, 2), 10**30, -(2**40)])
+@pytest.mark.parametrize("axis", [2, -3, (0, 2), 2**40, -(2**40), 10**30, -(10**30)])
 def test_axis_out_of_range(axis, function):
-    with pytest.raises((AxisError, OverflowError)) as info:
+    # What does not fit a C int is an OverflowError, or ValueError, to NumPy.
+    with pytest.raises((ValueError, OverflowError)):
         function(draw((3, 4)), axis=axis)
-    assert "out of bounds" in str(info.value) or isinstance(axis, int)
+    if np.max(np.abs(axis)) < 10:
+        with pytest.raises(AxisError, match="out of bounds"):
+            function(draw((3, 4)), axis=axis)
 
 
 @of_all
@@ -367,14 +375,14 @@ def test_empty_list(function):
 
 # ---- out ----
 
+FOR_OUT = [k for k in LAYOUTS if "swapped" not in k and k != "read-only"]
+
 
 @of_both
 @pytest.mark.parametrize("axis", [0, 1, 2, None, (0, 2), (1, 2)])
-@pytest.mark.parametrize("layout", [k for k in LAYOUTS if not k.startswith("byte")])
+@pytest.mark.parametrize("layout", FOR_OUT)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_out_of_any_layout(dtype, layout, axis, function):
-    if layout == "read-only":
-        pytest.skip("an error, tested below")
     x = draw((5, 19, 7), dtype)
     out = LAYOUTS[layout](np.full(x.shape, 9, dtype))
     assert function(x, axis=axis, out=out) is out
@@ -390,7 +398,7 @@ def test_out_of_logsumexp(dtype, keepdims, axis):
     for out in (
         np.empty(shape, dtype),
         np.empty(shape, dtype, order="F"),
-        np.empty((2, *shape), dtype)[1],
+        np.empty((2, *shape), dtype)[1, ...],
         np.empty((*shape, 3), dtype)[..., 1],
     ):
         assert logsumexp(x, axis, keepdims=keepdims, out=out) is out
@@ -408,10 +416,8 @@ def test_gaps_of_a_strided_out_are_left_alone(function):
 
 @of_both
 @pytest.mark.parametrize("axis", [0, 1, None])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FOR_OUT)
 def test_out_may_be_x_itself(layout, axis, function):
-    if layout == "read-only" or "swapped" in layout:
-        pytest.skip("not a valid out")
     plain = draw((30, 70), np.float32)
     x = LAYOUTS[layout](plain)
     assert function(x, axis=axis, out=x) is x
@@ -522,7 +528,9 @@ def test_where_broadcasts(dtype, shape, axis, function):
 
 
 @of_all
-@pytest.mark.parametrize("layout", ["F", "backwards", "every third", "first axis backwards"])
+@pytest.mark.parametrize(
+    "layout", ["F", "backwards", "every third", "first axis backwards"]
+)
 @pytest.mark.parametrize("axis", [0, 1, (0, 2)])
 def test_where_of_any_layout(axis, layout, function):
     x = draw((5, 19, 7), np.float32)
@@ -543,7 +551,9 @@ def test_where_true_is_everything(where, function):
 
 
 @of_all
-@pytest.mark.parametrize("where", [1, [1, 0, 1, 0], 1.0, "yes", np.ones(4, "u1"), [None]])
+@pytest.mark.parametrize(
+    "where", [1, [1, 0, 1, 0], 1.0, "yes", np.ones(4, "u1"), [None]]
+)
 def test_where_must_be_boolean(where, function):
     with pytest.raises(TypeError, match="where"):
         function(draw((3, 4)), axis=1, where=where)
@@ -614,7 +624,9 @@ def test_values_beyond_float32(function):
 
 
 @of_both
-@pytest.mark.parametrize("temperature", [0.5, 2, np.float32(0.7), np.array(3.0), 1, True])
+@pytest.mark.parametrize(
+    "temperature", [0.5, 2, np.float32(0.7), np.array(3.0), 1, True]
+)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
 @pytest.mark.parametrize("axis", [0, 1, None, (0, 2)])
 def test_temperature(dtype, temperature, axis, function):
@@ -649,7 +661,7 @@ def test_temperature_must_be_finite_and_positive(dtype, temperature, function):
 @pytest.mark.parametrize("temperature", [1e-50, 1e50])
 def test_temperature_must_fit_the_dtype(temperature, function):
     x = draw((3, 4))
-    with pytest.raises(ValueError, match="temperature.*float32"):
+    with pytest.raises(ValueError, match=r"temperature.*float32"):
         function(x.astype(np.float32), axis=1, temperature=temperature)
     y = silently(function, x, axis=1, temperature=temperature)
     assert_close(y, expected_of(function, x / temperature, 1))

@@ -221,7 +221,9 @@ def test_the_largest_numbers(dtype, function):
         np.testing.assert_array_equal(y, [expected, expected])
         y = silently(function, np.stack([row, row], axis=-1), axis=0)
         np.testing.assert_array_equal(y.T, [expected, expected])
-        assert_close(silently(function, np.full(n, big)), equal_entries(function, n, big))
+        assert_close(
+            silently(function, np.full(n, big)), equal_entries(function, n, big)
+        )
 
 
 def equal_entries(function, n: int, value: float) -> Array:

@@ -123,11 +123,19 @@ static inline fs_pair fs_log1p(fs_pair w)
     return fs_two_sum(high.hi, high.lo + (log_f.lo + k_real * LN2_LO));
 }
 
-/* log(1 + others / exp(max)), where `others` is scaled by 2^-k; k = max = 0 for a line
- * whose maximum has been subtracted. */
-static inline fs_pair fs_log_term(double max, double k, fs_pair others)
+/* log(1 + others / exp(max)), where `others` is scaled by 1 / unscale and 2^-k; k = max = 0
+ * for a line whose maximum has been subtracted. */
+static inline fs_pair fs_log_term(double max, double k, fs_pair others, double unscale)
 {
-    return fs_log1p(fs_pair_divide(others, fs_exp_scaled(max, k)));
+    fs_pair w = fs_pair_divide(others, fs_exp_scaled(max, k));
+    w.hi *= unscale; /* last: a subnormal w is rounded once */
+    w.lo *= unscale;
+    fs_pair log_term = fs_log1p(w);
+    /* Below 2^-60 the logarithm is w, to a rounding error that would be larger. */
+    int tiny = w.hi < 0x1p-60;
+    log_term.hi = tiny ? w.hi : log_term.hi;
+    log_term.lo = tiny ? w.lo : log_term.lo;
+    return log_term;
 }
 
 /* max + log_term, which do not overflow together. */

@@ -275,8 +275,8 @@ static inline void F(log_terms)(const REAL *max, double *hi, double *lo, ptrdiff
         V(store)(k + j, F(exponent_of_max)(here));
     }
     for (ptrdiff_t j = 0; j < count; j++) {
-        fs_pair unspared = {hi[j] * UNSPARE, lo[j] * UNSPARE};
-        fs_pair log_term = fs_log_term(left[j], k[j], unspared);
+        fs_pair sum = {hi[j], lo[j]};
+        fs_pair log_term = fs_log_term(left[j], k[j], sum, UNSPARE);
         hi[j] = log_term.hi;
         lo[j] = log_term.lo;
     }
