@@ -1,4 +1,4 @@
-"""What results should be, in wider arithmetic, and arrays that are hard to get right."""
+"""What results should be, in wider arithmetic; arrays that are hard to get right."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Exact(NamedTuple):
 def exact(x: Array) -> Exact:
     """Work on finite rows [..., n], n > 0; good to some 2^-60.
 
-    A difference that is rounded is corrected by the part that was lost (Knuth's TwoSum),
-    and the largest term stays out of the sum.
+    Where a difference is rounded, the lost part (Knuth's TwoSum) corrects the result;
+    the largest term stays out of the sum.
     """
     with np.errstate(all="ignore"):
         # By way of float64: bfloat16 has no cast to long double.
@@ -132,7 +132,7 @@ def unit(value: Array, dtype: npt.DTypeLike) -> Array:
 
 
 def ulps(result: Array, exact_value: Array, magnitude: Array | None = None) -> float:
-    """Largest error in ULP of the exact value, or of `magnitude`; NaN if there is one."""
+    """Largest error in ULP of the exact value, or of `magnitude`; NaN if one is."""
     scale = unit(exact_value if magnitude is None else magnitude, result.dtype)
     return in_units(result, exact_value, scale)
 

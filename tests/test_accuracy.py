@@ -1,7 +1,7 @@
 """The promised bounds: 2 ULP in every entry, 1 ULP for logsumexp in float32.
 
-The judge is long double, which mpmath judges in turn. Where long double is no wider than
-double, mpmath judges float64 alone, in shorter rows.
+The judge is long double, which mpmath judges in turn. Where long double is no wider
+than double, mpmath judges float64 alone, in shorter rows.
 """
 
 from __future__ import annotations
@@ -156,13 +156,13 @@ def draw(case: str, dtype: type, n: int, rows: int) -> Array:
 
 
 class Judge(NamedTuple):
-    """What the functions should make of rows, and the ULP that their errors count in."""
+    """What the functions should make of rows, and the ULP their errors count in."""
 
     expected: Exact
     units: dict[str, Array]
 
     def error(self, function, y: Array, axis: int = -1) -> float:
-        """Largest error of a result over `axis` of the rows, however arranged, in ULP."""
+        """Largest error in ULP of a result over `axis`, however its rows are arranged."""
         name = function.__name__
         value = getattr(self.expected, name)
         y = y if function is logsumexp else np.moveaxis(y, axis, -1)

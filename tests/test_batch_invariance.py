@@ -1,4 +1,4 @@
-"""A row's result is the same to the bit, wherever the row is and whoever computes it."""
+"""A row's result is the same to the bit, wherever it is and whoever computes it."""
 
 from __future__ import annotations
 

@@ -87,25 +87,26 @@ static inline fs_pair fs_exp_scaled(double max, double k)
     return fs_two_sum(one_plus_r.hi, one_plus_r.lo + (r_rest + r * r * t));
 }
 
-/* 2 atanh(s) for s = f / (2 + f), that is log(1 + f), for -0.3 < f < 0.42: |s| < 0.174.
- * The series' tail behind 2 s is at most 1 % of it; dropped: 2 s^23/23, 2^-60 of it. */
+/* log(1 + f) for -0.3 < f < 0.42, as 2 atanh(u/2) for u = f / (1 + f/2), |u| < 0.35. The
+ * series' tail behind u is at most 1 % of it; dropped: u^23 / (23 * 4^11), 2^-60 of it.
+ * For tiny f the result is f itself, subnormal or not. */
 static inline fs_pair fs_log1p_near(fs_pair f)
 {
-    fs_pair two_plus_f = fs_two_sum(2.0, f.hi);
-    two_plus_f.lo += f.lo;
-    fs_pair s = fs_pair_divide(f, two_plus_f);
-    double z = s.hi * s.hi;
-    double t = 2.0 / 21;
-    t = fs_muladd(t, z, 2.0 / 19);
-    t = fs_muladd(t, z, 2.0 / 17);
-    t = fs_muladd(t, z, 2.0 / 15);
-    t = fs_muladd(t, z, 2.0 / 13);
-    t = fs_muladd(t, z, 2.0 / 11);
-    t = fs_muladd(t, z, 2.0 / 9);
-    t = fs_muladd(t, z, 2.0 / 7);
-    t = fs_muladd(t, z, 2.0 / 5);
-    t = fs_muladd(t, z, 2.0 / 3);
-    return fs_two_sum(2 * s.hi, 2 * s.lo + s.hi * z * t);
+    fs_pair divisor = fs_two_sum(1.0, 0.5 * f.hi);
+    divisor.lo += 0.5 * f.lo;
+    fs_pair u = fs_pair_divide(f, divisor);
+    double z = 0.25 * u.hi * u.hi;
+    double t = 1.0 / 21;
+    t = fs_muladd(t, z, 1.0 / 19);
+    t = fs_muladd(t, z, 1.0 / 17);
+    t = fs_muladd(t, z, 1.0 / 15);
+    t = fs_muladd(t, z, 1.0 / 13);
+    t = fs_muladd(t, z, 1.0 / 11);
+    t = fs_muladd(t, z, 1.0 / 9);
+    t = fs_muladd(t, z, 1.0 / 7);
+    t = fs_muladd(t, z, 1.0 / 5);
+    t = fs_muladd(t, z, 1.0 / 3);
+    return fs_two_sum(u.hi, u.lo + u.hi * z * t);
 }
 
 /* log(1 + w) for finite w >= 0, relative error below 2^-56. */
@@ -130,12 +131,7 @@ static inline fs_pair fs_log_term(double max, double k, fs_pair others, double u
     fs_pair w = fs_pair_divide(others, fs_exp_scaled(max, k));
     w.hi *= unscale; /* last: a subnormal w is rounded once */
     w.lo *= unscale;
-    fs_pair log_term = fs_log1p(w);
-    /* Below 2^-60 the logarithm is w, to a rounding error that would be larger. */
-    int tiny = w.hi < 0x1p-60;
-    log_term.hi = tiny ? w.hi : log_term.hi;
-    log_term.lo = tiny ? w.lo : log_term.lo;
-    return log_term;
+    return fs_log1p(w);
 }
 
 /* max + log_term, which do not overflow together. */

@@ -55,8 +55,8 @@ static inline f64_vec f64_max(f64_vec a, f64_vec b) { return a > b ? a : b; }
 static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c) { return a * b + c; }
 static inline f64_vec f64_muladd(f64_vec a, f64_vec b, f64_vec c) { return a * b + c; }
 
-/* T_times_pair: a * (hi + lo) rounded once (up to 2^-20 ulp), |lo| <= ulp(hi) / 2;
- * subnormal results included. */
+/* T_times_pair: a * (hi + lo) rounded once (up to 2^-20 ulp), |lo| <= ulp(hi) / 2, where a
+ * is a term and hi + lo a factor, see exp_body.h; subnormal results included. */
 static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
 {
     return (float)((double)a * ((double)hi + (double)lo));
@@ -70,10 +70,12 @@ static inline double upper_half(double a)
 }
 static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
 {
-    double product = a * hi; /* its error below is Dekker's */
-    double a1 = upper_half(a), a2 = a - a1, h1 = upper_half(hi), h2 = hi - h1;
+    /* Dekker's product, exact; 2^512 keeps its parts normal where the result is not
+     * (a is a term, scaled by 2^512, and hi at most 2^-511). */
+    double h = hi * 0x1p512, product = a * h;
+    double a1 = upper_half(a), a2 = a - a1, h1 = upper_half(h), h2 = h - h1;
     double error = ((a1 * h1 - product) + a1 * h2 + a2 * h1) + a2 * h2;
-    return product + (error + a * lo);
+    return (product + (error + a * (lo * 0x1p512))) * 0x1p-512;
 }
 
 /* T_exponent_of: the bits of a, shifted so that its lowest bits become the exponent.
