@@ -65,7 +65,9 @@ def cells() -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
                         "scipy": lambda f=peer, x=x, axis=axis: f(x, axis=axis),
                     }
                     if name == "softmax":
-                        functions["numpy"] = lambda x=x, axis=axis: numpy_softmax(x, axis)
+                        functions["numpy"] = lambda x=x, axis=axis: numpy_softmax(
+                            x, axis
+                        )
                     yield f"{name} {dtype} {layout} {shape} axis={axis}", functions
 
 
@@ -86,8 +88,10 @@ def main() -> None:
             line += f" {found['numpy'] / found['ours']:6.1f}x NumPy"
         print(f"{line:28} {found['ours'] * 1e6:9.1f} us  {name}")
     ratios = np.array([row[0] for row in rows])
-    print(f"geometric mean {np.exp(np.log(ratios).mean()):.1f}x SciPy, "
-          f"{(ratios < 1).sum()} of {len(rows)} cells slower")
+    print(
+        f"geometric mean {np.exp(np.log(ratios).mean()):.1f}x SciPy, "
+        f"{(ratios < 1).sum()} of {len(rows)} cells slower"
+    )
 
 
 if __name__ == "__main__":

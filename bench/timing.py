@@ -10,8 +10,8 @@ def medians(
 ) -> dict[str, float]:
     """Seconds per call of each function: the median over rounds.
 
-    In every round each function has a turn of some `seconds`, in rotating order, so that
-    a slow phase of the machine falls on all of them.
+    In every round each function has a turn of some `seconds`, in rotating order, so
+    that a slow phase of the machine falls on all of them.
     """
     repeats = {}
     for name, function in functions.items():

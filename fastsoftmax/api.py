@@ -288,12 +288,12 @@ def _elementwise(
     shape = () if call.is_scalar else call.x.shape
     if out is not None:
         plan.check_out(out, shape, call.dtype)
-        y = out.reshape(call.x.shape)
+        y = np.asarray(out).reshape(call.x.shape)
     else:
         y = np.empty_like(call.x, dtype=call.dtype, order="K", subok=False)
     if not call.has_kernels:
         y[...] = formula(
-            call.x.astype(call.dtype, copy=False),
+            plan.cast(call.x, call.dtype),
             call.axes,
             temperature=call.temperature,
             where=call.mask,
@@ -317,7 +317,7 @@ def _formula_logsumexp(
 ) -> Any:
     """Run logsumexp by NumPy's formulas: weights, signs, rare types."""
     result = fallback.logsumexp(
-        call.x.astype(call.compute, copy=False),
+        plan.cast(call.x, np.dtype(call.compute)),
         call.axes,
         weights,
         keepdims=bool(keepdims),
@@ -325,16 +325,15 @@ def _formula_logsumexp(
         where=call.mask,
     )
     log, sign = result if isinstance(result, tuple) else (result, None)
-    dtype = call.dtype if sign is None else np.finfo(call.dtype).dtype
-    log = log.astype(dtype, copy=False)
+    keeps_dtype = sign is None or call.dtype.kind != "c"
+    log = plan.cast(log, call.dtype if keeps_dtype else np.finfo(call.dtype).dtype)
     if out is not None:
         plan.check_out(out, log.shape, log.dtype)
         out[...] = log
         log = out
     if sign is None:
         return _deliver(log, out)
-    sign = sign.astype(call.dtype, copy=False)
-    return _deliver(log, out), _deliver(sign, None)
+    return _deliver(log, out), _deliver(plan.cast(sign, call.dtype), None)
 
 
 def _deliver(y: Array, out: Array | None) -> Any:
@@ -350,15 +349,12 @@ def _reduce(call: plan.Call, keepdims: bool, out: Array | None) -> Any:
     with_dims = tuple(1 if d in axes else size for d, size in enumerate(x.shape))
     if out is not None:
         plan.check_out(out, with_dims if keepdims else kept, call.dtype)
-        y = out.reshape(kept) if not keepdims else out[
-            tuple(0 if d in axes else slice(None) for d in range(x.ndim))
-        ]
+        y = np.asarray(out).reshape(kept)
     elif x.size > 0:
         one_each = x[tuple(0 if d in axes else slice(None) for d in range(x.ndim))]
         y = np.empty_like(one_each, dtype=call.dtype, order="K", subok=False)
     else:
         y = np.empty(kept, call.dtype)
-    y = np.asarray(y)
     if x.size > 0:
         cpu.run(cpu.LOGSUMEXP, plan.reduction(call, y, out))
     else:

@@ -394,7 +394,7 @@ cdef inline int place_of(object axis, int ndim) noexcept:
     place = PyLong_AsLongAndOverflow(axis, &overflow)
     if place < 0:
         place += ndim
-    return <int>place if 0 <= place < ndim else -2
+    return <int>place if 0 <= place < ndim and not overflow else -2
 
 
 def fast(int op, x, axis):

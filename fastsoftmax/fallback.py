@@ -229,7 +229,7 @@ def _prepare(
 
 
 def _working(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type computed in: `dtype`, but at least double precision."""
+    """Return the type computed in: `dtype`, but at least double precision."""
     return np.result_type(dtype, np.float64)
 
 

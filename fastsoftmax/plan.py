@@ -91,6 +91,12 @@ def as_array(x: ArrayLike, name: str) -> Array:
     return array
 
 
+def cast(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Return x as dtype, silently where it overflows; x itself if it is one already."""
+    with np.errstate(all="ignore"):
+        return x.astype(dtype, copy=False)
+
+
 def as_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """Return the axes as sorted non-negative integers; a scalar has axis 0 and -1."""
     if axis is None:
@@ -149,12 +155,9 @@ def as_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
     """Return the temperature as a float that is usable in the type computed in."""
     if type(temperature) is float and temperature == 1.0:
         return temperature
-    if np.ndim(temperature) != 0:
-        raise TypeError(f"temperature must be a single number, got {temperature!r}")
-    try:
-        value = float(temperature)
-    except (TypeError, ValueError):
-        raise TypeError(f"temperature must be a number, got {temperature!r}") from None
+    if np.ndim(temperature) != 0 or np.asarray(temperature).dtype.kind not in "iuf":
+        raise TypeError(f"temperature must be a real number, got {temperature!r}")
+    value = float(temperature)
     compute = np.float32 if type_name(dtype) in (*HALVES, "float32") else np.float64
     with np.errstate(all="ignore"):
         rounded = float(compute(value))
@@ -181,8 +184,7 @@ def as_call(
     compute = "float32" if wanted_name in HALVES else wanted_name
     has_kernels = wanted_name in KERNEL_FLOATS
     if has_kernels and array.dtype.char == "g":
-        with np.errstate(all="ignore"):
-            array = array.astype(compute)
+        array = cast(array, np.dtype(compute))
     return Call(
         x=array.reshape(1) if array.ndim == 0 else array,
         axes=as_axes(axis, array.ndim),
@@ -217,7 +219,7 @@ def as_weighted_call(
             f"{exponents.shape}"
         ) from None
     if dtype is None:
-        # Python's own numbers take the type of the other operand, as everywhere in NumPy.
+        # Python's own numbers take the type of the other operand, as always in NumPy.
         sides = [
             side if type(side) in (bool, int, float, complex) else array.dtype
             for side, array in ((a, exponents), (b, weights))
@@ -227,14 +229,13 @@ def as_weighted_call(
     call = as_call(np.broadcast_to(exponents, shape), axis, where, dtype, name="a")
     if weights.dtype.kind == "c" and call.dtype.kind != "c":
         raise TypeError(f"dtype {call.dtype} cannot hold the complex weights b")
-    with np.errstate(all="ignore"):
-        weights = weights.astype(call.compute)
+    weights = cast(weights, np.dtype(call.compute))
     return call, np.broadcast_to(weights, call.x.shape)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Refuse an `out` that is not exactly what the result needs."""
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.dtype != dtype:
         raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
@@ -327,7 +328,11 @@ def make(
 
     `leader` is as in `factor`; where it is 2, y is dense.
     """
-    strides = (x.strides, mask.strides if mask is not None else (0,) * x.ndim, y_strides)
+    strides = (
+        x.strides,
+        mask.strides if mask is not None else (0,) * x.ndim,
+        y_strides,
+    )
     factors = factor(x.shape, axes, strides, leader)
     if factors is None:
         return None
@@ -374,10 +379,17 @@ def _copy(to: Array, x: Array) -> None:
         np.copyto(to, x, casting="unsafe")
 
 
-def _axes_last(call: Call, array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return a contiguous copy with the reduced axes moved last."""
-    last = tuple(range(-len(call.axes), 0))
-    moved = np.moveaxis(array, call.axes, last)
+def _with_axes_last(call: Call) -> tuple[Array, Array | None, tuple[int, ...]]:
+    """Copy x and the mask, the reduced axes moved last; tell where those are then."""
+    x = _axes_last(call.x, call.axes, np.dtype(call.compute))
+    mask = None
+    if call.mask is not None:
+        mask = _axes_last(call.mask, call.axes, np.dtype(bool))
+    return x, mask, tuple(range(x.ndim - len(call.axes), x.ndim))
+
+
+def _axes_last(array: Array, axes: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    moved = np.moveaxis(array, axes, range(-len(axes), 0))
     copy = np.empty(moved.shape, dtype)
     _copy(copy, moved)
     return copy
@@ -408,16 +420,8 @@ def elementwise(call: Call, y: Array, out: Array | None) -> tuple[Plan, Array]:
     if plan is not None:
         _copy(x, call.x)
         return plan, target
-    return _with_axes_last(call)
-
-
-def _with_axes_last(call: Call) -> tuple[Plan, Array]:
-    """Plan `elementwise` for axes that are not neighbours in memory."""
-    compute = np.dtype(call.compute)
-    x = _axes_last(call, call.x, compute)
-    mask = _axes_last(call, call.mask, np.dtype(bool)) if call.mask is not None else None
+    x, mask, last = _with_axes_last(call)
     target = x if call.dtype == compute else np.empty(x.shape, call.dtype)
-    last = tuple(range(x.ndim - len(call.axes), x.ndim))
     plan = make(call, x, last, mask, target, target.strides, 2)
     assert plan is not None, "contiguous trailing axes join"
     return plan, np.moveaxis(target, last, call.axes)
@@ -427,16 +431,11 @@ def reduction(call: Call, y: Array, out: Array | None) -> Plan:
     """Plan a function whose result `y` has one element a line."""
     call = _apart_from(out, call, may_be_x=False)
     steps = iter(y.strides)
-    y_strides = tuple(
-        0 if d in call.axes else next(steps) for d in range(call.x.ndim)
-    )
+    y_strides = tuple(0 if d in call.axes else next(steps) for d in range(call.x.ndim))
     plan = make(call, call.x, call.axes, call.mask, y, y_strides, 0)
     if plan is not None:
         return plan
-    x = _axes_last(call, call.x, np.dtype(call.compute))
-    mask = _axes_last(call, call.mask, np.dtype(bool)) if call.mask is not None else None
-    last = tuple(range(x.ndim - len(call.axes), x.ndim))
-    y_strides = (*y.strides, *(0 for _ in last))
-    plan = make(call, x, last, mask, y, y_strides, 0)
+    x, mask, last = _with_axes_last(call)
+    plan = make(call, x, last, mask, y, (*y.strides, *(0 for _ in last)), 0)
     assert plan is not None, "contiguous trailing axes join"
     return plan

@@ -79,9 +79,9 @@ def config() -> dict[str, Any]:
 def show_config() -> None:
     """Print what the package has chosen on this machine.
 
-    The lines name the package's version, the instruction set (ISA) of the kernels in use
-    and those that exist here (set ``FASTSOFTMAX_ISA`` before the import to force one),
-    the number of threads, whether the build has OpenMP, and NumPy's version.
+    The lines name the package's version, the instruction set (ISA) of the kernels in
+    use and those that exist here (set ``FASTSOFTMAX_ISA`` before the import to force
+    one), the number of threads, whether the build has OpenMP, and NumPy's version.
 
     Examples
     --------

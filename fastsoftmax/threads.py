@@ -18,8 +18,8 @@ from pathlib import Path
 _SPIN_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 # Iterations that an idle libgomp worker spins before it sleeps. Its default (some
-# milliseconds) makes the first job after a pause wait for the caller's own spinning when
-# both land on one core.
+# milliseconds) makes the first job after a pause wait for the caller's own spinning
+# when both land on one core.
 _SPIN_COUNT = "2000"
 
 _wanted: int | None = None
@@ -63,8 +63,8 @@ def _quota_v1(folder: Path) -> float:
 def quota_below(root: Path, cgroups: str) -> float:
     """CPUs' worth of time that the control groups of a process grant it.
 
-    `cgroups` is the text of /proc/self/cgroup, `root` where the hierarchies are mounted.
-    A group is bound by the quotas of its ancestors, too.
+    `cgroups` is the text of /proc/self/cgroup, `root` where the hierarchies are
+    mounted. A group is bound by the quotas of its ancestors, too.
     """
     least = math.inf
     for line in cgroups.splitlines():

@@ -162,7 +162,7 @@ class Judge(NamedTuple):
     units: dict[str, Array]
 
     def error(self, function, y: Array, axis: int = -1) -> float:
-        """Largest error in ULP of a result over `axis`, however its rows are arranged."""
+        """Largest error of a result over `axis`, however its rows are arranged."""
         name = function.__name__
         value = getattr(self.expected, name)
         y = y if function is logsumexp else np.moveaxis(y, axis, -1)

@@ -24,7 +24,7 @@ two_cpus = pytest.mark.skipif(
     threads.count(2) < 2, reason="one CPU: nothing to share the work with"
 )
 
-SETTINGS = ("GOMP_SPINCOUNT", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
 
 # What every child knows: a job large enough for threads, and its right result.
 PRELUDE = """
@@ -50,8 +50,9 @@ def tasks():
 def python(
     folder: Path, script: str, *, timeout: float = 60, **environment: str
 ) -> str:
-    """Run a script in a fresh interpreter outside the checkout; return its output."""
+    """Run a script in a fresh process, on the package under test; return its output."""
     kept = {name: text for name, text in os.environ.items() if name not in SETTINGS}
+    kept["PYTHONPATH"] = str(Path(fastsoftmax.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
         cwd=folder,
@@ -235,25 +236,23 @@ def jobs(size):
     yield np.zeros((size // 8, 8)), -1
     yield np.zeros((8, size // 8), np.float32), 0
     yield np.zeros((size // 64, 64), np.int16), 1
+    yield np.zeros((size // 64, 4, 16)), (0, 2)
 
 def starts_a_thread(size, job):
     before = tasks()
     for function in (softmax, fastsoftmax.log_softmax, fastsoftmax.logsumexp):
         function(*list(jobs(size))[job])
     return tasks() != before
-
-alone = tasks()
 """
 
 
 @linux
 @parallel
-@pytest.mark.parametrize("job", range(5))
+@pytest.mark.parametrize("job", range(6))
 def test_no_thread_starts_below_the_threshold(tmp_path: Path, job: int) -> None:
     script = f"""
 fastsoftmax.set_num_threads(2)
 assert not starts_a_thread({parallel_from() - 64}, {job})
-assert len(alone) == len(tasks()) == 1 or os.environ.get("OPENBLAS_NUM_THREADS") != "1"
 assert starts_a_thread({max(4 * parallel_from(), 1 << 20)}, {job})
 """
     python(tmp_path, SHAPES + script, OPENBLAS_NUM_THREADS="1")
@@ -264,7 +263,7 @@ assert starts_a_thread({max(4 * parallel_from(), 1 << 20)}, {job})
 def test_one_thread_starts_no_other(tmp_path: Path) -> None:
     script = """
 fastsoftmax.set_num_threads(1)
-assert not any(starts_a_thread(1 << 21, job) for job in range(5))
+assert not any(starts_a_thread(1 << 21, job) for job in range(6))
 fastsoftmax.set_num_threads(3)
 before = tasks()
 assert starts_a_thread(1 << 21, 0)
@@ -369,20 +368,13 @@ def test_counts_that_are_no_integers(bad: object) -> None:
     assert threads.count(1024) == 3
 
 
-def test_a_serial_build_or_child_says_one(tmp_path: Path) -> None:
+def test_a_serial_build_says_one(tmp_path: Path) -> None:
     if cpu.openmp:
         pytest.skip("this build has OpenMP")
     assert default_count(tmp_path, "fastsoftmax.set_num_threads(4)") == 1
 
 
 # ---- quotas of control groups ----
-
-
-def write(root: Path, **texts: str) -> None:
-    """Write the files of one control group; "_" in their names stands for "."."""
-    root.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (root / name).write_text(text)
 
 
 def write_v2(root: Path, quota: str, period: int = 100_000) -> None:
@@ -563,30 +555,112 @@ def test_python_runs_beside_a_large_call(tmp_path: Path) -> None:
 
 # ---- threads that cannot be created ----
 
+# libgomp ends the process when it cannot create a thread.
+NO_ROOM = """
+import resource
+
+x, right = x[:32], right[:32]
+
+def leave(megabytes):
+    pages = int(open("/proc/self/statm").read().split()[0])
+    room = pages * resource.getpagesize() + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+
+def call_with(threads):
+    fastsoftmax.set_num_threads(threads)
+    return works()
+"""
+
 
 @linux
 @parallel
-@pytest.mark.parametrize("first", ["", "works()", "works(); fastsoftmax.set_num_threads(2); works()"])
-def test_no_room_for_another_thread(tmp_path: Path, first: str) -> None:
+@pytest.mark.parametrize("before", [[], [2], [16, 2], [16, 1, 3]])
+def test_no_room_for_more_threads(tmp_path: Path, before: list[int]) -> None:
     script = f"""
-    import resource
-
-    def vsize():
-        return int(open("/proc/self/statm").read().split()[0]) * 4096
-
-    out = np.empty_like(x)
-    fastsoftmax.set_num_threads(8)
-    {first}
-    room = vsize() + (2 << 20)
-    fastsoftmax.set_num_threads(16)
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))
-    """
-    assert script
+assert all([call_with(threads) for threads in {before}])
+leave(2)  # less than a thread's stack
+assert call_with(16) and call_with(16)
+assert len(tasks()) < 16
+"""
+    python(tmp_path, NO_ROOM + script)
 
 
-# ---- environment ----
+@linux
+@parallel
+def test_no_room_for_a_thread_of_a_python_thread(tmp_path: Path) -> None:
+    script = """
+found = []
+ready, go = threading.Event(), threading.Event()
+
+def call():
+    ready.set()
+    go.wait()
+    found.append(call_with(16))
+
+thread = threading.Thread(target=call)
+thread.start()
+ready.wait()
+assert call_with(2)
+leave(2)
+go.set()
+thread.join()
+assert found == [True]
+"""
+    python(tmp_path, NO_ROOM + script)
+
+
+# ---- the settings of others ----
 
 
 def test_import_leaves_the_environment_alone(tmp_path: Path) -> None:
-    output = python(tmp_path, "print([os.environ.get(n) for n in %r])" % (SETTINGS,))
-    assert output == "[None, None, None]\n"
+    script = f"print(*(os.environ.get(name) for name in {SETTINGS}))"
+    assert python(tmp_path, script) == "None None None\n"
+    own = {"GOMP_SPINCOUNT": "7", "OMP_WAIT_POLICY": "active", "OMP_NUM_THREADS": "2"}
+    assert python(tmp_path, script, **own) == "7 active 2\n"
+    for name in SETTINGS[:2]:
+        expected = ["None"] * 3
+        expected[SETTINGS.index(name)] = own[name]
+        output = python(tmp_path, script, **{name: own[name]})
+        assert output.split() == expected
+
+
+@linux
+@parallel
+def test_spins_are_short_unless_the_user_has_chosen(tmp_path: Path) -> None:
+    def shown(**environment: str) -> str:
+        """Return what libgomp prints of its setting when it is loaded."""
+        kept = {n: text for n, text in os.environ.items() if n not in SETTINGS}
+        kept["PYTHONPATH"] = str(Path(fastsoftmax.__file__).parents[1])
+        done = subprocess.run(
+            [sys.executable, "-c", "import fastsoftmax"],
+            cwd=tmp_path,
+            env=kept | {"OMP_DISPLAY_ENV": "verbose"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        found = re.search(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
+        if not found:
+            pytest.skip("the OpenMP runtime is not libgomp")
+        return found[1]
+
+    assert shown() == "2000"
+    assert shown(GOMP_SPINCOUNT="77") == "77"
+    assert shown(OMP_WAIT_POLICY="passive") == "0"
+
+
+def test_an_exception_while_loading_restores_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+
+    def load() -> None:
+        with threads.short_spins():
+            assert os.environ["GOMP_SPINCOUNT"]
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        load()
+    assert "GOMP_SPINCOUNT" not in os.environ

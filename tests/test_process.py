@@ -1,0 +1,442 @@
+"""What the package does to the process around it: nothing that a user would notice."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import fastsoftmax
+from fastsoftmax import cpu
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, sets limits")
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+
+PRELUDE = """
+import gc, mmap, os, re, resource, signal, sys, threading, time
+import numpy as np
+import fastsoftmax
+from fastsoftmax import log_softmax, logsumexp, softmax
+
+def peak():
+    # In MB; ru_maxrss would still hold what the parent had when it forked.
+    with open("/proc/self/status") as status:
+        return int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1]) // 1024
+
+def leave(megabytes):
+    # Limits the address space to that much more than it is now.
+    with open("/proc/self/statm") as sizes:
+        now = int(sizes.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + (megabytes << 20), -1))
+
+def works():
+    x = np.zeros((256, 1024), np.float32)
+    return bool((softmax(x, axis=-1) == 1 / 1024).all())
+"""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return the variables for a child that imports the package under test."""
+    here = str(Path(fastsoftmax.__file__).parents[1])
+    return os.environ | {"PYTHONPATH": here} | changes
+
+
+def python(folder: Path, script: str, *, timeout: float = 120, **changes: str) -> str:
+    """Run a script in a fresh process, on the package under test; return its output."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + script],
+        cwd=folder,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+# ---- the floating-point unit ----
+
+# Every thread has its own control register; a new one inherits its maker's.
+SUBNORMALS = """
+def kept():
+    halves = np.array([1e-310, -1e-310]) / 2, np.array([1e-40], np.float32) / 2
+    return all((half != 0).all() for half in halves)
+
+def kept_in_a_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(kept()))
+    thread.start()
+    thread.join()
+    return found == [True]
+
+def kept_by(threads):
+    fastsoftmax.set_num_threads(threads)
+    x = np.tile(np.array([-95, 0], np.float32), (1 << 19, 1))
+    long = np.zeros(1 << 20)
+    long[::2] = -720
+    return (softmax(x, axis=-1)[:, 0] > 0).all() and (softmax(long) > 0).all()
+
+assert kept() and kept_in_a_thread()
+assert all(kept_by(threads) for threads in (1, 2, 3))
+assert kept() and kept_in_a_thread()
+"""
+
+
+def test_subnormals_survive_import_and_calls(tmp_path: Path) -> None:
+    python(tmp_path, SUBNORMALS)
+
+
+def test_import_and_calls_leave_the_floating_point_modes(tmp_path: Path) -> None:
+    script = """
+rounded = [x * 0.1 for x in range(100)]
+with np.errstate(all="raise"):
+    logsumexp(np.linspace(-800, 800, 1000))
+    log_softmax(np.linspace(-800, 800, 1000))
+    for threads in (1, 2):
+        fastsoftmax.set_num_threads(threads)
+        softmax(np.linspace(-800, 800, 1 << 20))
+    np.sqrt(2.0)
+assert rounded == [x * 0.1 for x in range(100)]
+assert 1e308 * 10 == np.inf and np.exp(np.float32(-100)) > 0
+"""
+    python(tmp_path, script)
+
+
+# ---- the compiled file ----
+
+
+def disassembly() -> Iterator[tuple[str, str]]:
+    """Yield each instruction of the extension module, after its function's name."""
+    if shutil.which("objdump") is None:
+        pytest.skip("no objdump here")
+    command = ["objdump", "-d", "--no-show-raw-insn", cpu.__file__]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    function = ""
+    for line in listing.splitlines():
+        head = re.fullmatch(r"[0-9a-f]+ <(.+)>:", line)
+        if head:
+            function = head[1]
+        elif "\t" in line:
+            yield function, line.split("\t", 1)[1]
+
+
+@linux
+def test_no_instruction_sets_the_floating_point_modes() -> None:
+    setting = [line for line in disassembly() if "ldmxcsr" in line[1]]
+    assert not setting
+
+
+@linux
+def test_baseline_uses_no_wide_register() -> None:
+    if (
+        "x86-64"
+        not in subprocess.run(
+            ["objdump", "-f", cpu.__file__], capture_output=True, text=True, check=False
+        ).stdout
+    ):
+        pytest.skip("not compiled for x86-64, or no objdump here")
+    wide: dict[str, str] = {}
+    functions = set()
+    for function, instruction in disassembly():
+        functions.add(function)
+        if re.search(r"%[yz]mm|%k[0-7]|^v[a-z]", instruction):
+            wide.setdefault(function, instruction)
+    if not any("rows_f32_scalar" in function for function in functions):
+        pytest.skip("the names of the functions were stripped")
+    named = {name for name in wide if re.search("_avx(2|512)(\\.|$)", name)}
+    assert {"rows_f32_avx2", "rows_f32_avx512"} <= named, "the check saw no wide code"
+    assert not {name: wide[name] for name in wide.keys() - named}
+
+
+# ---- Ctrl-C ----
+
+JOBS = {
+    "rows": "logsumexp(np.broadcast_to(np.zeros(4096), (1 << 26, 4096)), axis=-1)",
+    "short rows": "logsumexp(np.broadcast_to(np.zeros(8), (1 << 28, 8)), axis=-1)",
+    "long row": "logsumexp(np.broadcast_to(0.0, 1 << 36))",
+    "long row, halves": "logsumexp(np.broadcast_to(np.float16(0), 1 << 36))",
+    "columns": "logsumexp(np.broadcast_to(np.zeros(64), (1 << 30, 64)), axis=0)",
+    "wide columns": "logsumexp(np.broadcast_to(np.zeros(4096), (1 << 25, 4096)), axis=0)",
+    "softmax, rows": "softmax(np.broadcast_to(np.zeros(64), (1 << 23, 64)), axis=-1)",
+    "softmax, a long row": "softmax(np.broadcast_to(0.0, 1 << 29))",
+    "softmax, columns": "softmax(np.broadcast_to(np.zeros(64), (1 << 23, 64)), axis=0)",
+    "log_softmax, a long row": "log_softmax(np.broadcast_to(0.0, 1 << 29))",
+}
+
+INTERRUPTED = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells may have it ignored
+fastsoftmax.set_num_threads({threads})
+assert works()
+print("ready", flush=True)
+try:
+    {job}
+except KeyboardInterrupt:
+    print("stopped at", time.monotonic(), flush=True)
+    assert works()
+    try:
+        time.sleep(0.01)
+    except KeyboardInterrupt:
+        raise SystemExit("the interrupt came twice")
+    print("and works")
+else:
+    print("was not stopped")
+"""
+
+
+@contextmanager
+def child(folder: Path, script: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a script beside the test, which then talks to it; end it at last."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + script],
+        cwd=folder,
+        env=environment(FASTSOFTMAX_ISA="scalar"),  # slow: jobs that last
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def interrupt(process: subprocess.Popen[str], after: float) -> tuple[float, str]:
+    """Interrupt a child some seconds after it is ready; return when, and its output."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(after)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    try:
+        output, errors = process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        pytest.fail("the job went on for 10 seconds")
+    assert process.returncode == 0, errors
+    assert not errors, errors
+    return sent, output
+
+
+@posix
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("job", JOBS)
+def test_ctrl_c_stops_a_job(tmp_path: Path, job: str, threads: int) -> None:
+    script = INTERRUPTED.format(job=JOBS[job], threads=threads)
+    with child(tmp_path, script) as process:
+        sent, output = interrupt(process, after=0.4)
+    stopped = re.fullmatch(r"stopped at ([0-9.]+)\nand works\n", output)
+    assert stopped, output
+    assert float(stopped[1]) - sent < 0.5
+
+
+@posix
+def test_ctrl_c_stops_every_step_of_a_long_row(tmp_path: Path) -> None:
+    script = INTERRUPTED.format(job="softmax(np.zeros(1 << 28))", threads=2)
+    for after in (0.05, 0.8, 1.6):
+        with child(tmp_path, script) as process:
+            sent, output = interrupt(process, after)
+        stopped = re.fullmatch(r"stopped at ([0-9.]+)\nand works\n", output)
+        assert stopped, output
+        assert float(stopped[1]) - sent < 0.5
+
+
+BESIDE_THE_MAIN_THREAD = """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+fastsoftmax.set_num_threads(2)
+results = []
+
+def call():
+    results.append(logsumexp(np.broadcast_to(0.0, 1 << 27)))
+
+threads = [threading.Thread(target=call) for _ in range(2)]
+for thread in threads:
+    thread.start()
+print("ready", flush=True)
+try:
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+for thread in threads:
+    thread.join()
+assert np.allclose(results, 27 * np.log(2), rtol=1e-15), results
+assert len(results) == 2 and works()
+"""
+
+
+@posix
+def test_ctrl_c_beside_jobs_of_other_threads(tmp_path: Path) -> None:
+    with child(tmp_path, BESIDE_THE_MAIN_THREAD) as process:
+        _, output = interrupt(process, after=0.2)
+    assert output == "stopped\n"
+
+
+OWN_HANDLER = """
+class Enough(Exception):
+    pass
+
+def enough(number, frame):
+    calls.append(number)
+    if len(calls) == {calls}:
+        raise Enough
+
+calls = []
+signal.signal(signal.SIGALRM, enough)
+signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+fastsoftmax.set_num_threads({threads})
+try:
+    logsumexp(np.broadcast_to(0.0, 1 << 36))
+except Enough:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert works()
+    print("enough")
+"""
+
+
+@posix
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_handler_may_let_the_job_go_on(tmp_path: Path, threads: int) -> None:
+    script = OWN_HANDLER.format(calls=3, threads=threads)
+    assert python(tmp_path, script) == "enough\n"
+
+
+# ---- memory ----
+
+
+@linux
+def test_two_to_the_31_zeros_in_little_memory(tmp_path: Path) -> None:
+    # Memory that is only read stays the one page of zeros that all of it maps to.
+    script = """
+n = 2**31 + 8
+flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
+memory = mmap.mmap(-1, 4 * n, flags=flags, prot=mmap.PROT_READ)
+memory.madvise(mmap.MADV_HUGEPAGE)
+x = np.frombuffer(memory, np.float32)
+print(x.size, logsumexp(x), peak())
+"""
+    size, result, megabytes = python(tmp_path, script).split()
+    assert int(size) == 2**31 + 8
+    assert float(result) == pytest.approx(math.log(2**31 + 8), rel=1e-7)
+    assert int(megabytes) < 200
+
+
+@linux
+def test_large_axes_that_are_not_copied(tmp_path: Path) -> None:
+    script = """
+n = 1 << 27
+assert logsumexp(np.broadcast_to(np.int8(0), (n, 2)), axis=0).shape == (2,)
+assert logsumexp(np.broadcast_to(np.float16(0), (2, n)), axis=1).shape == (2,)
+assert logsumexp(np.broadcast_to(0.0, (4, n // 4)), axis=-1, where=True).shape == (4,)
+print(peak())
+"""
+    assert int(python(tmp_path, script)) < 200
+
+
+# Each needs 64 MB for its result or a copy; np.zeros is mapped before the limit is set.
+GREEDY = {
+    "softmax": "softmax(x, axis=-1)",
+    "log_softmax, whole": "log_softmax(x)",
+    "columns": "softmax(x, axis=0)",
+    "an option": "softmax(x, axis=-1, temperature=2.0)",
+    "a mask": "softmax(x, axis=0, where=x == 0)",
+    "apart": "logsumexp(x.reshape(64, 64, 2048), axis=(0, 2))",
+    "other type": "softmax(x, axis=-1, dtype=np.float64)",
+    "halves": "softmax(x, axis=-1, dtype=np.float16)",
+    "overlapping": "softmax(x[1:], axis=-1, out=x[:-1])",
+    "strided": "softmax(x[:, ::2], axis=-1)",
+    "weights": "logsumexp(x, axis=-1, b=x)",
+    "formula": "softmax(x.astype(np.longdouble), axis=-1)",
+}
+
+
+@linux
+@pytest.mark.parametrize("call", GREEDY)
+def test_no_memory_is_an_exception(tmp_path: Path, call: str) -> None:
+    script = f"""
+x = np.zeros((4096, 4096), np.float32)
+assert works()
+leave(8)
+for _ in range(3):
+    try:
+        {GREEDY[call]}
+    except MemoryError:
+        print("refused")
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+assert works() and not x.any()
+"""
+    assert python(tmp_path, script) == "refused\n" * 3
+
+
+@linux
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_call_with_out_needs_no_memory(tmp_path: Path, axis: int | None) -> None:
+    script = f"""
+fastsoftmax.set_num_threads(1)
+x = np.zeros((4096, 4096), np.float32)
+out = np.empty_like(x)
+softmax(x[:9], out=out[:9])
+leave(8)
+softmax(x, axis={axis}, out=out)
+softmax(x, axis={axis}, out=x)
+assert (x == out).all() and x[0, 0] > 0
+"""
+    python(tmp_path, script)
+
+
+@linux
+def test_no_memory_for_a_long_row_is_an_exception(tmp_path: Path) -> None:
+    # 2^42 elements have some 2.7 GB of partial sums where threads share the row.
+    script = """
+fastsoftmax.set_num_threads(2)
+x = np.broadcast_to(0.0, 1 << 42)
+assert works()
+leave(64)
+try:
+    logsumexp(x)
+except MemoryError:
+    print("refused")
+assert works()
+"""
+    if not cpu.openmp:
+        pytest.skip("a build without OpenMP")
+    assert python(tmp_path, script) == "refused\n"
+
+
+@linux
+def test_calls_leak_no_memory(tmp_path: Path) -> None:
+    script = """
+x = np.zeros((64, 2048), np.float32)
+long = np.zeros(1 << 18)
+mask = np.ones((64, 2048), bool)
+
+def calls():
+    for _ in range(200):
+        softmax(x, axis=-1)
+        softmax(x, axis=0, where=mask, temperature=2)
+        logsumexp(x.reshape(4, 16, 4, 512), axis=(0, 2))
+        log_softmax(x.astype(np.float16), axis=-1)
+        softmax(long)
+        for wrong in ("x", 99, None):
+            try:
+                softmax(x, axis=wrong if wrong else "0", out=None)
+            except (TypeError, ValueError):
+                pass
+
+calls()
+before = peak()
+for _ in range(5):
+    calls()
+print(peak() - before)
+"""
+    assert int(python(tmp_path, script)) < 8
