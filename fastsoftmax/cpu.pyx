@@ -2,11 +2,11 @@
 
 A. Kernels know nothing of Python, threads or signals; this module knows nothing of
    arithmetic. kernels/rows.h is the contract between them.
-B. A job small enough never reaches a parallel region: entering one costs more than the
-   work (the threshold is PARALLEL_FROM).
-C. Work is cut into blocks of rows, tiles of columns, or pieces of one long row. Where it
-   is cut never changes a bit of the result, so threads may take blocks as they come
-   (schedule "dynamic": a slow neighbour on one core delays one block, not half the job).
+B. A job small enough never reaches a parallel region: entering one costs more than
+   the work (the threshold is PARALLEL_FROM).
+C. Work is cut into blocks of rows, tiles of columns, or pieces of one long row. Where
+   it is cut never changes a bit of the result, so threads may take blocks as they come
+   (schedule "dynamic": a busy core delays one block, not half the job).
 D. The thread that called polls for signals between blocks, at most every 50 ms. The
    exception is left set and the job abandoned.
 E. `fast` is the way of the common call (a C-contiguous float array along one axis or
@@ -205,7 +205,8 @@ cdef int never(fs_job *job) noexcept nogil:
 
 # ---- the loops over blocks ----
 
-cdef void each_block_of_rows(const fs_kernels *k, fs_job *job, int threads) noexcept nogil:
+cdef void each_block_of_rows(const fs_kernels *k, fs_job *job,
+                             int threads) noexcept nogil:
     cdef ptrdiff_t step = max(<ptrdiff_t>1, FS_PIECE // job.n)
     if threads > 1:
         step = max(<ptrdiff_t>1, min(step, job.outer // (4 * threads)))

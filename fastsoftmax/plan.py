@@ -155,7 +155,7 @@ def as_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
     """Return the temperature as a float that is usable in the type computed in."""
     if type(temperature) is float and temperature == 1.0:
         return temperature
-    if np.ndim(temperature) != 0 or np.asarray(temperature).dtype.kind not in "iuf":
+    if np.ndim(temperature) != 0 or np.asarray(temperature).dtype.kind not in "biuf":
         raise TypeError(f"temperature must be a real number, got {temperature!r}")
     value = float(temperature)
     compute = np.float32 if type_name(dtype) in (*HALVES, "float32") else np.float64
