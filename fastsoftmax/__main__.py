@@ -28,9 +28,11 @@ Softmax, log-softmax and logsumexp of NumPy .npy files. Without a command: what 
 chosen on this machine, an example, its accuracy and its speed.
 """
 FILES = """\
-IN is memory-mapped and worked on block by block, so it may be larger than memory:
-the resident memory stays below 200 MB, whatever the size, for float files in the
-machine's byte order. OUT appears whole or not at all.
+IN is memory-mapped and worked on block by block, so it may be larger than memory: the
+resident memory stays below 200 MB, whatever the size and the axis, on Linux. OUT
+appears whole or not at all. Where IN is larger than 32 MiB and the axis is not the
+innermost of the file, the work takes scratch files beside OUT, of the size of IN and,
+if their types differ, of OUT.
 """
 
 

@@ -16,7 +16,6 @@ E. `fast` is the way of the common call (a C-contiguous float array along one ax
 
 import os
 
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsLongAndOverflow
 from cython.parallel cimport prange
 from libc.stddef cimport ptrdiff_t
@@ -28,6 +27,11 @@ from numpy cimport PyArray_CheckExact, PyArray_DATA
 from . import threads as _threads
 
 cnp.import_array()
+
+
+cdef extern from "Python.h":
+    # Without "except -1": the exception is to stay set while the job winds down.
+    int PyErr_CheckSignals() noexcept
 
 
 cdef extern from "kernels/process.h" nogil:

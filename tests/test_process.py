@@ -117,63 +117,76 @@ assert 1e308 * 10 == np.inf and np.exp(np.float32(-100)) > 0
 # ---- the compiled file ----
 
 
-def disassembly() -> Iterator[tuple[str, str]]:
-    """Yield each instruction of the extension module, after its function's name."""
+def objdump(*options: str) -> list[str]:
+    """Return what objdump says of the extension module, line by line."""
     if shutil.which("objdump") is None:
         pytest.skip("no objdump here")
-    command = ["objdump", "-d", "--no-show-raw-insn", cpu.__file__]
-    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    function = ""
-    for line in listing.splitlines():
-        head = re.fullmatch(r"[0-9a-f]+ <(.+)>:", line)
+    command = ["objdump", *options, cpu.__file__]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def sources() -> dict[int, str]:
+    """Return the source file of each function, by address; of local ones alone."""
+    found = {}
+    source = ""
+    for line in objdump("-t"):
+        symbol = re.fullmatch(r"([0-9a-f]+) l.{4}([ dfF]{2}) (\S+)\s+\S+ +(.+)", line)
+        if symbol and symbol[2] == "df":
+            source = symbol[4]
+        elif symbol and symbol[2] == " F":
+            found[int(symbol[1], 16)] = source
+    return found
+
+
+def instructions() -> Iterator[tuple[int, str, str]]:
+    """Yield each instruction after the address and the name of its function."""
+    address, name = 0, ""
+    for line in objdump("-d", "--no-show-raw-insn"):
+        head = re.fullmatch(r"([0-9a-f]+) <(.+)>:", line)
         if head:
-            function = head[1]
+            address, name = int(head[1], 16), head[2]
         elif "\t" in line:
-            yield function, line.split("\t", 1)[1]
+            yield address, name, line.split("\t", 1)[1]
 
 
 @linux
 def test_no_instruction_sets_the_floating_point_modes() -> None:
-    setting = [line for line in disassembly() if "ldmxcsr" in line[1]]
-    assert not setting
+    assert not [found for found in instructions() if "ldmxcsr" in found[2]]
 
 
 @linux
 def test_baseline_uses_no_wide_register() -> None:
-    if (
-        "x86-64"
-        not in subprocess.run(
-            ["objdump", "-f", cpu.__file__], capture_output=True, text=True, check=False
-        ).stdout
-    ):
-        pytest.skip("not compiled for x86-64, or no objdump here")
-    wide: dict[str, str] = {}
-    functions = set()
-    for function, instruction in disassembly():
-        functions.add(function)
+    if not any("x86-64" in line for line in objdump("-f")):
+        pytest.skip("not compiled for x86-64")
+    source = sources()
+    if "rows_scalar.c" not in source.values():
+        pytest.skip("the names of the sources were stripped")
+    wide: dict[str, dict[str, str]] = {}
+    for address, function, instruction in instructions():
         if re.search(r"%[yz]mm|%k[0-7]|^v[a-z]", instruction):
-            wide.setdefault(function, instruction)
-    if not any("rows_f32_scalar" in function for function in functions):
-        pytest.skip("the names of the functions were stripped")
-    named = {name for name in wide if re.search("_avx(2|512)(\\.|$)", name)}
-    assert {"rows_f32_avx2", "rows_f32_avx512"} <= named, "the check saw no wide code"
-    assert not {name: wide[name] for name in wide.keys() - named}
+            file = source.get(address, "global")
+            wide.setdefault(file, {}).setdefault(function, instruction)
+    assert wide.pop("rows_avx2.c"), "the check found no wide code at all"
+    assert wide.pop("rows_avx512.c")
+    assert not wide
 
 
 # ---- Ctrl-C ----
 
+# Each would take from some seconds to hours, in almost no memory but for the results.
 JOBS = {
     "rows": "logsumexp(np.broadcast_to(np.zeros(4096), (1 << 26, 4096)), axis=-1)",
     "short rows": "logsumexp(np.broadcast_to(np.zeros(8), (1 << 28, 8)), axis=-1)",
     "long row": "logsumexp(np.broadcast_to(0.0, 1 << 36))",
-    "long row, halves": "logsumexp(np.broadcast_to(np.float16(0), 1 << 36))",
+    "halves": "logsumexp(np.broadcast_to(np.float16(0), 1 << 36))",
     "columns": "logsumexp(np.broadcast_to(np.zeros(64), (1 << 30, 64)), axis=0)",
-    "wide columns": "logsumexp(np.broadcast_to(np.zeros(4096), (1 << 25, 4096)), axis=0)",
+    "tiles": "logsumexp(np.broadcast_to(np.zeros(4096), (1 << 25, 4096)), axis=0)",
     "softmax, rows": "softmax(np.broadcast_to(np.zeros(64), (1 << 23, 64)), axis=-1)",
-    "softmax, a long row": "softmax(np.broadcast_to(0.0, 1 << 29))",
+    "softmax, long row": "softmax(np.broadcast_to(0.0, 1 << 29))",
     "softmax, columns": "softmax(np.broadcast_to(np.zeros(64), (1 << 23, 64)), axis=0)",
-    "log_softmax, a long row": "log_softmax(np.broadcast_to(0.0, 1 << 29))",
 }
+TWICE = ("rows", "long row", "columns")  # with one thread, too
 
 INTERRUPTED = """
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells may have it ignored
@@ -230,12 +243,13 @@ def interrupt(process: subprocess.Popen[str], after: float) -> tuple[float, str]
 
 
 @posix
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize(
+    ("job", "threads"), [(job, 2) for job in JOBS] + [(job, 1) for job in TWICE]
+)
 def test_ctrl_c_stops_a_job(tmp_path: Path, job: str, threads: int) -> None:
     script = INTERRUPTED.format(job=JOBS[job], threads=threads)
     with child(tmp_path, script) as process:
-        sent, output = interrupt(process, after=0.4)
+        sent, output = interrupt(process, after=0.3)
     stopped = re.fullmatch(r"stopped at ([0-9.]+)\nand works\n", output)
     assert stopped, output
     assert float(stopped[1]) - sent < 0.5
@@ -244,7 +258,7 @@ def test_ctrl_c_stops_a_job(tmp_path: Path, job: str, threads: int) -> None:
 @posix
 def test_ctrl_c_stops_every_step_of_a_long_row(tmp_path: Path) -> None:
     script = INTERRUPTED.format(job="softmax(np.zeros(1 << 28))", threads=2)
-    for after in (0.05, 0.8, 1.6):
+    for after in (0.05, 0.8):
         with child(tmp_path, script) as process:
             sent, output = interrupt(process, after)
         stopped = re.fullmatch(r"stopped at ([0-9.]+)\nand works\n", output)
@@ -258,7 +272,7 @@ fastsoftmax.set_num_threads(2)
 results = []
 
 def call():
-    results.append(logsumexp(np.broadcast_to(0.0, 1 << 27)))
+    results.append(logsumexp(np.broadcast_to(0.0, 1 << 26)))
 
 threads = [threading.Thread(target=call) for _ in range(2)]
 for thread in threads:
@@ -270,7 +284,7 @@ except KeyboardInterrupt:
     print("stopped", flush=True)
 for thread in threads:
     thread.join()
-assert np.allclose(results, 27 * np.log(2), rtol=1e-15), results
+assert np.allclose(results, 26 * np.log(2), rtol=1e-15), results
 assert len(results) == 2 and works()
 """
 
@@ -334,7 +348,7 @@ print(x.size, logsumexp(x), peak())
 @linux
 def test_large_axes_that_are_not_copied(tmp_path: Path) -> None:
     script = """
-n = 1 << 27
+n = 1 << 25
 assert logsumexp(np.broadcast_to(np.int8(0), (n, 2)), axis=0).shape == (2,)
 assert logsumexp(np.broadcast_to(np.float16(0), (2, n)), axis=1).shape == (2,)
 assert logsumexp(np.broadcast_to(0.0, (4, n // 4)), axis=-1, where=True).shape == (4,)
@@ -350,7 +364,7 @@ GREEDY = {
     "columns": "softmax(x, axis=0)",
     "an option": "softmax(x, axis=-1, temperature=2.0)",
     "a mask": "softmax(x, axis=0, where=x == 0)",
-    "apart": "logsumexp(x.reshape(64, 64, 2048), axis=(0, 2))",
+    "apart": "logsumexp(x.reshape(64, 64, 4096), axis=(0, 2))",
     "other type": "softmax(x, axis=-1, dtype=np.float64)",
     "halves": "softmax(x, axis=-1, dtype=np.float16)",
     "overlapping": "softmax(x[1:], axis=-1, out=x[:-1])",
@@ -379,17 +393,21 @@ assert works() and not x.any()
 
 
 @linux
+@pytest.mark.parametrize("order", "CF")
 @pytest.mark.parametrize("axis", [None, 0, 1])
-def test_a_call_with_out_needs_no_memory(tmp_path: Path, axis: int | None) -> None:
+def test_a_call_with_out_needs_no_memory(
+    tmp_path: Path, axis: int | None, order: str
+) -> None:
     script = f"""
 fastsoftmax.set_num_threads(1)
-x = np.zeros((4096, 4096), np.float32)
+x = np.zeros((4096, 4096), np.float32, order="{order}")
 out = np.empty_like(x)
 softmax(x[:9], out=out[:9])
 leave(8)
 softmax(x, axis={axis}, out=out)
 softmax(x, axis={axis}, out=x)
-assert (x == out).all() and x[0, 0] > 0
+for row in range(4096):
+    assert (x[row] == out[row]).all() and x[row, 0] > 0
 """
     python(tmp_path, script)
 
@@ -421,7 +439,7 @@ long = np.zeros(1 << 18)
 mask = np.ones((64, 2048), bool)
 
 def calls():
-    for _ in range(200):
+    for _ in range(50):
         softmax(x, axis=-1)
         softmax(x, axis=0, where=mask, temperature=2)
         logsumexp(x.reshape(4, 16, 4, 512), axis=(0, 2))
@@ -435,7 +453,7 @@ def calls():
 
 calls()
 before = peak()
-for _ in range(5):
+for _ in range(6):
     calls()
 print(peak() - before)
 """

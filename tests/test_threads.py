@@ -143,6 +143,7 @@ def test_150_forks_beside_two_busy_threads(tmp_path: Path) -> None:
         tmp_path,
         IN_A_CHILD
         + """
+x, right = x[:64], right[:64]
 fastsoftmax.set_num_threads(2)
 done, wrong, calls = threading.Event(), [], [0, 0]
 
@@ -193,7 +194,7 @@ try:
     seconds(2)
     assert len(tasks()) > 1, "the job was too short for threads"
     for _ in range({tries}):
-        one, two = median(1, 30), median(2, 60)
+        one, two = median(1, 20), median(2, 60)
         print(f"{{one * 1e3:.2f}} ms with one thread, {{two * 1e3:.2f}} ms with two")
         if two <= 2 * one:
             print("in time")
@@ -533,22 +534,24 @@ def test_1500_short_lived_threads_leave_nothing(tmp_path: Path) -> None:
 
 def test_python_runs_beside_a_large_call(tmp_path: Path) -> None:
     script = """
-    # Some seconds of work in no memory; `count` can go on only without the GIL.
-    large = np.broadcast_to(np.zeros(4096), (1 << 18, 4096))
+    # Much work in no memory. Nobody is asked for the GIL: it must be given.
+    large = np.broadcast_to(np.zeros(4096), (1 << 15, 4096))
     steps, done = [0], threading.Event()
 
     def count():
         while not done.is_set():
             steps[0] += 1
+            time.sleep(0.001)
 
     counter = threading.Thread(target=count)
     counter.start()
+    sys.setswitchinterval(1000)
     before = steps[0]
     fastsoftmax.logsumexp(large, axis=-1)
     during = steps[0] - before
     done.set()
     counter.join()
-    assert during > 10_000, during
+    assert during > 10, during
     """
     python(tmp_path, script)
 
