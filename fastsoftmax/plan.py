@@ -260,17 +260,14 @@ def same_memory(a: Array, b: Array) -> bool:
 
 def is_dense(y: Array) -> bool:
     """Tell whether y fills its memory without gaps, in any order of its axes."""
-    if y.flags.carray:
-        return True
-    dense = np.empty_like(y, order="K", subok=False).strides
-    return (
-        y.flags.aligned
-        and y.dtype.isnative
-        and all(
-            size == 1 or a == b
-            for size, a, b in zip(y.shape, y.strides, dense, strict=True)
-        )
-    )
+    step = y.itemsize
+    for size, stride in sorted(
+        zip(y.shape, y.strides, strict=True), key=lambda d: (d[1], d[0])
+    ):
+        if size != 1 and stride != step:
+            return False
+        step *= size
+    return y.flags.aligned and y.dtype.isnative
 
 
 def _merge(dimensions: list[Dimension]) -> list[Dimension]:
