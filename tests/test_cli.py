@@ -896,12 +896,11 @@ def test_ctrl_c_reaches_a_kernel_at_work(folder: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        while not list(folder.glob(".fastsoftmax-*.tmp")):
+        while not list(folder.glob(".fastsoftmax-*.tmp")) and process.poll() is None:
             time.sleep(0.01)
-            assert process.poll() is None
         time.sleep(0.1)  # into the only block
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate()
     assert (process.returncode, stderr) == (130, "fastsoftmax: interrupted\n")
     assert [path.name for path in folder.iterdir()] == ["IN.npy"]
 

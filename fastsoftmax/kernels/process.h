@@ -60,13 +60,15 @@ static void *fs_wait_for(void *gate)
 }
 
 /* libgomp ends the process when it cannot create a thread. So the first region of every
- * calling thread, and any that wants more threads than before, is preceded by a trial:
- * that many threads at once (some 50 us). */
+ * calling thread, and any with more threads than the one before (libgomp lets go of what a
+ * region does not use), is preceded by a trial: that many threads at once, some 50 us. */
 static inline int fs_can_start(int threads)
 {
-    static _Thread_local int started = 1;
-    if (threads <= started)
+    static _Thread_local int team = 1;
+    if (threads <= team) {
+        team = threads > 1 ? threads : team;
         return 1;
+    }
     pthread_t *trial = (pthread_t *)malloc((size_t)threads * sizeof *trial);
     pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
     int count = 1; /* the caller is the first */
@@ -81,7 +83,7 @@ static inline int fs_can_start(int threads)
     free(trial);
     if (count < threads)
         return 0;
-    started = threads;
+    team = threads;
     return 1;
 }
 #endif
