@@ -298,8 +298,10 @@ def test_logsumexp_of_log_probabilities(n):
     deepest = np.argsort(abs(ours.logsumexp) / ours.largest)[:5]
     expected = by_mpmath(x[deepest]).logsumexp
     assert (abs(expected) < 1e-7).all()
-    assert ulps(logsumexp(x, axis=-1)[deepest], expected) <= 1
-    assert ulps(logsumexp(x.T.copy(), axis=0)[deepest], expected) <= 1
+    # What double has lost of the largest entry may show where the rest cancels.
+    allowed = np.maximum(unit(expected, x.dtype), 2.0**-52 * ours.largest[deepest])
+    for y in (logsumexp(x, axis=-1), logsumexp(x.T.copy(), axis=0)):
+        assert in_units(y[deepest], expected, allowed) <= 1
 
 
 def test_subnormal_results_are_not_flushed():

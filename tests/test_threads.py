@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,11 +155,13 @@ def call(which):
 busy = [threading.Thread(target=call, args=(which,)) for which in range(2)]
 for thread in busy:
     thread.start()
-results = [in_a_child(works) for _ in range(150)]
-done.set()
-for thread in busy:
-    thread.join(5)
-assert results == [True] * 150, results
+try:
+    for fork in range(150):
+        assert works() and in_a_child(works), fork
+finally:
+    done.set()
+    for thread in busy:
+        thread.join(5)
 assert not wrong and min(calls) > 10, (wrong, calls)
 assert works()
 """,
@@ -286,7 +287,7 @@ def default_count(folder: Path, script: str = "", **environment: str) -> int:
 @pytest.mark.parametrize("asked", [1, 2, 64])
 def test_default_heeds_omp_num_threads(tmp_path: Path, asked: int) -> None:
     count = default_count(tmp_path, OMP_NUM_THREADS=str(asked))
-    assert count == threads.count(asked)
+    assert count == min(asked, threads.count(1024))
 
 
 @linux
@@ -459,35 +460,40 @@ def test_default_heeds_the_quota_of_this_machine() -> None:
 # ---- many Python threads ----
 
 
-def test_results_from_eight_threads_at_once_are_the_same_bits() -> None:
+def test_results_from_eight_threads_at_once_are_the_same_bits(tmp_path: Path) -> None:
+    script = """
     rng = np.random.default_rng(3)
     jobs = [
         (rng.uniform(-90, 90, (300, 1000)).astype(np.float32), -1),
         (rng.uniform(-700, 700, (1, 400_000)), -1),
         (rng.uniform(-9, 9, (500, 600)), 0),
+        (rng.uniform(-9, 9, (9, 9)), 0),
     ]
+    names = "softmax", "log_softmax", "logsumexp"
+    calls = [(getattr(fastsoftmax, name), *job) for name in names for job in jobs]
     fastsoftmax.set_num_threads(1)
-    functions = fastsoftmax.softmax, fastsoftmax.log_softmax, fastsoftmax.logsumexp
-    calls = [(function, *job) for function in functions for job in jobs]
     right = [function(x, axis=axis) for function, x, axis in calls]
-    fastsoftmax.set_num_threads(None)
-    different: list[int] = []
+    fastsoftmax.set_num_threads(2)
+    different, finished = [], []
     start = threading.Barrier(8)
 
-    def compare(first: int) -> None:
+    def compare(first):
         start.wait()
         for i in range(3 * len(calls)):
             which = (first + i) % len(calls)
             function, x, axis = calls[which]
             if not np.array_equal(function(x, axis=axis), right[which]):
                 different.append(which)
+        finished.append(first)
 
     workers = [threading.Thread(target=compare, args=(i,)) for i in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert not different
+    assert not different and len(finished) == 8
+    """
+    python(tmp_path, script)
 
 
 @linux
@@ -532,8 +538,10 @@ def test_1500_short_lived_threads_leave_nothing(tmp_path: Path) -> None:
     python(tmp_path, "x, right = x[:32], right[:32]\n" + textwrap.dedent(script))
 
 
-def test_python_runs_beside_a_large_call(tmp_path: Path) -> None:
-    script = """
+@pytest.mark.parametrize("count", [1, 2])
+def test_python_runs_beside_a_large_call(tmp_path: Path, count: int) -> None:
+    script = f"""
+    fastsoftmax.set_num_threads({count})
     # Much work in no memory. Nobody is asked for the GIL: it must be given.
     large = np.broadcast_to(np.zeros(4096), (1 << 15, 4096))
     steps, done = [0], threading.Event()
