@@ -17,35 +17,125 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import RawIOBase
 from itertools import product
 from math import inf, isqrt, prod
+from operator import mul
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "allocate", "apply", "steps", "tile"]
+__all__ = ["Array", "FileArray", "allocate", "apply", "steps", "tile"]
 
 Array = npt.NDArray[Any]
 
 BLOCK_BYTES = 32 << 20
-# Each run of bytes in a tile of a transposed copy may bring 64 KiB of pages with it,
-# which Linux maps around a page fault: 1254 runs of 1254 floats make 78 MiB.
-TILE_BYTES = 6 << 20
 TRIM_SECONDS = 0.002
 BAR_AFTER_SECONDS = 1.0
 BAR_EVERY_SECONDS = 0.1
 
 
+@dataclass(frozen=True)
+class FileArray:
+    """An array in a file, in C order but for its axes.
+
+    Parameters
+    ----------
+    file : file
+        Unbuffered, open for reading, or for reading and writing.
+    offset : int
+        Where the array begins, in bytes.
+    memory : mmap
+        The shared map of the whole file.
+    array : ndarray
+        What is seen of it through the map.
+    """
+
+    file: RawIOBase
+    offset: int
+    memory: mmap.mmap
+    array: Array
+
+    @classmethod
+    def mapped(
+        cls,
+        file: RawIOBase,
+        offset: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        access: int = mmap.ACCESS_WRITE,
+    ) -> FileArray:
+        """Map a file up to the end of an array in C order."""
+        end = offset + prod(shape) * dtype.itemsize
+        memory = mmap.mmap(file.fileno(), end, access=access)
+        return cls(file, offset, memory, np.ndarray(shape, dtype, memory, offset))
+
+    def transpose(self, order: Sequence[int]) -> FileArray:
+        """Return the same array with its axes in another order."""
+        return replace(self, array=self.array.transpose(order))
+
+    def innermost_first(self) -> list[int]:
+        """Return the axes by their distance in the file, the smallest first."""
+        strides = self.array.strides
+        return sorted(range(self.array.ndim), key=lambda axis: strides[axis])
+
+    def read(self, block: tuple[slice, ...]) -> Array:
+        """Return a copy of a block, without a page of it in the map.
+
+        A block of many short runs would bring many more pages than it needs: Linux
+        maps what it holds around a page that is asked for, up to megabytes.
+        """
+        order = self.innermost_first()[::-1]
+        shape = self.array[block].transpose(order).shape
+        buffer = np.empty(shape, self.array.dtype)
+        for position, run in self._runs(block, buffer):
+            self.file.seek(position)
+            while run:
+                count = self.file.readinto(run)
+                if not count:  # another process has made the file shorter
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                run = run[count:]
+        return buffer.transpose(np.argsort(order))
+
+    def write(self, block: tuple[slice, ...], values: Array) -> None:
+        """Replace a block, without a page of it in the map."""
+        order = self.innermost_first()[::-1]
+        buffer = np.ascontiguousarray(values.transpose(order))
+        for position, run in self._runs(block, buffer):
+            self.file.seek(position)
+            _write(self.file, run)
+
+    def _runs(
+        self, block: tuple[slice, ...], buffer: Array
+    ) -> Iterator[tuple[int, memoryview]]:
+        """Yield where each run of a block begins in the file, and its bytes in RAM."""
+        order = self.innermost_first()[::-1]
+        strides = [self.array.strides[axis] for axis in order]
+        starts = [block[axis].start for axis in order]
+        outer, run = buffer.ndim, buffer.itemsize
+        while outer > 0 and (strides[outer - 1] == run or buffer.shape[outer - 1] == 1):
+            outer -= 1
+            run *= buffer.shape[outer]
+        first = self.offset + sum(map(mul, starts, strides))
+        positions = np.array([first])
+        for size, stride in zip(buffer.shape[:outer], strides, strict=False):
+            positions = np.add.outer(positions, np.arange(size) * stride)
+        data = buffer.reshape(-1).view(np.uint8).data
+        for i, position in enumerate(positions.reshape(-1).tolist()):
+            yield position, data[i * run : (i + 1) * run]
+
+
 def apply(
     function: Callable[..., Any],
-    x: Array,
-    y: Array,
+    x: FileArray,
+    y: FileArray,
     axes: frozenset[int],
     *,
-    maps: tuple[mmap.mmap, ...],
     folder: str,
     written: Callable[[], None],
 ) -> None:
@@ -55,24 +145,22 @@ def apply(
     ----------
     function : callable
         Takes `axis` and `out`.
-    x : ndarray
+    x : FileArray
         IN, in C order, not empty.
-    y : ndarray
+    y : FileArray
         OUT, in C order, shaped like `x`, or with length one along `axes`.
     axes : frozenset of int
         The axes of a set, counted from zero.
-    maps : tuple of mmap
-        What `x` and `y` lie in.
     folder : str
         Where there is room for scratch files, of the size of `x` and of `y`.
     written : callable
-        Called after each block of `y`.
+        Called after each block of `y` where blocks are written one after the other.
     """
-    with _Watcher(maps, x.nbytes) as watcher:
-        if _is_scattered(x, y, axes):
+    with _Watcher([x.memory, y.memory], x.array.nbytes) as watcher:
+        if _is_scattered(x.array, y.array, axes):
             _apply_transposed(function, x, y, axes, folder, watcher)
         else:
-            _apply(function, x, y, axes, watcher, written)
+            _apply(function, x.array, y.array, axes, watcher, written)
 
 
 def _apply(
@@ -97,38 +185,50 @@ def _apply(
 
 def _apply_transposed(
     function: Callable[..., Any],
-    x: Array,
-    y: Array,
+    x: FileArray,
+    y: FileArray,
     axes: frozenset[int],
     folder: str,
     watcher: _Watcher,
 ) -> None:
     """Do the work of `apply` on a copy of `x` whose last axes are `axes`."""
-    kept = [axis for axis in range(x.ndim) if axis not in axes]
+    kept = [axis for axis in range(x.array.ndim) if axis not in axes]
     order = [*kept, *sorted(axes)]
-    last = frozenset(range(len(kept), x.ndim))
+    last = frozenset(range(len(kept), x.array.ndim))
     x, y = x.transpose(order), y.transpose(order)
-    reduces = x.shape != y.shape
-    watcher.total = (2 if reduces else 3) * x.nbytes
-    copy = watcher.scratch(x.shape, x.dtype, folder)
-    _copy(copy, x, watcher)
-    if reduces:
-        _apply(function, copy, y, last, watcher)
-        return
-    result = copy
-    if x.dtype != y.dtype:
-        result = watcher.scratch(y.shape, y.dtype, folder)
-    _apply(function, copy, result, last, watcher)
-    _copy(y, result, watcher)
+    reduces = x.array.shape != y.array.shape
+    watcher.total = (2 if reduces else 3) * x.array.nbytes
+    with _scratch(x.array, folder, watcher) as copy:
+        _copy(copy, x, watcher)
+        if reduces:
+            _apply(function, copy.array, y.array, last, watcher)
+        elif x.array.dtype == y.array.dtype:
+            _apply(function, copy.array, copy.array, last, watcher)
+            _copy(y, copy, watcher)
+        else:
+            with _scratch(y.array, folder, watcher) as result:
+                _apply(function, copy.array, result.array, last, watcher)
+                _copy(y, result, watcher)
 
 
-def _copy(target: Array, source: Array, watcher: _Watcher) -> None:
+@contextmanager
+def _scratch(like: Array, folder: str, watcher: _Watcher) -> Iterator[FileArray]:
+    """Open a file without a name, with room for an array in C order."""
+    with TemporaryFile("w+b", buffering=0, dir=folder) as file:
+        allocate(file, like.nbytes)
+        scratch = FileArray.mapped(file, 0, like.shape, like.dtype)
+        watcher.maps.append(scratch.memory)
+        yield scratch
+
+
+def _copy(target: FileArray, source: FileArray, watcher: _Watcher) -> None:
     """Copy between arrays of different layout, tile by tile."""
-    itemsize = max(source.itemsize, target.itemsize)
-    step = tile(source.shape, itemsize, _innermost(target), _innermost(source))
-    for block in _blocks(source.shape, step):
-        target[block] = source[block]
-        watcher.advance(source[block].nbytes)
+    shape, itemsize = source.array.shape, source.array.itemsize
+    step = tile(shape, itemsize, target.innermost_first(), source.innermost_first())
+    for block in _blocks(shape, step):
+        values = source.read(block)
+        target.write(block, values)
+        watcher.advance(values.nbytes)
 
 
 # What makes a block
@@ -169,7 +269,7 @@ def steps(shape: Sequence[int], itemsize: int, axes: frozenset[int]) -> list[int
 def tile(
     shape: Sequence[int], itemsize: int, one: Sequence[int], other: Sequence[int]
 ) -> list[int]:
-    """Return how many entries of each axis make a tile of some `TILE_BYTES`.
+    """Return how many entries of each axis make a tile of some `BLOCK_BYTES`.
 
     The tile of a transposed copy, whose runs are long in both arrays.
 
@@ -183,17 +283,12 @@ def tile(
         The axes as they lie in one array and in the other, the innermost first.
     """
     step = [1] * len(shape)
-    most = TILE_BYTES // itemsize
+    most = BLOCK_BYTES // itemsize
     for axes, limit in ((one, isqrt(most)), (other, most), (one, most)):
         for axis in axes:
             beside = prod(step) // step[axis]
             step[axis] = min(shape[axis], max(step[axis], limit // beside))
     return step
-
-
-def _innermost(array: Array) -> list[int]:
-    """Return the axes by their distance in memory, the smallest first."""
-    return sorted(range(array.ndim), key=lambda axis: array.strides[axis])
 
 
 def _blocks(shape: Sequence[int], step: Sequence[int]) -> Iterator[tuple[slice, ...]]:
@@ -208,7 +303,7 @@ def _blocks(shape: Sequence[int], step: Sequence[int]) -> Iterator[tuple[slice, 
 # Room on the disk
 
 
-def allocate(file: BinaryIO, size: int) -> None:
+def allocate(file: RawIOBase, size: int) -> None:
     """Reserve `size` bytes: on a full disk an error here, not a signal at a write."""
     if hasattr(os, "posix_fallocate"):
         try:
@@ -217,10 +312,15 @@ def allocate(file: BinaryIO, size: int) -> None:
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
-    zeros = bytes(1 << 20)
-    for position in range(file.tell(), size, len(zeros)):
-        file.write(zeros[: size - position])
-    file.flush()
+    zeros = memoryview(bytes(1 << 20))
+    for position in range(file.seek(0, os.SEEK_END), size, len(zeros)):
+        _write(file, zeros[: size - position])
+
+
+def _write(file: RawIOBase, data: memoryview) -> None:
+    """Write all of `data`, of which a disk that gets full takes only a part."""
+    while data:
+        data = data[file.write(data) :]
 
 
 # Beside the work
@@ -231,9 +331,9 @@ class _Watcher:
 
     Parameters
     ----------
-    maps : tuple of mmap
+    maps : list of mmap
         Shared maps of files, whose pages are given back. The data stays in the page
-        cache: nothing is lost, written or not.
+        cache: nothing is lost, written or not. The list may grow.
     total : int
         The bytes to do.
 
@@ -244,11 +344,11 @@ class _Watcher:
         large, a waste elsewhere, since pages still in use come back one by one.
     """
 
-    def __init__(self, maps: tuple[mmap.mmap, ...], total: int) -> None:
+    def __init__(self, maps: list[mmap.mmap], total: int) -> None:
+        self.maps = maps
         self.total = total
         self.trims = False
         self._done = 0
-        self._maps = list(maps)
         self._bar: Any = None
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -271,17 +371,6 @@ class _Watcher:
         self._done += done
         self._trim()
 
-    def scratch(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any], folder: str
-    ) -> Array:
-        """Return an array in a file without a name, which goes when the array goes."""
-        size = prod(shape) * dtype.itemsize
-        with TemporaryFile(dir=folder) as file:
-            allocate(file, size)
-            memory = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_WRITE)
-        self._maps.append(memory)
-        return np.ndarray(shape, dtype, memory)
-
     def _watch(self) -> None:
         """Trim and draw until the work is over."""
         due = time.monotonic() + BAR_AFTER_SECONDS if _can_draw() else inf
@@ -298,7 +387,7 @@ class _Watcher:
     def _trim(self) -> None:
         """Give the pages back, on Linux alone: elsewhere the advice may mean more."""
         if sys.platform == "linux":
-            for memory in self._maps:
+            for memory in self.maps:
                 memory.madvise(mmap.MADV_DONTNEED)
 
     def _draw(self) -> None:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from io import BufferedRandom, FileIO
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
-from ._blocks import Array, allocate, apply
+from ._blocks import FileArray, allocate, apply
 
 __all__ = ["Axis", "FileError", "transform"]
 
@@ -43,10 +44,6 @@ class _Layout:
     def end(self) -> int:
         """The position just after the data, in bytes."""
         return self.offset + prod(self.shape) * self.dtype.itemsize
-
-    def view(self, memory: mmap.mmap, shape: tuple[int, ...]) -> Array:
-        """Return the mapped array, seen in a C-ordered `shape` of the same size."""
-        return np.ndarray(shape, self.dtype, memory, self.offset)
 
 
 def transform(
@@ -80,29 +77,40 @@ def transform(
         Whatever is wrong with the files, or with `axis` for this file, before
         `target` or anything beside it has changed.
     """
-    with _reading(source), open(source, "rb") as file:
-        layout = _read_layout(file, source)
+    with _reading(source):
+        file = FileIO(source)
+    with file:
+        with _reading(source):
+            layout = _read_layout(file, source)
         dtype = _result_dtype(function, layout, axis, source)
         _check_target(target, force)
-        if not layout.shape or 0 in layout.shape:
-            # An empty file cannot be mapped, and a scalar needs no map.
-            file.seek(0)
-            x = npy.read_array(file, allow_pickle=False)
-            options = {} if keepdims is None else {"keepdims": keepdims}
-            y = np.asarray(function(x, axis=axis, **options))
-            with _appearing(target, force) as out:
-                npy.write_array(out, y, allow_pickle=False)
-            return
-        memory = mmap.mmap(file.fileno(), layout.end, access=mmap.ACCESS_READ)
-    with _appearing(target, force) as out:
-        _stream(function, memory, layout, out, dtype, axis, keepdims)
+        with _appearing(target, force) as out:
+            if layout.shape and 0 not in layout.shape:
+                _stream(function, file, layout, out, dtype, axis, keepdims)
+            else:
+                _do_at_once(function, file, out, axis, keepdims)
+
+
+def _do_at_once(
+    function: Callable[..., Any],
+    file: FileIO,
+    out: BufferedRandom,
+    axis: Axis,
+    keepdims: bool | None,
+) -> None:
+    """Do the work for a scalar or an empty array, which cannot be mapped."""
+    file.seek(0)
+    x = npy.read_array(file, allow_pickle=False)
+    options = {} if keepdims is None else {"keepdims": keepdims}
+    y = np.asarray(function(x, axis=axis, **options))
+    npy.write_array(out, y, allow_pickle=False)
 
 
 def _stream(
     function: Callable[..., Any],
-    source: mmap.mmap,
+    file: FileIO,
     layout: _Layout,
-    out: BinaryIO,
+    out: BufferedRandom,
     dtype: np.dtype[Any],
     axis: Axis,
     keepdims: bool | None,
@@ -117,25 +125,19 @@ def _stream(
         if not keepdims:
             written = tuple(n for i, n in enumerate(shape) if i not in axes)
         function = partial(function, keepdims=True)
-    result = _write_header(out, written, layout.fortran, dtype)
-    allocate(out, result.end)
-    memory = mmap.mmap(out.fileno(), result.end, access=mmap.ACCESS_WRITE)
+    offset = _write_header(out, written, layout.fortran, dtype)
+    allocate(out.raw, offset + prod(held) * dtype.itemsize)
     if layout.fortran:
         # A file in Fortran order is one in C order of the transposed array.
         shape, held = shape[::-1], held[::-1]
         axes = frozenset(len(shape) - 1 - i for i in axes)
-    apply(
-        function,
-        layout.view(source, shape),
-        result.view(memory, held),
-        axes,
-        maps=(source, memory),
-        folder=os.path.dirname(out.name),
-        # Written block by block, the pages do not pile up until the end, where neither
-        # the progress bar nor Ctrl-C would reach.
-        written=lambda: os.fsync(out.fileno()),
-    )
-    memory.flush()
+    x = FileArray.mapped(file, layout.offset, shape, layout.dtype, mmap.ACCESS_READ)
+    y = FileArray.mapped(out.raw, offset, held, dtype)
+    # Written block by block, the pages do not pile up until the end, where neither the
+    # progress bar nor Ctrl-C would reach.
+    folder = os.path.dirname(os.fsdecode(out.name))
+    apply(function, x, y, axes, folder=folder, written=lambda: os.fsync(out.fileno()))
+    y.memory.flush()
 
 
 # What lies in the source
@@ -152,7 +154,7 @@ def _reading(path: str) -> Iterator[None]:
         raise FileError(f"cannot read {path!r}: {error.strerror}") from error
 
 
-def _read_layout(file: BinaryIO, path: str) -> _Layout:
+def _read_layout(file: FileIO, path: str) -> _Layout:
     """Read the header of a .npy file, and check that its data is there."""
     size = os.fstat(file.fileno()).st_size
     try:
@@ -215,7 +217,7 @@ def _exists(path: str) -> str:
 
 
 @contextmanager
-def _appearing(path: str, force: bool) -> Iterator[BinaryIO]:
+def _appearing(path: str, force: bool) -> Iterator[BufferedRandom]:
     """Open a file beside `path` that takes its name when the block ends well."""
     target = os.path.realpath(path)  # a link's file is replaced, not the link
     name = f".fastsoftmax-{secrets.token_hex(8)}.tmp"
@@ -252,12 +254,12 @@ def _rename(temporary: str, target: str, force: bool) -> None:
 
 
 def _write_header(
-    file: BinaryIO, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]
-) -> _Layout:
+    file: BufferedRandom, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]
+) -> int:
     """Write the .npy header as `numpy.save` would; return where the data goes."""
-    fortran = fortran and len(shape) > 1
     descr = npy.dtype_to_descr(dtype)
+    fortran = fortran and len(shape) > 1
     header = {"descr": descr, "fortran_order": fortran, "shape": shape}
     npy.write_array_header_1_0(file, header)
     file.flush()
-    return _Layout(shape, fortran, dtype, file.tell())
+    return file.tell()

@@ -240,8 +240,8 @@ def logsumexp(
     Notes
     -----
     Without b, float32 results are within 1 ULP, finished in double (where largest entry
-    and logarithm cancel almost wholly: within 2^-52 of the largest entry); float64 within
-    2 ULP of the larger of the largest entry and the logarithm that is added to it.
+    and logarithm cancel almost wholly: within 2^-52 of the largest entry); float64
+    within 2 ULP of the larger of the largest entry and the logarithm added to it.
 
     ============================  ===================
     the set holds                 result (without b)

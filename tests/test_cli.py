@@ -402,7 +402,6 @@ def test_blocks_give_what_the_whole_gives(
     command: str, shape: tuple[int, ...], order: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_blocks, "BLOCK_BYTES", 64)
-    monkeypatch.setattr(_blocks, "TILE_BYTES", 64)
     x = np.asarray(table(shape), order=order)
     np.save("IN.npy", x)
     # The row kernels promise the same bits in any company; the others accuracy.
@@ -425,7 +424,6 @@ def test_scattered_sets_of_other_types(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_blocks, "BLOCK_BYTES", 256)
-    monkeypatch.setattr(_blocks, "TILE_BYTES", 128)
     x = np.abs(table((9, 20, 7))).astype(dtype)
     np.save("IN.npy", x)
     assert main([command, "IN.npy", "OUT.npy", "--axis", axis]) == 0
@@ -475,7 +473,7 @@ def test_tile_has_long_runs_on_both_sides(
     step: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_blocks, "TILE_BYTES", 4 * 64 * 64)
+    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 4 * 64 * 64)
     assert _blocks.tile(shape, 4, one, other) == step
     assert_covers_once(shape, step)
 

@@ -465,9 +465,9 @@ def test_out_of_logsumexp_that_overlaps_a(axis):
 
 @of_both
 def test_out_that_overlaps_where(function):
-    x = draw((40, 16))
-    out = np.zeros((40, 16))
-    where = out.view(bool)[:, ::8]
+    x = draw((400, 16))
+    out = np.zeros((400, 16))
+    where = out.view(bool)[::-1, ::8]  # the last row's in what is written first
     where[...] = x > 0
     expected = function(x, axis=1, where=x > 0)
     np.testing.assert_array_equal(function(x, axis=1, where=where, out=out), expected)
