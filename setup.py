@@ -67,6 +67,7 @@ setup(
     ext_modules=cythonize(
         [extension],
         language_level=3,
+        force=True,  # what another NumPy's headers have generated may not compile
         compiler_directives={
             "boundscheck": False,
             "wraparound": False,

@@ -4,12 +4,13 @@ Drop-ins for the functions of the same names in scipy.special; see each one's he
 """
 
 import sys
+from importlib import import_module
 
 from .threads import short_spins
 
 try:
     with short_spins():
-        from . import cpu  # noqa: F401  (loads the OpenMP runtime)
+        import_module(".cpu", __name__)  # loads the OpenMP runtime
 except ModuleNotFoundError as error:
     if error.name != f"{__name__}.cpu":
         raise

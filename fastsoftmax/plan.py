@@ -376,6 +376,13 @@ def _copy(to: Array, x: Array) -> None:
         np.copyto(to, x, casting="unsafe")
 
 
+def _laid_out(mask: Array, like: Array) -> Array:
+    """Copy a mask into memory that is ordered as that of another array."""
+    copy = np.empty_like(like, dtype=bool, order="K", subok=False)
+    _copy(copy, mask)
+    return copy
+
+
 def _with_axes_last(call: Call) -> tuple[Array, Array | None, tuple[int, ...]]:
     """Copy x and the mask, the reduced axes moved last; tell where those are then."""
     x = _axes_last(call.x, call.axes, np.dtype(call.compute))
@@ -404,9 +411,7 @@ def elementwise(call: Call, y: Array, out: Array | None) -> tuple[Plan, Array]:
     mask = call.mask
     plan = make(call, call.x, call.axes, mask, target, target.strides, 2)
     if plan is None and mask is not None:
-        laid_out = np.empty_like(target, dtype=bool, order="K", subok=False)
-        _copy(laid_out, mask)
-        mask = laid_out
+        mask = _laid_out(mask, target)
         plan = make(call, call.x, call.axes, mask, target, target.strides, 2)
     if plan is not None:
         return plan, target
@@ -430,6 +435,9 @@ def reduction(call: Call, y: Array, out: Array | None) -> Plan:
     steps = iter(y.strides)
     y_strides = tuple(0 if d in call.axes else next(steps) for d in range(call.x.ndim))
     plan = make(call, call.x, call.axes, call.mask, y, y_strides, 0)
+    if plan is None and call.mask is not None:
+        laid_out = _laid_out(call.mask, call.x)
+        plan = make(call, call.x, call.axes, laid_out, y, y_strides, 0)
     if plan is not None:
         return plan
     x, mask, last = _with_axes_last(call)

@@ -272,7 +272,7 @@ fastsoftmax.set_num_threads(2)
 results = []
 
 def call():
-    results.append(logsumexp(np.broadcast_to(0.0, 1 << 26)))
+    results.append(logsumexp(np.broadcast_to(0.0, 1 << 25)))
 
 threads = [threading.Thread(target=call) for _ in range(2)]
 for thread in threads:
@@ -284,7 +284,7 @@ except KeyboardInterrupt:
     print("stopped", flush=True)
 for thread in threads:
     thread.join()
-assert np.allclose(results, 26 * np.log(2), rtol=1e-15), results
+assert np.allclose(results, 25 * np.log(2), rtol=1e-15), results
 assert len(results) == 2 and works()
 """
 
@@ -375,39 +375,36 @@ GREEDY = {
 
 
 @linux
-@pytest.mark.parametrize("call", GREEDY)
-def test_no_memory_is_an_exception(tmp_path: Path, call: str) -> None:
+def test_no_memory_is_an_exception(tmp_path: Path) -> None:
     script = f"""
 x = np.zeros((4096, 4096), np.float32)
 assert works()
 leave(8)
-for _ in range(3):
+for name, call in {GREEDY}.items():
     try:
-        {GREEDY[call]}
+        eval(call)
     except MemoryError:
-        print("refused")
+        continue
+    raise SystemExit(name + " has found memory")
 resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 assert works() and not x.any()
 """
-    assert python(tmp_path, script) == "refused\n" * 3
+    python(tmp_path, script)
 
 
 @linux
 @pytest.mark.parametrize("order", "CF")
-@pytest.mark.parametrize("axis", [None, 0, 1])
-def test_a_call_with_out_needs_no_memory(
-    tmp_path: Path, axis: int | None, order: str
-) -> None:
+def test_a_call_with_out_needs_no_memory(tmp_path: Path, order: str) -> None:
     script = f"""
 fastsoftmax.set_num_threads(1)
-x = np.zeros((4096, 4096), np.float32, order="{order}")
+x = np.zeros((2048, 2048), np.float32, order="{order}")
 out = np.empty_like(x)
 softmax(x[:9], out=out[:9])
-leave(8)
-softmax(x, axis={axis}, out=out)
-softmax(x, axis={axis}, out=x)
-for row in range(4096):
-    assert (x[row] == out[row]).all() and x[row, 0] > 0
+leave(4)
+for axis in (None, 0, 1):
+    softmax(x, axis=axis, out=out)
+    softmax(x, axis=axis, out=x)
+    assert all((x[row] == out[row]).all() and x[row, 0] > 0 for row in range(2048))
 """
     python(tmp_path, script)
 
@@ -452,7 +449,7 @@ long = np.zeros(1 << 20)
 mask = np.ones((64, 2048), bool)
 
 def calls():
-    for _ in range(50):
+    for _ in range(30):
         softmax(x, axis=-1)
         softmax(x, axis=0, where=mask, temperature=2)
         logsumexp(x.reshape(4, 16, 4, 512), axis=(0, 2))
