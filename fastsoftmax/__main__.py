@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        2 for arguments that cannot be understood, 0 after ``--help`` and
-        ``--version``, 143 after SIGTERM.
+        2 for arguments that cannot be understood, 0 after ``--help``,
+        143 after SIGTERM.
     """
     try:
         with _stopping_cleanly():
@@ -72,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     """Do what the arguments say; return the exit status."""
     arguments = _parser().parse_args(_joined(argv))
+    if arguments.version:
+        print(f"fastsoftmax {config()['version']}")
+        return 0
     if arguments.command is None:
         return _show()
     try:
@@ -149,7 +152,7 @@ def _parser() -> _Parser:
     """Return the parser of all commands."""
     parser = _Parser(prog="fastsoftmax", description=OVERVIEW, allow_abbrev=False)
     parser.add_argument(
-        "--version", action="version", version=f"fastsoftmax {config()['version']}"
+        "--version", action="store_true", help="show the version and exit"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in ("softmax", "log-softmax", "logsumexp"):

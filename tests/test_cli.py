@@ -198,6 +198,12 @@ def test_example_data_is_what_its_comment_says() -> None:
     np.testing.assert_allclose(_example.SCORES, scores, rtol=0, atol=0.1)
 
 
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    version = importlib.metadata.version("fastsoftmax")
+    assert capsys.readouterr().out == f"fastsoftmax {version}\n"
+
+
 @posix
 def test_reader_that_leaves_early_is_no_error_to_report(tmp_path: Path) -> None:
     reading, writing = os.pipe()
@@ -476,6 +482,44 @@ def test_tile_has_long_runs_on_both_sides(
     monkeypatch.setattr(_blocks, "BLOCK_BYTES", 4 * 64 * 64)
     assert _blocks.tile(shape, 4, one, other) == step
     assert_covers_once(shape, step)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize(
+    "block",
+    [
+        np.s_[0:5, 0:6, 0:7],
+        np.s_[2:4, 0:6, 0:7],
+        np.s_[2:3, 1:4, 0:7],
+        np.s_[1:5, 3:4, 2:6],
+        np.s_[0:5, 2:3, 6:7],
+    ],
+)
+def test_file_array_reads_and_writes_blocks(
+    tmp_path: Path, order: tuple[int, ...], block: tuple[slice, ...]
+) -> None:
+    x = np.arange(5 * 6 * 7, dtype=">i2").reshape(5, 6, 7)
+    with open(tmp_path / "x", "wb+", buffering=0) as file:
+        file.write(b"header" + x.tobytes())
+        seen = _blocks.FileArray.mapped(file, 6, x.shape, x.dtype).transpose(order)
+        block = tuple(block[axis] for axis in order)
+        expected = x.transpose(order).copy()
+        np.testing.assert_array_equal(seen.array, expected)
+        np.testing.assert_array_equal(seen.read(block), expected[block])
+        seen.write(block, -expected[block])
+        expected[block] *= -1
+        np.testing.assert_array_equal(seen.array, expected)
+    assert (tmp_path / "x").stat().st_size == 6 + x.nbytes
+
+
+@posix
+def test_file_that_gets_shorter_is_an_error(tmp_path: Path) -> None:
+    with open(tmp_path / "x", "wb+", buffering=0) as file:
+        file.write(bytes(60))
+        array = _blocks.FileArray.mapped(file, 0, (5, 6), np.dtype("i2"))
+        file.truncate(59)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            array.read(np.s_[0:5, 0:6])
 
 
 def assert_covers_once(shape: tuple[int, ...], step: list[int]) -> None:
