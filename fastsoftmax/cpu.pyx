@@ -117,9 +117,10 @@ cdef extern from "kernels/rows.h" nogil:
     fs_pair fs_pair_add(fs_pair a, fs_pair b)
 
 
-# Elements from which a job is shared between threads.
+# Elements from which a job is shared between threads: some 100 us of work. Waking a
+# worker takes tens of us, and milliseconds where other processes hold the cores.
 cdef enum:
-    PARALLEL_FROM = 65536
+    PARALLEL_FROM = 262144
 # Elements from which the GIL is given back: below, that costs more than the work.
 cdef enum:
     NOGIL_FROM = 4096

@@ -18,7 +18,7 @@ DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 
 UP_TO_130 = range(1, 131)
 LARGER = [131, 200, 255, 256, 257, 511, 1000, 2047, 2048, 2049, 4096, 4097, 10_000]
-LONG = [65_535, 65_536, 65_537, 131_072, 131_073, 200_000]
+LONG = [65_535, 65_536, 65_537, 131_072, 131_073, 262_145, 300_001]
 
 # From so many elements on, work is shared between threads.
 FOR_THREADS = 70_000

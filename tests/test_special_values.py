@@ -15,7 +15,7 @@ from fastsoftmax import log_softmax, logsumexp, softmax
 INF, NAN = np.inf, np.nan
 FUNCTIONS = [softmax, log_softmax, logsumexp]
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
-LENGTHS = [2, 3, 5, 16, 17, 33, 64, 65, 129, 1000, 2049, 5000]
+LENGTHS = [2, 3, 5, 17, 64, 65, 129, 2049, 5000]
 
 of_all = pytest.mark.parametrize("function", FUNCTIONS)
 of_both = pytest.mark.parametrize("function", [softmax, log_softmax])
@@ -191,17 +191,17 @@ def test_sets_of_one(value, dtype, function):
 @of_all
 @of_every_dtype
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3), (2, 0, 3)])
-@pytest.mark.parametrize("axis", [None, 0, -1, ()])
 @pytest.mark.parametrize("where", [None, True, np.ones(1, bool)])
-def test_empty(shape, axis, where, dtype, function):
+def test_empty(shape, where, dtype, function):
     x = np.empty(shape, dtype)
-    y = silently(function, x, axis=axis, where=where)
-    assert y.dtype == dtype
-    if function is logsumexp:
-        assert np.shape(y) == np.sum(np.empty(shape), axis=axis).shape
-        assert (np.asarray(y) == -INF).all()
-    else:
-        assert y.shape == shape
+    for axis in (None, 0, -1, ()):
+        y = silently(function, x, axis=axis, where=where)
+        assert y.dtype == dtype
+        if function is logsumexp:
+            assert np.shape(y) == np.sum(np.empty(shape), axis=axis).shape
+            assert (np.asarray(y) == -INF).all()
+        else:
+            assert y.shape == shape
 
 
 @of_all
