@@ -105,7 +105,7 @@ class FileArray:
     def write(self, block: tuple[slice, ...], values: Array) -> None:
         """Replace a block, without a page of it in the map."""
         order = self.innermost_first()[::-1]
-        buffer = np.ascontiguousarray(values.transpose(order))
+        buffer = np.ascontiguousarray(values.transpose(order), self.array.dtype)
         for position, run in self._runs(block, buffer):
             self.file.seek(position)
             _write(self.file, run)
