@@ -74,6 +74,7 @@ cdef extern from "kernels/rows.h" nogil:
         int swapped
         ptrdiff_t n, inner, mask_n, mask_inner
         double temperature
+        int via_float
     ctypedef struct fs_job:
         fs_op op
         fs_type compute, y_type
@@ -348,6 +349,7 @@ def run(int op, plan):
     job.source.type = <fs_type><int>TYPES[plan.x_type]
     job.source.swapped = not plan.x.dtype.isnative
     job.source.temperature = plan.temperature
+    job.source.via_float = 0
     job.n, job.source.n, job.source.mask_n, job.y_n = plan.n
     job.inner, job.source.inner, job.source.mask_inner, job.y_inner = plan.inner
     job.n_outer = len(plan.outer)
@@ -371,6 +373,7 @@ cdef inline void set_contiguous(fs_job *job, fs_op op, fs_type type, const void 
     job.source.direct = 1
     job.source.swapped = 0
     job.source.temperature = 1
+    job.source.via_float = 0
     job.source.inner = job.y_inner = size
     job.source.n = job.y_n = inner * size
     job.source.mask_n = job.source.mask_inner = 0

@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     x_type: str
     y_type: str
     compute: str
-    temperature: float
+    temperature: float | np.floating[Any]
     direct: bool
     outer: list[Dimension]  # shared by plans: not to be changed
     n: Dimension
@@ -68,7 +68,7 @@ class Call(NamedTuple):
     dtype: np.dtype[Any]
     compute: str
     has_kernels: bool
-    temperature: float
+    temperature: float | np.floating[Any]
     is_scalar: bool
 
 
@@ -140,6 +140,8 @@ def as_mask(where: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
     """Return `where` broadcast to the shape of x; None if it masks nothing."""
     if where is None or where is True:
         return None
+    if isinstance(where, np.ma.MaskedArray):
+        raise TypeError("where is a masked array: pass where.filled(False)")
     mask = np.asarray(where)
     if mask.dtype != np.bool_:
         raise TypeError(f"where must be boolean, got dtype {mask.dtype}")
@@ -151,17 +153,28 @@ def as_mask(where: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
         ) from None
 
 
-def as_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
-    """Return the temperature as a float that is usable in the type computed in."""
+def as_temperature(
+    temperature: float, dtype: np.dtype[Any]
+) -> float | np.floating[Any]:
+    """Return the temperature in the type computed in."""
     if type(temperature) is float and temperature == 1.0:
         return temperature
-    if np.ndim(temperature) != 0 or np.asarray(temperature).dtype.kind not in "biuf":
+    is_integer = type(temperature) is int  # of any size
+    if not is_integer and (
+        np.ndim(temperature) != 0 or np.asarray(temperature).dtype.kind not in "biuf"
+    ):
         raise TypeError(f"temperature must be a real number, got {temperature!r}")
-    value = float(temperature)
-    compute = np.float32 if type_name(dtype) in (*HALVES, "float32") else np.float64
+    compute: type[np.floating[Any]] = np.float64
+    if type_name(dtype) in (*HALVES, "float32"):
+        compute = np.float32
+    elif dtype.char in "gG":
+        compute = np.longdouble
     with np.errstate(all="ignore"):
-        rounded = float(compute(value))
-    if not 0 < rounded < math.inf:
+        try:
+            value = compute(temperature)
+        except OverflowError:
+            value = compute(math.inf)
+    if not 0 < value < math.inf:
         raise ValueError(
             f"temperature must be finite and > 0 in {np.dtype(compute)}, got "
             f"{temperature!r}"
@@ -197,6 +210,26 @@ def as_call(
     )
 
 
+def _promote(*pairs: tuple[ArrayLike, Array]) -> np.dtype[Any]:
+    """Return NumPy's type for what was given and the arrays it became.
+
+    Python's own numbers take the type of the others, as always in NumPy; beside
+    anything else bfloat16, which NumPy does not know, counts as float32.
+    """
+    sides = [
+        given if type(given) in (bool, int, float, complex) else array.dtype
+        for given, array in pairs
+    ]
+    halves = [array.dtype for _, array in pairs if type_name(array.dtype) == "bfloat16"]
+    if halves and all(
+        side in halves or type(side) in (bool, int, float) for side in sides
+    ):
+        return halves[0]
+    return np.result_type(
+        *(np.dtype(np.float32) if side in halves else side for side in sides)
+    )
+
+
 def as_weighted_call(
     a: ArrayLike,
     axis: Axis,
@@ -219,12 +252,7 @@ def as_weighted_call(
             f"{exponents.shape}"
         ) from None
     if dtype is None:
-        # Python's own numbers take the type of the other operand, as always in NumPy.
-        sides = [
-            side if type(side) in (bool, int, float, complex) else array.dtype
-            for side, array in ((a, exponents), (b, weights))
-        ]
-        promoted = np.result_type(*sides)
+        promoted = _promote((a, exponents), (b, weights))
         dtype = np.float64 if promoted.kind in "biu" else promoted
     call = as_call(np.broadcast_to(exponents, shape), axis, where, dtype, name="a")
     if weights.dtype.kind == "c" and call.dtype.kind != "c":

@@ -839,3 +839,18 @@ def test_no_temporaries_with_out(order, axis, function):
             assert tracemalloc.get_traced_memory()[1] < LITTLE
         finally:
             tracemalloc.stop()
+
+
+@of_all
+def test_a_masked_where_is_refused(function):
+    where = np.ma.array([True, False, True], mask=[True, False, False])
+    with pytest.raises(TypeError, match=r"where\.filled"):
+        function(np.zeros(3), where=where)
+
+
+@of_both
+def test_temperatures_beyond_double(function):
+    with pytest.raises(ValueError, match="temperature must be finite"):
+        function(np.zeros(3), temperature=10**400)
+    x, t = np.longdouble([1, 2, 3]), np.longdouble(1) / 10
+    assert (function(x, temperature=t) == function(x / t)).all()

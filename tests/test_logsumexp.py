@@ -142,3 +142,22 @@ def test_weights_must_broadcast():
 def test_where_out_and_dtype_are_keywords():
     with pytest.raises(TypeError, match="positional"):
         logsumexp([1.0, 2.0], None, None, False, False, True)
+
+
+@pytest.mark.parametrize("n", [63, 65])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_float32_where_the_terms_cancel_is_one_result_in_every_layout(dtype, n):
+    x = np.full(2 * n, -np.log(n), dtype)
+    row = logsumexp(x[:n].astype(np.float32))
+    assert logsumexp(x[:n], dtype=np.float32) == row
+    assert logsumexp(x[::2], dtype=np.float32) == row
+    assert (logsumexp(x.reshape(n, 2), axis=0, dtype=np.float32) == row).all()
+
+
+def test_bfloat16_beside_weights_of_other_types():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    a = np.arange(6, dtype=ml_dtypes.bfloat16)
+    kept = (1, 2.0, True, a)
+    assert all(logsumexp(a, b=b).dtype == ml_dtypes.bfloat16 for b in kept)
+    assert logsumexp(a, b=np.arange(6)).dtype == np.float64
+    assert logsumexp(a, b=np.float16(2)).dtype == np.float32

@@ -260,7 +260,7 @@ static void F(short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
     columns.y_type = REAL_TYPE;
     columns.n = job->n;
     columns.source = (fs_source){1, REAL_TYPE, 0, width * sizeof *cells, sizeof *cells,
-                                 0, 0, 1.0};
+                                 0, 0, 1.0, 0};
     columns.y_n = columns.source.n;
     columns.y_inner = sizeof *cells;
     columns.stop = 0;

@@ -41,6 +41,7 @@ typedef struct fs_source {
     ptrdiff_t n, inner;       /* bytes between neighbours along n, along inner */
     ptrdiff_t mask_n, mask_inner;
     double temperature;       /* x is divided by it */
+    int via_float;            /* read as double, what float would have read */
 } fs_source;
 
 typedef struct fs_job {

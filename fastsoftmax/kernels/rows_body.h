@@ -81,6 +81,8 @@ static void F(stage)(const fs_source *source, const char *x, ptrdiff_t x_step,
     else
 #endif
         JOIN(fs_stage, T)(x, x_step, source->type, source->swapped, count, out);
+    for (ptrdiff_t i = 0; source->via_float && i < count; i++)
+        out[i] = (float)out[i];
     if (source->temperature != 1.0) {
         REAL temperature = (REAL)source->temperature;
         for (ptrdiff_t i = 0; i < count; i++)
@@ -116,7 +118,7 @@ static inline fs_source F(source_after_max)(const fs_job *job, fs_line *line)
 {
     if (job->source.direct || !F(keeps_terms)(job))
         return job->source;
-    fs_source kept = {1, REAL_TYPE, 0, job->y_n, job->y_inner, 0, 0, 1.0};
+    fs_source kept = {1, REAL_TYPE, 0, job->y_n, job->y_inner, 0, 0, 1.0, 0};
     line->x = line->y;
     line->mask = NULL;
     return kept;
@@ -453,6 +455,7 @@ static fs_pair JOIN(log_sum_of_line_f64, ISA)(const fs_job *narrow, fs_line line
     fs_job job = *narrow;
     job.compute = FS_F64;
     job.source.direct = 0;
+    job.source.via_float = 1;
     double max;
     fs_pair sum = F(sum_of_row)(&job, line, &max);
     return fs_log_total(max, F(log_term)(max, sum));
