@@ -1,6 +1,6 @@
 """How many times faster than SciPy and NumPy's three lines, worst cells first.
 
-Run `python bench/against_scipy.py [--markdown]`; needs SciPy. Default calls, all
+Run `python bench/against_scipy.py`; needs SciPy. Default calls, all
 libraries in one process in turn, every library with its default number of threads.
 """
 
