@@ -118,7 +118,7 @@ class FileArray:
         strides = [self.array.strides[axis] for axis in order]
         starts = [block[axis].start for axis in order]
         outer, run = buffer.ndim, buffer.itemsize
-        while outer > 0 and (strides[outer - 1] == run or buffer.shape[outer - 1] == 1):
+        while outer > 0 and strides[outer - 1] == run:
             outer -= 1
             run *= buffer.shape[outer]
         first = self.offset + sum(map(mul, starts, strides))
@@ -261,8 +261,6 @@ def steps(shape: Sequence[int], itemsize: int, axes: frozenset[int]) -> list[int
     for axis in range(min(axes)):
         entry = itemsize * prod(shape[axis + 1 :])
         step[axis] = min(shape[axis], max(1, BLOCK_BYTES // entry))
-        if step[axis] > 1:
-            break
     return step
 
 
