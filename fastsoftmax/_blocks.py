@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from io import RawIOBase
 from itertools import product
@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from . import threads
 
 __all__ = ["Array", "FileArray", "allocate", "apply", "steps", "tile"]
 
@@ -174,13 +176,13 @@ def _apply(
     """Do the work of `apply` in blocks that are stretches of the file."""
     itemsize = max(x.itemsize, y.itemsize)
     step = steps(x.shape, itemsize, axes)
-    watcher.trims = prod(step) * itemsize > BLOCK_BYTES
-    for block in _blocks(x.shape, step):
-        function(x[block], axis=tuple(axes), out=y[block])
-        if written is not None:
-            written()
-        watcher.advance(x[block].nbytes)
-    watcher.trims = False
+    large = prod(step) * itemsize > BLOCK_BYTES
+    with watcher.trimming() if large else nullcontext():
+        for block in _blocks(x.shape, step):
+            function(x[block], axis=tuple(axes), out=y[block])
+            if written is not None:
+                written()
+            watcher.advance(x[block].nbytes)
 
 
 def _apply_transposed(
@@ -334,18 +336,12 @@ class _Watcher:
         cache: nothing is lost, written or not. The list may grow.
     total : int
         The bytes to do.
-
-    Attributes
-    ----------
-    trims : bool
-        Whether the thread, too, gives pages back: needed where a single block is
-        large, a waste elsewhere, since pages still in use come back one by one.
     """
 
     def __init__(self, maps: list[mmap.mmap], total: int) -> None:
         self.maps = maps
         self.total = total
-        self.trims = False
+        self._trims = False
         self._done = 0
         self._bar: Any = None
         self._finished = threading.Event()
@@ -369,11 +365,28 @@ class _Watcher:
         self._done += done
         self._trim()
 
+    @contextmanager
+    def trimming(self) -> Iterator[None]:
+        """Let the thread give pages back all the time, as a large block needs it.
+
+        Elsewhere that is a waste: pages still in use come back one by one. The kernel
+        runs in one thread meanwhile. More would hardly be faster, since they wait for
+        the same file, but they would fetch pages faster than these are given back.
+        """
+        before = threads._wanted
+        threads.want(1)
+        self._trims = True
+        try:
+            yield
+        finally:
+            self._trims = False
+            threads.want(before)
+
     def _watch(self) -> None:
         """Trim and draw until the work is over."""
         due = time.monotonic() + BAR_AFTER_SECONDS if _can_draw() else inf
         while not self._finished.wait(TRIM_SECONDS):
-            if self.trims:
+            if self._trims:
                 self._trim()
             if time.monotonic() >= due:
                 self._draw()

@@ -860,6 +860,29 @@ def test_full_disk_is_one_line_and_leaves_nothing(
 
 
 @posix
+def test_full_disk_where_room_cannot_be_reserved(folder: Path) -> None:
+    np.save("IN.npy", table((600, 1000)))
+    code = ON_A_FULL_DISK + "import os; vars(os).pop('posix_fallocate', None)\n" + QUICK
+    done = run(folder, "softmax", "IN.npy", "OUT.npy", code=code.replace("100", "5000"))
+    assert done.returncode == 1
+    assert_one_line(done.stderr, "cannot write 'OUT.npy'", os.strerror(errno.EFBIG))
+    assert os.listdir() == ["IN.npy"]
+
+
+def test_number_of_threads_is_as_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 64)
+    fastsoftmax.set_num_threads(3)
+    try:
+        assert main(["softmax", "IN.npy", "OUT.npy", "--axis", "none"]) == 0
+        assert (folder / "OUT.npy").exists()
+        assert fastsoftmax.get_num_threads() == 3
+    finally:
+        fastsoftmax.set_num_threads(None)
+
+
+@posix
 def test_disk_too_full_is_noticed_before_any_work(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
@@ -981,7 +1004,7 @@ def test_lack_of_memory_is_one_line_and_leaves_nothing(
 # The progress bar
 
 
-def on_terminal(code: str) -> str:
+def on_terminal(code: str, *arguments: str) -> str:
     """Return what a job says on stderr when that is a terminal; it must succeed."""
     import pty
     import termios
@@ -989,7 +1012,8 @@ def on_terminal(code: str) -> str:
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (24, 80))
     with subprocess.Popen(
-        [sys.executable, "-c", code, "softmax", "IN.npy", "OUT.npy"], stderr=end
+        [sys.executable, "-c", code, "softmax", "IN.npy", "OUT.npy", *arguments],
+        stderr=end,
     ) as process:
         os.close(end)
         said = b""
@@ -1007,15 +1031,19 @@ NO_TQDM = "import sys; sys.modules['tqdm'] = None\n"
 
 
 @posix
-def test_bar_on_a_terminal_after_a_second(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("axis", "total"),
+    [("-1", "36.0k/36.0k"), ("0", "108k/108k")],  # 0: two copies and the work
+)
+def test_bar_on_a_terminal_after_a_second(folder: Path, axis: str, total: str) -> None:
     pytest.importorskip("tqdm")
     np.save("IN.npy", table((9, 1000)))
-    said = on_terminal(SLOW)
-    assert "100%" in said
-    assert "36.0k/36.0k" in said
+    said = on_terminal(SLOW, f"--axis={axis}")
+    assert total in said
     shown = [int(percent) for percent in re.findall(r"(\d+)%", said)]
     assert shown == sorted(shown)
     assert 0 < shown[0] < 100, "a second is some five blocks of the nine"
+    assert shown[-1] == 100
     assert (folder / "OUT.npy").exists()
 
 
