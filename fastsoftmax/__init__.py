@@ -1,6 +1,7 @@
-"""Softmax, log-softmax and logsumexp for NumPy arrays: exact, and fast.
+"""Softmax, log-softmax, logsumexp and hinge losses for NumPy arrays: exact, and fast.
 
-Drop-ins for the functions of the same names in scipy.special; see each one's help.
+The first three are drop-ins for the functions of the same names in scipy.special; see
+each one's help.
 """
 
 import sys
@@ -23,14 +24,19 @@ except ModuleNotFoundError as error:
         raise SystemExit(sentence) from None
     raise ImportError(sentence) from None
 
-from .api import log_softmax, logsumexp, softmax
+from .api import log_softmax, log_softmax_vjp, logsumexp, softmax, softmax_vjp
+from .hinge import hinge_loss, pair_hinge_loss
 from .settings import get_num_threads, set_num_threads, show_config
 
 __all__ = [
     "get_num_threads",
+    "hinge_loss",
     "log_softmax",
+    "log_softmax_vjp",
     "logsumexp",
+    "pair_hinge_loss",
     "set_num_threads",
     "show_config",
     "softmax",
+    "softmax_vjp",
 ]

@@ -282,10 +282,146 @@ def logsumexp(
     return _formula_logsumexp(call, weights, keepdims, return_sign, out)
 
 
+def softmax_vjp(
+    y: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = None,
+    *,
+    temperature: float = _NEUTRAL,
+    out: Array | None = None,
+) -> Any:
+    """Gradient through softmax, ``y * (dy - sum(y * dy)) / temperature``.
+
+    Parameters
+    ----------
+    y : array_like
+        What ``softmax(x, axis, temperature=temperature)`` returned.
+    dy : array_like
+        Gradient of a loss with respect to y; broadcasts against y.
+    axis : int, tuple of int, or None, optional
+        Axes that sum to 1, as given to `softmax`. None is the whole array.
+    temperature : float, optional
+        As given to `softmax`. Finite and > 0.
+    out : ndarray, optional
+        Where to write the result: exactly its shape and dtype. May be y or dy itself.
+
+    Returns
+    -------
+    ndarray or scalar
+        Gradient of the loss with respect to x (a vector-Jacobian product), shaped like
+        y, of NumPy's type for y and dy together; integers give float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax`; also for complex numbers, and if dy does not broadcast to the
+        shape of y.
+
+    See Also
+    --------
+    log_softmax_vjp, softmax
+
+    Notes
+    -----
+    The sum is a float64 one, and of float32 products, which are exact there: what
+    cancels in ``dy - sum`` is not lost. Where y is 0, by underflow or by softmax's
+    `where`, so is the result, if dy is finite. NaN and infinities follow IEEE 754, in
+    their own set only. No input makes it warn.
+
+    References
+    ----------
+    Bridle, "Probabilistic interpretation of feedforward classification network
+    outputs", Neurocomputing, NATO ASI F68 (1990), doi:10.1007/978-3-642-76153-9_28.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import softmax, softmax_vjp
+    >>> y = softmax(np.array([[1.0, 2.0, 3.0]]), axis=-1)
+    >>> softmax_vjp(y, [1.0, 0.0, 0.0], axis=-1).round(4)
+    array([[ 0.0819, -0.022 , -0.0599]])
+    """
+    if temperature is _NEUTRAL and out is None:
+        dx = cpu.fast_vjp(cpu.SOFTMAX_VJP, y, dy, axis)
+        if dx is not None:
+            return dx
+    call = plan.as_vjp_call(y, dy, axis, temperature)
+    return _elementwise(cpu.SOFTMAX_VJP, fallback.softmax_vjp, call, out)
+
+
+def log_softmax_vjp(
+    y: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = None,
+    *,
+    temperature: float = _NEUTRAL,
+    out: Array | None = None,
+) -> Any:
+    """Gradient through log_softmax, ``(dy - exp(y) * sum(dy)) / temperature``.
+
+    Parameters
+    ----------
+    y : array_like
+        What ``log_softmax(x, axis, temperature=temperature)`` returned.
+    dy : array_like
+        Gradient of a loss with respect to y; broadcasts against y.
+    axis : int, tuple of int, or None, optional
+        Axes of one set, as given to `log_softmax`. None is the whole array.
+    temperature : float, optional
+        As given to `log_softmax`. Finite and > 0.
+    out : ndarray, optional
+        Where to write the result: exactly its shape and dtype. May be y or dy itself.
+
+    Returns
+    -------
+    ndarray or scalar
+        Gradient of the loss with respect to x (a vector-Jacobian product), shaped like
+        y, of NumPy's type for y and dy together; integers give float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax_vjp`.
+
+    See Also
+    --------
+    softmax_vjp, log_softmax
+
+    Notes
+    -----
+    The sum is a float64 one. Where y is -inf the result is dy / temperature. y is
+    taken for the logarithm of a probability: ``exp(y)`` beyond 1e18 (float64: 1e153)
+    counts as infinite. NaN and infinities follow IEEE 754, in their own set only. No
+    input makes it warn.
+
+    References
+    ----------
+    Bridle (1990), doi:10.1007/978-3-642-76153-9_28.
+
+    Examples
+    --------
+    Cross-entropy of one row with label 0, and its gradient:
+
+    >>> import numpy as np
+    >>> from fastsoftmax import log_softmax, log_softmax_vjp
+    >>> y = log_softmax(np.array([[1.0, 2.0, 3.0]]), axis=-1)
+    >>> round(float(-y[0, 0]), 4)
+    2.4076
+    >>> log_softmax_vjp(y, [[-1.0, 0.0, 0.0]], axis=-1).round(4)
+    array([[-0.91  ,  0.2447,  0.6652]])
+    """
+    if temperature is _NEUTRAL and out is None:
+        dx = cpu.fast_vjp(cpu.LOG_SOFTMAX_VJP, y, dy, axis)
+        if dx is not None:
+            return dx
+    call = plan.as_vjp_call(y, dy, axis, temperature)
+    return _elementwise(cpu.LOG_SOFTMAX_VJP, fallback.log_softmax_vjp, call, out)
+
+
 def _elementwise(
     op: int, formula: Callable[..., Array], call: plan.Call, out: Array | None
 ) -> Any:
-    """Run softmax or log_softmax: the kernel `op`, or the formula for rare types."""
+    """Run a function shaped like x: the kernel `op`, or the formula for rare types."""
     shape = () if call.is_scalar else call.x.shape
     if out is not None:
         plan.check_out(out, shape, call.dtype)
@@ -293,12 +429,10 @@ def _elementwise(
     else:
         y = np.empty_like(call.x, dtype=call.dtype, order="K", subok=False)
     if not call.has_kernels:
-        y[...] = formula(
-            plan.cast(call.x, call.dtype),
-            call.axes,
-            temperature=call.temperature,
-            where=call.mask,
-        )
+        x, second = plan.cast(call.x, call.dtype), call.second
+        if call.is_vjp and second is not None:
+            second = plan.cast(second, call.dtype)
+        y[...] = formula(x, call.axes, second, temperature=call.temperature)
     elif y.size > 0:
         steps, target = plan.elementwise(call, y, out)
         cpu.run(op, steps)
@@ -323,7 +457,7 @@ def _formula_logsumexp(
         weights,
         keepdims=bool(keepdims),
         return_sign=bool(return_sign),
-        where=call.mask,
+        where=call.second,
     )
     log, sign = result if isinstance(result, tuple) else (result, None)
     keeps_dtype = sign is None or call.dtype.kind != "c"

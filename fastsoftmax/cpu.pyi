@@ -1,10 +1,14 @@
 from typing import Any
 
+from . import hinge_plan
 from .plan import Plan
 
 SOFTMAX: int
 LOG_SOFTMAX: int
 LOGSUMEXP: int
+SOFTMAX_VJP: int
+LOG_SOFTMAX_VJP: int
+HINGE_SHORT: int
 TYPES: dict[str, int]
 
 openmp: bool
@@ -14,4 +18,16 @@ supported_isas: tuple[str, ...]
 def openmp_limit() -> int: ...
 def current_threads() -> int: ...
 def run(op: int, plan: Plan) -> None: ...
+def run_hinge(plan: hinge_plan.Plan) -> float: ...
 def fast(op: int, x: object, axis: object) -> Any | None: ...
+def fast_vjp(op: int, y: object, dy: object, axis: object) -> Any | None: ...
+def fast_hinge(
+    scores: object,
+    labels: object,
+    negatives: object,
+    margin: object,
+    p: object,
+    variant: object,
+    reduction: object,
+    return_grad: bool,
+) -> tuple[Any, Any] | None: ...

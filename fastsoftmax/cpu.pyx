@@ -18,6 +18,7 @@ import os
 
 from cpython.long cimport PyLong_AsLongAndOverflow
 from cython.parallel cimport prange
+from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdlib cimport free, malloc
 
@@ -50,6 +51,8 @@ cdef extern from "kernels/rows.h" nogil:
         FS_SOFTMAX
         FS_LOG_SOFTMAX
         FS_LOGSUMEXP
+        FS_SOFTMAX_VJP
+        FS_LOG_SOFTMAX_VJP
     ctypedef enum fs_type:
         FS_F32
         FS_F64
@@ -75,10 +78,16 @@ cdef extern from "kernels/rows.h" nogil:
         ptrdiff_t n, inner, mask_n, mask_inner
         double temperature
         int via_float
+    ctypedef struct fs_watch:
+        int (*poll)(fs_watch *watch) noexcept nogil
+        int stop
+        double polled_at
+    int fs_poll(fs_watch *watch)
     ctypedef struct fs_job:
         fs_op op
         fs_type compute, y_type
-        fs_source source
+        fs_source source, dy
+        double divisor
         const char *x
         const char *mask
         char *y
@@ -88,9 +97,7 @@ cdef extern from "kernels/rows.h" nogil:
         ptrdiff_t *outer_x
         ptrdiff_t *outer_mask
         ptrdiff_t *outer_y
-        int (*poll)(fs_job *job) noexcept nogil
-        int stop
-        double polled_at
+        fs_watch watch
     ctypedef struct fs_line:
         const char *x
         const char *mask
@@ -109,6 +116,7 @@ cdef extern from "kernels/rows.h" nogil:
         fs_norm (*row_norm)(fs_job *, fs_line, double, fs_pair) noexcept nogil
         void (*rows)(fs_job *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*columns)(fs_job *, ptrdiff_t) noexcept nogil
+        const void *hinge
     ctypedef struct fs_table:
         const char *isa
         const fs_kernels *f32
@@ -116,6 +124,49 @@ cdef extern from "kernels/rows.h" nogil:
     int fs_supported(const fs_table **tables, int most)
     fs_line fs_locate(const fs_job *job, ptrdiff_t index)
     fs_pair fs_pair_add(fs_pair a, fs_pair b)
+
+
+cdef extern from "kernels/hinge.h" nogil:
+    ctypedef enum fs_written:
+        FS_NOTHING
+        FS_GRADIENT
+        FS_PAIRS
+    enum:
+        FS_SCORES
+        FS_OUT
+        FS_POSITIVES
+        FS_LABELS
+        FS_LOSSES
+        FS_OUT_POSITIVES
+        FS_ARRAYS
+        FS_HINGE_SHORT
+    ctypedef struct fs_hinge:
+        fs_type compute
+        int p, largest
+        double margin, scale
+        fs_written written
+        fs_type y_type
+        fs_source source
+        fs_type pos_type
+        int pos_swapped
+        ptrdiff_t outer, n, inner
+        int by_columns
+        char *array[8]
+        ptrdiff_t step_n[8]
+        ptrdiff_t step_inner[8]
+        int n_outer
+        ptrdiff_t *outer_shape
+        ptrdiff_t outer_step[64][8]
+        fs_watch watch
+    ctypedef struct fs_hinge_part:
+        pass
+    ctypedef struct fs_hinge_kernels:
+        double (*unit)(fs_hinge *, ptrdiff_t) noexcept nogil
+        fs_hinge_part (*piece)(const fs_hinge *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        double (*finish)(const fs_hinge *, ptrdiff_t, fs_hinge_part) noexcept nogil
+    ptrdiff_t fs_hinge_units(const fs_hinge *job)
+    fs_hinge_part fs_hinge_nothing()
+    fs_hinge_part fs_hinge_join(fs_hinge_part a, fs_hinge_part b)
 
 
 # Elements from which a job is shared between threads: some 100 us of work. Waking a
@@ -131,6 +182,9 @@ cdef double SECONDS_BETWEEN_POLLS = 0.05
 SOFTMAX = <int>FS_SOFTMAX
 LOG_SOFTMAX = <int>FS_LOG_SOFTMAX
 LOGSUMEXP = <int>FS_LOGSUMEXP
+SOFTMAX_VJP = <int>FS_SOFTMAX_VJP
+LOG_SOFTMAX_VJP = <int>FS_LOG_SOFTMAX_VJP
+HINGE_SHORT = <int>FS_HINGE_SHORT
 
 TYPES = {
     "float32": <int>FS_F32, "float64": <int>FS_F64, "float16": <int>FS_F16,
@@ -185,28 +239,37 @@ def current_threads():
     return _threads.count(omp_get_max_threads())
 
 
-cdef int threads_for(fs_job *job) except -1:
-    if job.outer * job.n * job.inner < PARALLEL_FROM:
+cdef int threads_for(ptrdiff_t elements) except -1:
+    if elements < PARALLEL_FROM:
         return 1
     cdef int count = current_threads()
     return count if fs_can_start(count) else 1
 
 
-cdef int poll(fs_job *job) noexcept nogil:
-    if job.stop or omp_get_thread_num() != 0:
-        return job.stop
+cdef int poll(fs_watch *watch) noexcept nogil:
+    if watch.stop or omp_get_thread_num() != 0:
+        return watch.stop
     cdef double now = fs_now()
-    if 0 <= now - job.polled_at < SECONDS_BETWEEN_POLLS:
+    if 0 <= now - watch.polled_at < SECONDS_BETWEEN_POLLS:
         return 0
-    job.polled_at = now
+    watch.polled_at = now
     with gil:
         if PyErr_CheckSignals() < 0:
-            job.stop = 1
-    return job.stop
+            watch.stop = 1
+    return watch.stop
 
 
-cdef int never(fs_job *job) noexcept nogil:
+cdef int never(fs_watch *watch) noexcept nogil:
     return 0
+
+
+cdef inline fs_watch watched() noexcept nogil:
+    """The watch of a job that begins now."""
+    cdef fs_watch watch
+    watch.poll = poll
+    watch.stop = 0
+    watch.polled_at = fs_now()
+    return watch
 
 
 # ---- the loops over blocks ----
@@ -219,12 +282,12 @@ cdef void each_block_of_rows(const fs_kernels *k, fs_job *job,
     cdef ptrdiff_t blocks = (job.outer + step - 1) // step, block
     if threads == 1:
         for block in range(blocks):
-            if block > 0 and job.poll(job):
+            if block > 0 and fs_poll(&job.watch):
                 return
             k.rows(job, block * step, min(job.outer, (block + 1) * step))
     else:
         for block in prange(blocks, num_threads=threads, schedule="dynamic"):
-            if not job.poll(job):
+            if not fs_poll(&job.watch):
                 k.rows(job, block * step, min(job.outer, (block + 1) * step))
 
 
@@ -237,13 +300,17 @@ cdef void each_tile(const fs_kernels *k, fs_job *job, int threads) noexcept nogi
     cdef ptrdiff_t tiles = (job.inner + job.tile - 1) // job.tile * job.outer, tile
     if threads == 1:
         for tile in range(tiles):
-            if tile > 0 and job.poll(job):
+            if tile > 0 and fs_poll(&job.watch):
                 return
             k.columns(job, tile)
     else:
         for tile in prange(tiles, num_threads=threads, schedule="dynamic"):
-            if not job.poll(job):
+            if not fs_poll(&job.watch):
                 k.columns(job, tile)
+
+
+cdef inline bint is_vjp(fs_op op) noexcept nogil:
+    return op == FS_SOFTMAX_VJP or op == FS_LOG_SOFTMAX_VJP
 
 
 cdef struct piece:
@@ -254,29 +321,28 @@ cdef struct piece:
 
 cdef void long_row(const fs_kernels *k, fs_job *job, ptrdiff_t row, piece *piece_of,
                    int threads) noexcept nogil:
-    """The three passes of one row, each shared between the threads, piece by piece."""
-    cdef ptrdiff_t n = job.n, pieces = (n + FS_PIECE - 1) // FS_PIECE, i, block = 0
+    """The passes of one row, each shared between the threads, piece by piece."""
+    cdef ptrdiff_t n = job.n, pieces = (n + FS_PIECE - 1) // FS_PIECE, i
+    cdef ptrdiff_t block = 0, pieces_with_max = 0 if is_vjp(job.op) else pieces
     cdef fs_line line = fs_locate(job, row)
-    cdef double largest
+    cdef double largest = -INFINITY
     cdef fs_pair total
     cdef fs_norm norm
-    for i in prange(pieces, num_threads=threads, schedule="dynamic"):
-        if not job.poll(job):
+    for i in prange(pieces_with_max, num_threads=threads, schedule="dynamic"):
+        if not fs_poll(&job.watch):
             piece_of[i].max = k.row_max(job, line, i * FS_PIECE,
                                         min(n, (i + 1) * FS_PIECE), &piece_of[i].block)
-    if job.stop:
+    if job.watch.stop:
         return
-    largest = piece_of[0].max
-    block = piece_of[0].block
-    for i in range(1, pieces):
+    for i in range(pieces_with_max):
         if piece_of[i].max > largest:
             largest = piece_of[i].max
             block = piece_of[i].block
     for i in prange(pieces, num_threads=threads, schedule="dynamic"):
-        if not job.poll(job):
+        if not fs_poll(&job.watch):
             piece_of[i].sum = k.row_sum(job, line, i * FS_PIECE,
                                         min(n, (i + 1) * FS_PIECE), largest, block)
-    if job.stop:
+    if job.watch.stop:
         return
     total.hi = total.lo = 0
     for i in range(pieces):
@@ -285,7 +351,7 @@ cdef void long_row(const fs_kernels *k, fs_job *job, ptrdiff_t row, piece *piece
     if job.op == FS_LOGSUMEXP:
         return
     for i in prange(pieces, num_threads=threads, schedule="dynamic"):
-        if not job.poll(job):
+        if not fs_poll(&job.watch):
             k.row_finish(job, line, i * FS_PIECE, min(n, (i + 1) * FS_PIECE), &norm)
 
 
@@ -293,19 +359,17 @@ cdef void each_long_row(const fs_kernels *k, fs_job *job, piece *piece_of,
                         int threads) noexcept nogil:
     cdef ptrdiff_t row
     for row in range(job.outer):
-        if not job.stop:
+        if not job.watch.stop:
             long_row(k, job, row, piece_of, threads)
 
 
 cdef int execute(fs_job *job) except -1:
     """Runs a complete job."""
     cdef const fs_kernels *k = kernels_for(job.compute)
-    cdef int threads = threads_for(job)
+    cdef int threads = threads_for(job.outer * job.n * job.inner)
     cdef int rows = job.inner == 1
     cdef piece *piece_of = NULL
-    job.stop = 0
-    job.poll = poll
-    job.polled_at = fs_now()
+    job.watch = watched()
     if rows and threads > 1 and job.outer < 2 * threads and job.n >= 2 * FS_PIECE:
         piece_of = <piece *>malloc((job.n // FS_PIECE + 1) * sizeof(piece))
         if piece_of == NULL:
@@ -320,13 +384,82 @@ cdef int execute(fs_job *job) except -1:
                 each_tile(k, job, threads)
     finally:
         free(piece_of)
-    if job.stop:
+    if job.watch.stop:
         raise_pending()
     return 0
 
 
 cdef int raise_pending() except -1:
     return -1  # poll has left the exception set
+
+
+# ---- hinge losses ----
+
+cdef void each_piece_of_rows(const fs_hinge_kernels *k, fs_hinge *job,
+                             fs_hinge_part *part_of, double *losses,
+                             int threads) noexcept nogil:
+    """Few long rows: the threads share the pieces of all of them."""
+    cdef ptrdiff_t rows = job.outer * job.inner, row, i
+    cdef ptrdiff_t pieces = (job.n + FS_PIECE - 1) // FS_PIECE
+    cdef fs_hinge_part part
+    for i in prange(rows * pieces, num_threads=threads, schedule="dynamic"):
+        if not fs_poll(&job.watch):
+            part_of[i] = k.piece(job, i // pieces, i % pieces)
+    if job.watch.stop:
+        return
+    for row in range(rows):
+        part = fs_hinge_nothing()
+        for i in range(pieces):
+            part = fs_hinge_join(part, part_of[row * pieces + i])
+        losses[row] = k.finish(job, row, part)
+
+
+cdef void each_unit(const fs_hinge_kernels *k, fs_hinge *job, double *losses,
+                    int threads) noexcept nogil:
+    cdef ptrdiff_t units = fs_hinge_units(job), unit
+    if threads == 1:
+        for unit in range(units):
+            if unit > 0 and fs_poll(&job.watch):
+                return
+            losses[unit] = k.unit(job, unit)
+    else:
+        for unit in prange(units, num_threads=threads, schedule="dynamic"):
+            if not fs_poll(&job.watch):
+                losses[unit] = k.unit(job, unit)
+
+
+cdef double execute_hinge(fs_hinge *job) except? -1:
+    """Runs a complete job; returns the sum of the losses."""
+    cdef const fs_hinge_kernels *k = (
+        <const fs_hinge_kernels *>kernels_for(job.compute).hinge)
+    cdef int threads = threads_for(job.outer * job.n * job.inner)
+    cdef ptrdiff_t units = fs_hinge_units(job), pieces = 0, i
+    cdef fs_hinge_part *part_of = NULL
+    cdef double *losses = NULL
+    cdef double total = 0
+    job.watch = watched()
+    if threads > 1 and not job.by_columns and job.n >= 2 * FS_PIECE and (
+        units < 2 * threads
+    ):
+        pieces = units * ((job.n + FS_PIECE - 1) // FS_PIECE)
+        part_of = <fs_hinge_part *>malloc(pieces * sizeof(fs_hinge_part))
+    losses = <double *>malloc(units * sizeof(double))
+    try:
+        if losses == NULL or (pieces > 0 and part_of == NULL):
+            raise MemoryError("no memory for the partial sums of the losses")
+        with nogil:
+            if pieces > 0:
+                each_piece_of_rows(k, job, part_of, losses, threads)
+            else:
+                each_unit(k, job, losses, threads)
+        if job.watch.stop:
+            raise_pending()
+        for i in range(units):
+            total += losses[i]
+    finally:
+        free(part_of)
+        free(losses)
+    return total
 
 
 # ---- from Python ----
@@ -343,12 +476,12 @@ def run(int op, plan):
     job.x = <const char *>PyArray_DATA(plan.x)
     job.y = <char *>PyArray_DATA(plan.y)
     job.mask = NULL
-    if plan.mask is not None:
-        job.mask = <const char *>PyArray_DATA(plan.mask)
+    if plan.second is not None:
+        job.mask = <const char *>PyArray_DATA(plan.second)
     job.source.direct = plan.direct
     job.source.type = <fs_type><int>TYPES[plan.x_type]
     job.source.swapped = not plan.x.dtype.isnative
-    job.source.temperature = plan.temperature
+    job.source.temperature = 1 if is_vjp(job.op) else plan.temperature
     job.source.via_float = 0
     job.n, job.source.n, job.source.mask_n, job.y_n = plan.n
     job.inner, job.source.inner, job.source.mask_inner, job.y_inner = plan.inner
@@ -360,7 +493,64 @@ def run(int op, plan):
         job.outer_mask[d] = mask_step
         job.outer_y[d] = y_step
         job.outer *= <ptrdiff_t>size
+    if is_vjp(job.op):
+        set_dy(&job, plan)
     execute(&job)
+
+
+cdef int set_dy(fs_job *job, plan) except -1:
+    """Tells how to read dy, whose places are those of the mask."""
+    job.divisor = plan.temperature
+    job.dy = job.source
+    job.dy.direct = plan.second_direct
+    job.dy.type = <fs_type><int>TYPES[plan.second_type]
+    job.dy.swapped = not plan.second.dtype.isnative
+    job.dy.n = job.source.mask_n
+    job.dy.inner = job.source.mask_inner
+    return 0
+
+
+def run_hinge(plan):
+    """Runs what a `hinge_plan.Plan` describes; returns the sum of the losses."""
+    cdef fs_hinge job
+    cdef int a, d
+    if len(plan.outer) > FS_MAX_OUTER:
+        raise ValueError(f"more than {FS_MAX_OUTER} dimensions: {len(plan.outer)}")
+    job.compute = <fs_type><int>TYPES[plan.compute]
+    job.p = plan.p
+    job.largest = plan.largest
+    job.margin = plan.margin
+    job.scale = plan.scale
+    job.written = <fs_written><int>plan.written
+    job.y_type = <fs_type><int>TYPES[plan.y_type]
+    job.pos_type = <fs_type><int>TYPES[plan.pos_type]
+    job.pos_swapped = plan.pos_swapped
+    job.n_outer = len(plan.outer)
+    job.outer = 1
+    for a in range(FS_ARRAYS):
+        job.array[a] = NULL
+        if plan.arrays[a] is not None:
+            job.array[a] = <char *>PyArray_DATA(plan.arrays[a])
+    job.by_columns = plan.by_columns
+    job.n = plan.n[0]
+    job.inner = plan.inner[0]
+    for a in range(FS_ARRAYS):
+        job.step_n[a] = plan.n[1 + a]
+        job.step_inner[a] = plan.inner[1 + a]
+    for d, dimension in enumerate(plan.outer):
+        job.outer_shape[d] = dimension[0]
+        job.outer *= job.outer_shape[d]
+        for a in range(FS_ARRAYS):
+            job.outer_step[d][a] = dimension[1 + a]
+    job.source.direct = plan.direct
+    job.source.type = <fs_type><int>TYPES[plan.x_type]
+    job.source.swapped = plan.x_swapped
+    job.source.temperature = 1
+    job.source.via_float = 0
+    job.source.n = job.step_n[0]
+    job.source.inner = job.step_inner[0]
+    job.source.mask_n = job.source.mask_inner = 0
+    return execute_hinge(&job)
 
 
 cdef inline void set_contiguous(fs_job *job, fs_op op, fs_type type, const void *x,
@@ -388,8 +578,8 @@ cdef inline void set_contiguous(fs_job *job, fs_op op, fs_type type, const void 
     job.outer_x[0] = n * inner * size
     job.outer_mask[0] = 0
     job.outer_y[0] = (1 if op == FS_LOGSUMEXP else n) * inner * size
-    job.stop = 0
-    job.poll = never
+    job.watch.stop = 0
+    job.watch.poll = never
 
 
 cdef inline int place_of(object axis, int ndim) noexcept:
@@ -406,45 +596,250 @@ cdef inline int place_of(object axis, int ndim) noexcept:
     return <int>place if 0 <= place < ndim and not overflow else -2
 
 
+cdef inline bint is_plain(object x) noexcept:
+    """Whether x is exactly an ndarray, C-contiguous, of floats in native order."""
+    if not PyArray_CheckExact(x):
+        return False
+    cdef int type_num = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    return (
+        (type_num == cnp.NPY_FLOAT or type_num == cnp.NPY_DOUBLE)
+        and cnp.PyArray_NDIM(<cnp.ndarray>x) > 0
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x)
+    )
+
+
+cdef inline fs_type type_of(cnp.ndarray plain) noexcept:
+    return FS_F32 if cnp.PyArray_TYPE(plain) == cnp.NPY_FLOAT else FS_F64
+
+
+cdef inline void factor_around(cnp.ndarray a, int place, ptrdiff_t *outer,
+                               ptrdiff_t *n, ptrdiff_t *inner) noexcept:
+    """The sizes before, along and behind axis `place`; -1 is the whole array."""
+    cdef int d
+    outer[0] = n[0] = inner[0] = 1
+    for d in range(cnp.PyArray_NDIM(a)):
+        if place == -1 or d == place:
+            n[0] *= cnp.PyArray_DIM(a, d)
+        elif d < place:
+            outer[0] *= cnp.PyArray_DIM(a, d)
+        else:
+            inner[0] *= cnp.PyArray_DIM(a, d)
+
+
+cdef inline int run_contiguous(fs_job *job) except -1:
+    if job.inner == 1 and job.outer * job.n < NOGIL_FROM:
+        kernels_for(job.compute).rows(job, 0, job.outer)
+        return 0
+    return execute(job)
+
+
 def fast(int op, x, axis):
     """The result of the common call, or None where `plan` must look closer."""
     cdef fs_job job
     cdef cnp.ndarray a, y
     cdef cnp.npy_intp shape[FS_MAX_OUTER]
-    cdef int ndim, type_num, place, d, y_ndim = 0
-    cdef ptrdiff_t outer = 1, n = 1, inner = 1
-    if not PyArray_CheckExact(x):
+    cdef int place, d, y_ndim = 0
+    cdef ptrdiff_t outer, n, inner
+    if not is_plain(x):
         return None
     a = <cnp.ndarray>x
-    ndim = cnp.PyArray_NDIM(a)
-    type_num = cnp.PyArray_TYPE(a)
-    if (type_num != cnp.NPY_FLOAT and type_num != cnp.NPY_DOUBLE) or ndim == 0 or not (
-        cnp.PyArray_ISCARRAY_RO(a)
-    ):
-        return None
-    place = place_of(axis, ndim)
+    place = place_of(axis, cnp.PyArray_NDIM(a))
     if place == -2:
         return None
-    for d in range(ndim):
-        if place == -1 or d == place:
-            n *= cnp.PyArray_DIM(a, d)
-        elif d < place:
-            outer *= cnp.PyArray_DIM(a, d)
-        else:
-            inner *= cnp.PyArray_DIM(a, d)
+    factor_around(a, place, &outer, &n, &inner)
+    for d in range(cnp.PyArray_NDIM(a)):
         if op != FS_LOGSUMEXP or (place != -1 and d != place):
             shape[y_ndim] = cnp.PyArray_DIM(a, d)
             y_ndim += 1
     if outer * n * inner == 0:
         return None
-    y = cnp.PyArray_EMPTY(y_ndim, shape, type_num, 0)
-    set_contiguous(&job, <fs_op>op, FS_F32 if type_num == cnp.NPY_FLOAT else FS_F64,
-                   PyArray_DATA(a), PyArray_DATA(y), outer, n, inner)
-    if inner == 1 and outer * n < NOGIL_FROM:
-        kernels_for(job.compute).rows(&job, 0, outer)
-    else:
-        execute(&job)
+    y = cnp.PyArray_EMPTY(y_ndim, shape, cnp.PyArray_TYPE(a), 0)
+    set_contiguous(&job, <fs_op>op, type_of(a), PyArray_DATA(a), PyArray_DATA(y), outer,
+                   n, inner)
+    run_contiguous(&job)
     return cnp.PyArray_ToScalar(PyArray_DATA(y), y) if y_ndim == 0 else y
+
+
+def fast_vjp(int op, y, dy, axis):
+    """The same for two arrays of one type and shape."""
+    cdef fs_job job
+    cdef cnp.ndarray a, b, dx
+    cdef ptrdiff_t outer, n, inner
+    cdef int place
+    if not is_plain(y) or not is_plain(dy):
+        return None
+    a = <cnp.ndarray>y
+    b = <cnp.ndarray>dy
+    place = place_of(axis, cnp.PyArray_NDIM(a))
+    if place == -2 or cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(b) or (
+        not cnp.PyArray_SAMESHAPE(a, b)
+    ):
+        return None
+    factor_around(a, place, &outer, &n, &inner)
+    if outer * n * inner == 0:
+        return None
+    dx = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a),
+                           cnp.PyArray_TYPE(a), 0)
+    set_contiguous(&job, <fs_op>op, type_of(a), PyArray_DATA(a), PyArray_DATA(dx),
+                   outer, n, inner)
+    job.mask = <const char *>PyArray_DATA(b)
+    job.divisor = 1
+    job.dy = job.source
+    job.source.mask_n = job.dy.n
+    job.source.mask_inner = job.dy.inner
+    job.outer_mask[0] = job.outer_x[0]
+    run_contiguous(&job)
+    return dx
+
+
+cdef bint are_indices(labels, cnp.ndarray scores) except -1:
+    """Whether labels are plain int64, one for each row of scores, all in range."""
+    cdef cnp.ndarray a
+    cdef const cnp.int64_t *label
+    cdef ptrdiff_t row
+    cdef int d, ndim = cnp.PyArray_NDIM(scores) - 1
+    if not PyArray_CheckExact(labels):
+        return False
+    a = <cnp.ndarray>labels
+    if cnp.PyArray_TYPE(a) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(a) or (
+        cnp.PyArray_NDIM(a) != ndim
+    ):
+        return False
+    for d in range(ndim):
+        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(scores, d):
+            return False
+    label = <const cnp.int64_t *>PyArray_DATA(a)
+    for row in range(cnp.PyArray_SIZE(a)):
+        if not 0 <= label[row] < cnp.PyArray_DIM(scores, ndim):
+            return False
+    return True
+
+
+cdef bint set_options(fs_hinge *job, margin, p, variant) except -1:
+    """Says which loss it is; False where `hinge_plan` must look closer."""
+    if type(margin) is not float or type(p) is not int or p not in (1, 2):
+        return False
+    if variant != "sum" and variant != "max":
+        return False
+    job.margin = <float>margin if job.compute == FS_F32 else <double>margin
+    job.p = p
+    job.largest = variant == "max"
+    job.scale = 1
+    return 0 < job.margin < INFINITY
+
+
+cdef void set_scores(fs_hinge *job, cnp.ndarray scores, ptrdiff_t width,
+                     labels) noexcept:
+    """Scores [rows, width], the positive in column 0 unless there are labels."""
+    cdef ptrdiff_t size = cnp.PyArray_ITEMSIZE(scores)
+    cdef char *data = <char *>PyArray_DATA(scores)
+    cdef int a
+    for a in range(FS_ARRAYS):
+        job.array[a] = NULL
+        job.step_n[a] = 0
+        job.step_inner[a] = 0
+    job.outer = 1
+    job.n_outer = 0
+    job.inner = cnp.PyArray_SIZE(scores) // width
+    job.source.direct = 1
+    job.source.type = job.compute
+    job.source.swapped = job.pos_swapped = 0
+    job.source.temperature = 1
+    job.source.via_float = 0
+    job.source.n = job.step_n[FS_SCORES] = size
+    job.source.inner = job.step_inner[FS_SCORES] = width * size
+    if labels is None:
+        job.n = width - 1
+        job.array[FS_SCORES] = data + size
+        job.array[FS_POSITIVES] = data
+        job.step_inner[FS_POSITIVES] = width * size
+    else:
+        job.n = width
+        job.array[FS_SCORES] = data
+        job.array[FS_LABELS] = <char *>PyArray_DATA(<cnp.ndarray>labels)
+        job.step_inner[FS_LABELS] = sizeof(cnp.int64_t)
+    job.by_columns = job.n <= FS_HINGE_SHORT
+
+
+cdef void set_gradient(fs_hinge *job, cnp.ndarray grad) noexcept:
+    """The gradient, laid out as the scores are."""
+    job.written = FS_GRADIENT
+    job.step_n[FS_OUT] = job.step_n[FS_SCORES]
+    job.step_inner[FS_OUT] = job.step_inner[FS_SCORES]
+    job.array[FS_OUT] = <char *>PyArray_DATA(grad)
+    if job.array[FS_POSITIVES] != NULL:
+        job.array[FS_OUT] += job.step_n[FS_OUT]
+        job.array[FS_OUT_POSITIVES] = <char *>PyArray_DATA(grad)
+        job.step_inner[FS_OUT_POSITIVES] = job.step_inner[FS_OUT]
+
+
+def fast_hinge(scores, labels, negatives, margin, p, variant, reduction, return_grad):
+    """The common call's loss, and gradient or None; or None for `hinge_plan`.
+
+    That is a plain array of scores, labels in int64, neither weights nor a mask.
+    """
+    cdef fs_hinge job
+    cdef cnp.ndarray x, loss, grad = None
+    cdef ptrdiff_t width
+    cdef double total
+    cdef int by_row = reduction == "none"
+    if not is_plain(scores) or (
+        not by_row and reduction != "sum" and reduction != "mean"
+    ):
+        return None
+    x = <cnp.ndarray>scores
+    width = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+    if negatives is not None:
+        if type(negatives) is not int or cnp.PyArray_NDIM(x) != 1 or not (
+            labels is None and 0 < negatives < cnp.PyArray_SIZE(x)
+        ):
+            return None
+        width = <ptrdiff_t>negatives + 1
+    job.compute = job.y_type = job.pos_type = type_of(x)
+    if width < 2 or cnp.PyArray_SIZE(x) == 0 or cnp.PyArray_SIZE(x) % width != 0 or (
+        not set_options(&job, margin, p, variant)
+    ):
+        return None
+    if labels is not None and not are_indices(labels, x):
+        return None
+    set_scores(&job, x, width, labels)
+    if reduction == "mean":
+        job.scale = 1.0 / job.inner
+    loss = losses_of(x, negatives is not None, by_row, job.inner)
+    if by_row:
+        job.array[FS_LOSSES] = <char *>PyArray_DATA(loss)
+        job.step_inner[FS_LOSSES] = cnp.PyArray_ITEMSIZE(loss)
+    job.written = FS_NOTHING
+    if return_grad:
+        grad = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x),
+                                 cnp.PyArray_TYPE(x), 0)
+        set_gradient(&job, grad)
+    total = execute_hinge(&job)
+    if not by_row:
+        store(loss, total / job.inner if reduction == "mean" else total)
+    return (
+        cnp.PyArray_ToScalar(PyArray_DATA(loss), loss)
+        if cnp.PyArray_NDIM(loss) == 0 else loss
+    ), grad
+
+
+cdef cnp.ndarray losses_of(cnp.ndarray scores, bint flat, bint by_row, ptrdiff_t rows):
+    """An array for the losses: one a row, or one alone."""
+    cdef cnp.npy_intp shape[1]
+    shape[0] = rows
+    if not by_row:
+        return cnp.PyArray_EMPTY(0, shape, cnp.PyArray_TYPE(scores), 0)
+    if flat:
+        return cnp.PyArray_EMPTY(1, shape, cnp.PyArray_TYPE(scores), 0)
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(scores) - 1, cnp.PyArray_DIMS(scores),
+                             cnp.PyArray_TYPE(scores), 0)
+
+
+cdef inline void store(cnp.ndarray scalar, double value) noexcept:
+    if cnp.PyArray_TYPE(scalar) == cnp.NPY_FLOAT:
+        (<float *>PyArray_DATA(scalar))[0] = <float>value
+    else:
+        (<double *>PyArray_DATA(scalar))[0] = value
 
 
 # ---- from other Cython code (cpu.pxd) ----

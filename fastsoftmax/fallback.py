@@ -1,7 +1,8 @@
 """Plain NumPy formulas for what the kernels leave out.
 
-They serve complex and long double input of all three functions, and the weights and
-the sign of `logsumexp` for every dtype. Speed is not their aim; three decisions are:
+They serve complex and long double input of the softmax family (the gradients: long
+double alone), and the weights and the sign of `logsumexp` for every dtype. Speed is not
+their aim; three decisions are:
 
 A. The reduced axes are merged into one, last and contiguous ("rows"). The copy is ours
    to overwrite, and only along a contiguous axis does NumPy sum pairwise.
@@ -23,7 +24,7 @@ _FAR = 600.0
 
 
 def softmax(
-    x: Array, axes: tuple[int, ...], *, temperature: float, where: Array | None
+    x: Array, axes: tuple[int, ...], where: Array | None, *, temperature: float
 ) -> Array:
     """exp(x / temperature), divided by its sum over `axes`.
 
@@ -31,8 +32,8 @@ def softmax(
     ----------
     x : IN, inexact array of any layout
     axes : sorted, unique, non-negative; `()` makes each element its own set
-    temperature : finite and positive
     where : IN, bool, broadcastable to `x`; entries that are False get 0
+    temperature : finite and positive
 
     Returns
     -------
@@ -48,7 +49,7 @@ def softmax(
 
 
 def log_softmax(
-    x: Array, axes: tuple[int, ...], *, temperature: float, where: Array | None
+    x: Array, axes: tuple[int, ...], where: Array | None, *, temperature: float
 ) -> Array:
     """Logarithm of `softmax`, without its rounding and underflow.
 
@@ -64,6 +65,24 @@ def log_softmax(
         y = rows - _signed_log(log_abs, total)
         y[excluded] = -np.inf
         return _restore(y, x, axes)
+
+
+def softmax_vjp(
+    y: Array, axes: tuple[int, ...], dy: Array, *, temperature: float
+) -> Array:
+    """Gradient through softmax, y (dy - sum(y dy)) / temperature."""
+    with np.errstate(all="ignore"):
+        dot = np.sum(y * dy, axis=axes, keepdims=True)
+        return np.asarray(y * (dy - dot) / temperature)
+
+
+def log_softmax_vjp(
+    y: Array, axes: tuple[int, ...], dy: Array, *, temperature: float
+) -> Array:
+    """Gradient through log_softmax, (dy - exp(y) sum(dy)) / temperature."""
+    with np.errstate(all="ignore"):
+        total = np.sum(dy, axis=axes, keepdims=True)
+        return np.asarray((dy - np.exp(y) * total) / temperature)
 
 
 def logsumexp(

@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike, DTypeLike
 Array = np.ndarray[Any, np.dtype[Any]]
 Axis = int | tuple[int, ...] | None
 
-# One dimension: its length, and the bytes between neighbours in x, in the mask, in y.
-Dimension = tuple[int, int, int, int]
+# One dimension: its length, and the bytes between neighbours in each array (in x, in
+# the mask, in y).
+Dimension = tuple[int, ...]
 
 # Computed in float32 and rounded once; bfloat16 is ml_dtypes', known by its name.
 HALVES = ("float16", "bfloat16")
@@ -36,20 +37,22 @@ def type_name(dtype: np.dtype[Any]) -> str:
 class Plan(NamedTuple):
     """What the kernels need to know of one call.
 
-    `x` and `mask` are read, `y` is written; `x_type`, `y_type` and `compute` name their
-    types and that of the arithmetic.
-    `direct` says that x is aligned floats of that type, contiguous along the innermost
-    dimension, to be used as they are.
+    `x` and `second` (the mask, or dy) are read, `y` is written; the types are those in
+    memory, `compute` is that of the arithmetic. `direct` says that x is aligned floats
+    of that type, contiguous along the innermost dimension, to be used as they are;
+    `second_direct` says it of dy.
     """
 
     x: Array
-    mask: Array | None
+    second: Array | None
     y: Array
     x_type: str
+    second_type: str
     y_type: str
     compute: str
     temperature: float | np.floating[Any]
     direct: bool
+    second_direct: bool
     outer: list[Dimension]  # shared by plans: not to be changed
     n: Dimension
     inner: Dimension
@@ -58,18 +61,19 @@ class Plan(NamedTuple):
 class Call(NamedTuple):
     """A caller's arguments, decoded and checked.
 
-    `compute` names the type computed in; `has_kernels` tells whether the kernels know
-    it, else the call is `fallback`'s.
+    `second` is the mask, or dy where `is_vjp`. `compute` names the type computed in;
+    `has_kernels` tells whether the kernels know it, else the call is `fallback`'s.
     """
 
     x: Array
     axes: tuple[int, ...]
-    mask: Array | None
+    second: Array | None
     dtype: np.dtype[Any]
     compute: str
     has_kernels: bool
     temperature: float | np.floating[Any]
     is_scalar: bool
+    is_vjp: bool = False
 
 
 # ---- decoding ----
@@ -136,8 +140,10 @@ def result_dtype(x: Array, dtype: DTypeLike | None) -> np.dtype[Any]:
     return wanted
 
 
-def as_mask(where: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
-    """Return `where` broadcast to the shape of x; None if it masks nothing."""
+def as_mask(
+    where: ArrayLike | None, shape: tuple[int, ...], name: str = "x"
+) -> Array | None:
+    """Return `where` broadcast to the shape of `name`; None if it masks nothing."""
     if where is None or where is True:
         return None
     if isinstance(where, np.ma.MaskedArray):
@@ -149,7 +155,8 @@ def as_mask(where: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
         return np.broadcast_to(mask, shape)
     except ValueError:
         raise ValueError(
-            f"where of shape {mask.shape} does not broadcast to the shape of x, {shape}"
+            f"where of shape {mask.shape} does not broadcast to the shape of {name}, "
+            f"{shape}"
         ) from None
 
 
@@ -201,7 +208,7 @@ def as_call(
     return Call(
         x=array.reshape(1) if array.ndim == 0 else array,
         axes=as_axes(axis, array.ndim),
-        mask=as_mask(where, array.shape or (1,)),
+        second=as_mask(where, array.shape or (1,)),
         dtype=wanted,
         compute=compute,
         has_kernels=has_kernels,
@@ -210,7 +217,7 @@ def as_call(
     )
 
 
-def _promote(*pairs: tuple[ArrayLike, Array]) -> np.dtype[Any]:
+def promote(*pairs: tuple[ArrayLike, Array]) -> np.dtype[Any]:
     """Return NumPy's type for what was given and the arrays it became.
 
     Python's own numbers take the type of the others, as always in NumPy; beside
@@ -252,13 +259,37 @@ def as_weighted_call(
             f"{exponents.shape}"
         ) from None
     if dtype is None:
-        promoted = _promote((a, exponents), (b, weights))
+        promoted = promote((a, exponents), (b, weights))
         dtype = np.float64 if promoted.kind in "biu" else promoted
     call = as_call(np.broadcast_to(exponents, shape), axis, where, dtype, name="a")
     if weights.dtype.kind == "c" and call.dtype.kind != "c":
         raise TypeError(f"dtype {call.dtype} cannot hold the complex weights b")
     weights = cast(weights, np.dtype(call.compute))
     return call, np.broadcast_to(weights, call.x.shape)
+
+
+def as_vjp_call(y: ArrayLike, dy: ArrayLike, axis: Axis, temperature: float) -> Call:
+    """Decode the arguments of a vector-Jacobian product; dy broadcasts against y."""
+    probabilities, gradient = as_array(y, "y"), as_array(dy, "dy")
+    dtype = promote((y, probabilities), (dy, gradient))
+    if dtype.kind == "c":
+        raise TypeError(
+            f"y and dy must be real, got dtypes {probabilities.dtype} and "
+            f"{gradient.dtype}"
+        )
+    call = as_call(
+        probabilities, axis, None, None if dtype.kind in "biu" else dtype, temperature
+    )
+    if gradient.dtype.char == "g" and call.has_kernels:
+        gradient = cast(gradient, np.dtype(call.compute))
+    try:
+        second = np.broadcast_to(gradient, call.x.shape)
+    except ValueError:
+        raise ValueError(
+            f"dy of shape {gradient.shape} does not broadcast to the shape of y, "
+            f"{probabilities.shape}"
+        ) from None
+    return call._replace(second=second, is_vjp=True)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -301,11 +332,11 @@ def is_dense(y: Array) -> bool:
 def _merge(dimensions: list[Dimension]) -> list[Dimension]:
     """Join neighbours that every array walks with one stride."""
     merged: list[Dimension] = []
-    for size, x, mask, y in dimensions:
-        if merged and merged[-1][1:] == (size * x, size * mask, size * y):
-            merged[-1] = (merged[-1][0] * size, x, mask, y)
+    for size, *steps in dimensions:
+        if merged and merged[-1][1:] == tuple(size * step for step in steps):
+            merged[-1] = (merged[-1][0] * size, *steps)
         else:
-            merged.append((size, x, mask, y))
+            merged.append((size, *steps))
     return merged
 
 
@@ -313,38 +344,52 @@ def _merge(dimensions: list[Dimension]) -> list[Dimension]:
 def factor(
     shape: tuple[int, ...],
     axes: tuple[int, ...],
-    strides: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    strides: tuple[tuple[int, ...], ...],
     leader: int,
 ) -> tuple[list[Dimension], Dimension, Dimension] | None:
     """Factor an array into outer dimensions, n and inner; None if axes do not join.
 
-    `strides` are those of x, the mask and y per axis of x. `leader` is 0 where the
-    layout of x decides the order of the loops, 2 where that of y does; the innermost is
-    the one that walks the shortest way. Kept for the shapes met last: finding it out
-    costs more than a small call.
+    `strides` are those of x, the mask, y (and others) per axis of x. `leader` says the
+    layout of which array decides the order of the loops: 0 that of x, 2 that of y; the
+    innermost is the one that walks the shortest way. Kept for the shapes met last:
+    finding it out costs more than a small call.
     """
     order = sorted(
         (d for d in range(len(shape)) if shape[d] != 1),
         key=lambda d: -abs(strides[leader][d]),
     )
-    x, mask, y = strides
-    dimensions = [(d, (shape[d], x[d], mask[d], y[d])) for d in order]
-    reduced = _merge([one for d, one in dimensions if d in axes])
-    kept = _merge([one for d, one in dimensions if d not in axes])
+    dimensions = [(d, (shape[d], *(steps[d] for steps in strides))) for d in order]
+    reduced = _merge([dimension for d, dimension in dimensions if d in axes])
+    kept = _merge([dimension for d, dimension in dimensions if d not in axes])
     if len(reduced) > 1:
         return None
-    n = reduced[0] if reduced else (1, 0, 0, 0)
-    inner: Dimension = (1, 0, 0, 0)
+    one = (1, *(0 for _ in strides))
+    n = reduced[0] if reduced else one
+    inner: Dimension = one
     if kept and (not reduced or abs(kept[-1][1 + leader]) < abs(n[1 + leader])):
         inner = kept.pop()
     return kept, n, inner
+
+
+def usable_as_it_is(array: Array, compute: str, innermost: tuple[int, int]) -> bool:
+    """Tell whether kernels can read an array without staging it.
+
+    `innermost` is the length of the innermost dimension and its stride in bytes.
+    """
+    size, step = innermost
+    return (
+        type_name(array.dtype) == compute
+        and array.dtype.isnative
+        and array.flags.aligned
+        and (step == array.itemsize or size == 1)
+    )
 
 
 def make(
     call: Call,
     x: Array,
     axes: tuple[int, ...],
-    mask: Array | None,
+    second: Array | None,
     y: Array,
     y_strides: tuple[int, ...],
     leader: int,
@@ -355,35 +400,33 @@ def make(
     """
     strides = (
         x.strides,
-        mask.strides if mask is not None else (0,) * x.ndim,
+        second.strides if second is not None else (0,) * x.ndim,
         y_strides,
     )
     factors = factor(x.shape, axes, strides, leader)
     if factors is None:
         return None
     outer, n, inner = factors
-    innermost = inner if inner[0] > 1 else n
-    x_type = type_name(x.dtype)
-    direct = (
-        x_type == call.compute
-        and x.dtype.isnative
-        and x.flags.aligned
-        and mask is None
-        and call.temperature == 1.0
-        and (innermost[1] == x.itemsize or innermost[0] == 1)
-    )
+    size, x_step, second_step, _ = inner if inner[0] > 1 else n
+    plain = call.is_vjp or (second is None and call.temperature == 1.0)
     return Plan(
-        x,
-        mask,
-        y,
-        x_type,
-        type_name(y.dtype),
-        call.compute,
-        call.temperature,
-        direct,
-        outer,
-        n,
-        inner,
+        x=x,
+        second=second,
+        y=y,
+        x_type=type_name(x.dtype),
+        second_type=type_name(second.dtype) if second is not None else "bool",
+        y_type=type_name(y.dtype),
+        compute=call.compute,
+        temperature=call.temperature,
+        direct=plain and usable_as_it_is(x, call.compute, (size, x_step)),
+        second_direct=(
+            call.is_vjp
+            and second is not None
+            and usable_as_it_is(second, call.compute, (size, second_step))
+        ),
+        outer=outer,
+        n=n,
+        inner=inner,
     )
 
 
@@ -391,12 +434,13 @@ def _apart_from(out: Array | None, call: Call, may_be_x: bool) -> Call:
     """Copy the inputs that writing to `out` would change while they are needed."""
     if out is None:
         return call
-    x, mask = call.x, call.mask
+    x, second = call.x, call.second
     if np.may_share_memory(x, out) and not (may_be_x and same_memory(x, out)):
         x = x.copy()
-    if mask is not None and np.may_share_memory(mask, out):
-        mask = mask.copy()
-    return call._replace(x=x, mask=mask)
+    may_be_second = call.is_vjp and second is not None and same_memory(second, out)
+    if second is not None and np.may_share_memory(second, out) and not may_be_second:
+        second = second.copy()
+    return call._replace(x=x, second=second)
 
 
 def _copy(to: Array, x: Array) -> None:
@@ -404,20 +448,20 @@ def _copy(to: Array, x: Array) -> None:
         np.copyto(to, x, casting="unsafe")
 
 
-def _laid_out(mask: Array, like: Array) -> Array:
-    """Copy a mask into memory that is ordered as that of another array."""
-    copy = np.empty_like(like, dtype=bool, order="K", subok=False)
-    _copy(copy, mask)
+def _laid_out(second: Array, like: Array) -> Array:
+    """Copy an array into memory that is ordered as that of another one."""
+    copy = np.empty_like(like, dtype=second.dtype, order="K", subok=False)
+    _copy(copy, second)
     return copy
 
 
 def _with_axes_last(call: Call) -> tuple[Array, Array | None, tuple[int, ...]]:
-    """Copy x and the mask, the reduced axes moved last; tell where those are then."""
+    """Copy x and second, the reduced axes moved last; tell where those are then."""
     x = _axes_last(call.x, call.axes, np.dtype(call.compute))
-    mask = None
-    if call.mask is not None:
-        mask = _axes_last(call.mask, call.axes, np.dtype(bool))
-    return x, mask, tuple(range(x.ndim - len(call.axes), x.ndim))
+    second = None
+    if call.second is not None:
+        second = _axes_last(call.second, call.axes, call.second.dtype)
+    return x, second, tuple(range(x.ndim - len(call.axes), x.ndim))
 
 
 def _axes_last(array: Array, axes: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -436,23 +480,23 @@ def elementwise(call: Call, y: Array, out: Array | None) -> tuple[Plan, Array]:
     call = _apart_from(out, call, may_be_x=True)
     writable = out is None or is_dense(y)
     target = y if writable else np.empty_like(y, order="K", subok=False)
-    mask = call.mask
-    plan = make(call, call.x, call.axes, mask, target, target.strides, 2)
-    if plan is None and mask is not None:
-        mask = _laid_out(mask, target)
-        plan = make(call, call.x, call.axes, mask, target, target.strides, 2)
+    second = call.second
+    plan = make(call, call.x, call.axes, second, target, target.strides, 2)
+    if plan is None and second is not None:
+        second = _laid_out(second, target)
+        plan = make(call, call.x, call.axes, second, target, target.strides, 2)
     if plan is not None:
         return plan, target
     x, compute = target, np.dtype(call.compute)
     if target.dtype != compute:
         x = np.empty_like(target, dtype=compute, order="K", subok=False)
-    plan = make(call, x, call.axes, mask, target, target.strides, 2)
+    plan = make(call, x, call.axes, second, target, target.strides, 2)
     if plan is not None:
         _copy(x, call.x)
         return plan, target
-    x, mask, last = _with_axes_last(call)
+    x, second, last = _with_axes_last(call)
     target = x if call.dtype == compute else np.empty(x.shape, call.dtype)
-    plan = make(call, x, last, mask, target, target.strides, 2)
+    plan = make(call, x, last, second, target, target.strides, 2)
     assert plan is not None, "contiguous trailing axes join"
     return plan, np.moveaxis(target, last, call.axes)
 
@@ -462,13 +506,13 @@ def reduction(call: Call, y: Array, out: Array | None) -> Plan:
     call = _apart_from(out, call, may_be_x=False)
     steps = iter(y.strides)
     y_strides = tuple(0 if d in call.axes else next(steps) for d in range(call.x.ndim))
-    plan = make(call, call.x, call.axes, call.mask, y, y_strides, 0)
-    if plan is None and call.mask is not None:
-        laid_out = _laid_out(call.mask, call.x)
+    plan = make(call, call.x, call.axes, call.second, y, y_strides, 0)
+    if plan is None and call.second is not None:
+        laid_out = _laid_out(call.second, call.x)
         plan = make(call, call.x, call.axes, laid_out, y, y_strides, 0)
     if plan is not None:
         return plan
-    x, mask, last = _with_axes_last(call)
-    plan = make(call, x, last, mask, y, (*y.strides, *(0 for _ in last)), 0)
+    x, second, last = _with_axes_last(call)
+    plan = make(call, x, last, second, y, (*y.strides, *(0 for _ in last)), 0)
     assert plan is not None, "contiguous trailing axes join"
     return plan

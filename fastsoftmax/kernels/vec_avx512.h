@@ -128,6 +128,60 @@ static inline double f32_sum_lanes(f32_vec a, f32_vec b)
     return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
 }
 
+typedef struct {
+    __m512d low, high;
+} f32_wide;
+typedef __m512d f64_wide;
+static inline __m512d low_half(f32_vec a)
+{
+    return _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+}
+static inline __m512d high_half(f32_vec a)
+{
+    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+}
+static inline f32_wide f32_wide_load(const double *p)
+{
+    return (f32_wide){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)};
+}
+static inline f64_wide f64_wide_load(const double *p) { return _mm512_loadu_pd(p); }
+static inline void f32_wide_store(double *p, f32_wide sum)
+{
+    _mm512_storeu_pd(p, sum.low);
+    _mm512_storeu_pd(p + 8, sum.high);
+}
+static inline void f64_wide_store(double *p, f64_wide sum) { _mm512_storeu_pd(p, sum); }
+static inline f32_wide f32_wide_zero(void)
+{
+    return (f32_wide){_mm512_setzero_pd(), _mm512_setzero_pd()};
+}
+static inline f64_wide f64_wide_zero(void) { return _mm512_setzero_pd(); }
+static inline f32_wide f32_wide_add(f32_wide sum, f32_vec a)
+{
+    sum.low = _mm512_add_pd(sum.low, low_half(a));
+    sum.high = _mm512_add_pd(sum.high, high_half(a));
+    return sum;
+}
+static inline f64_wide f64_wide_add(f64_wide sum, f64_vec a)
+{
+    return _mm512_add_pd(sum, a);
+}
+static inline f32_wide f32_wide_add_product(f32_wide sum, f32_vec a, f32_vec b)
+{
+    sum.low = _mm512_fmadd_pd(low_half(a), low_half(b), sum.low);
+    sum.high = _mm512_fmadd_pd(high_half(a), high_half(b), sum.high);
+    return sum;
+}
+static inline f64_wide f64_wide_add_product(f64_wide sum, f64_vec a, f64_vec b)
+{
+    return _mm512_fmadd_pd(a, b, sum);
+}
+static inline double f64_wide_total(f64_wide sum) { return _mm512_reduce_add_pd(sum); }
+static inline double f32_wide_total(f32_wide sum)
+{
+    return f64_wide_total(_mm512_add_pd(sum.low, sum.high));
+}
+
 static inline f32_vec f32_load_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));

@@ -130,6 +130,30 @@ static inline double f64_largest(f64_vec a) { return a; }
 /* f32_sum_lanes: all lanes of a and b added up in double, in an order of the ISA's. */
 static inline double f32_sum_lanes(f32_vec a, f32_vec b) { return (double)a + b; }
 
+/* T_wide: a sum in double for each lane. T_wide_load, T_wide_store: one double a lane.
+ * T_wide_add, T_wide_add_product: sum + a and sum + a * b, where the product of two
+ * floats is exact. T_wide_total: all lanes added up, in an order of the ISA's. */
+typedef double f32_wide;
+typedef double f64_wide;
+static inline f32_wide f32_wide_load(const double *p) { return *p; }
+static inline f64_wide f64_wide_load(const double *p) { return *p; }
+static inline void f32_wide_store(double *p, f32_wide sum) { *p = sum; }
+static inline void f64_wide_store(double *p, f64_wide sum) { *p = sum; }
+static inline f32_wide f32_wide_zero(void) { return 0; }
+static inline f64_wide f64_wide_zero(void) { return 0; }
+static inline f32_wide f32_wide_add(f32_wide sum, f32_vec a) { return sum + (double)a; }
+static inline f64_wide f64_wide_add(f64_wide sum, f64_vec a) { return sum + a; }
+static inline f32_wide f32_wide_add_product(f32_wide sum, f32_vec a, f32_vec b)
+{
+    return sum + (double)a * (double)b;
+}
+static inline f64_wide f64_wide_add_product(f64_wide sum, f64_vec a, f64_vec b)
+{
+    return sum + a * b;
+}
+static inline double f32_wide_total(f32_wide sum) { return sum; }
+static inline double f64_wide_total(f64_wide sum) { return sum; }
+
 /* f32_load_f16 ...: f32_lanes 16-bit floats; stores round to nearest even. */
 static inline f32_vec f32_load_f16(const uint16_t *p) { return half_to_float(*p); }
 static inline void f32_store_f16(uint16_t *p, f32_vec a) { *p = float_to_half(a); }

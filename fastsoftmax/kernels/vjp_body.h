@@ -1,0 +1,303 @@
+/* The vector-Jacobian products: what a gradient dy of a loss with respect to y becomes
+ * with respect to x. Included by rows_body.h.
+ *
+ *   y = softmax(x / temperature):      dx = y (dy - sum(y dy)) / temperature
+ *   y = log_softmax(x / temperature):  dx = (dy - exp(y) sum(dy)) / temperature
+ *
+ * Two passes over a line: the sum, in double; the result. In a job, x is y here, and
+ * `mask` is dy.
+ */
+
+static inline int F(is_vjp)(const fs_job *job)
+{
+    return job->op == FS_SOFTMAX_VJP || job->op == FS_LOG_SOFTMAX_VJP;
+}
+
+/* ---- one vector ---- */
+
+/* What pass 2 needs of a line, or of several in its lanes. */
+typedef struct {
+    VEC hi, lo; /* the sum; for log_softmax times the one, exp(y) times the other of */
+    VEC scale;  /* 1 and 2^-SPARE */
+} F(vjp_sums);
+
+static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums)
+{
+    return V(mul)(y, V(sub)(V(sub)(dy, sums->hi), sums->lo));
+}
+
+/* exp(y) comes with a factor of 2^SPARE, and goes up to 2^SPARE itself: far above any
+ * probability. Beyond that it counts as infinite. */
+static inline VEC F(log_softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums,
+                                     const F(shift) *shift)
+{
+    VEC s, q = F(exp_terms)(y, shift, &s);
+    VEC too_large = V(set)((REAL)((SPARE - 1) * 0.69));
+    VEC e = V(if_less)(too_large, y, V(set)((REAL)INFINITY), F(term)(s, q));
+    e = V(sub)(V(set)(0), V(mul)(e, sums->scale));
+    return V(muladd)(e, sums->lo, V(muladd)(e, sums->hi, dy));
+}
+
+/* Rounds a sum to a pair of REALs. exp(y) 2^SPARE times a large sum must not overflow,
+ * nor a small sum become subnormal: the factor 2^-SPARE goes to one or the other. */
+static inline void F(vjp_norm)(fs_op op, fs_pair sum, REAL *hi, REAL *lo, REAL *scale)
+{
+    double total = sum.hi + sum.lo;
+    *hi = (REAL)total;
+    *lo = isinf(*hi) ? 0 : (REAL)((sum.hi - *hi) + sum.lo);
+    *scale = 1;
+    if (op == FS_LOG_SOFTMAX_VJP && fabs(total) < 1) {
+        *scale = (REAL)UNSPARE;
+    } else if (op == FS_LOG_SOFTMAX_VJP) {
+        *hi *= (REAL)UNSPARE;
+        *lo *= (REAL)UNSPARE;
+    }
+}
+
+static inline void F(divide)(REAL *x, ptrdiff_t count, double divisor)
+{
+    REAL by = (REAL)divisor;
+    for (ptrdiff_t i = 0; divisor != 1.0 && i < count; i++)
+        x[i] /= by;
+}
+
+/* ---- rows ---- */
+
+static inline const REAL *F(read_dy)(const fs_job *job, fs_line line, ptrdiff_t i,
+                                     ptrdiff_t count, REAL *buffer)
+{
+    return F(read)(&job->dy, line.mask + i * job->dy.n, job->dy.n, NULL, 0, count, buffer);
+}
+
+static inline const REAL *F(read_y)(const fs_job *job, fs_line line, ptrdiff_t i,
+                                    ptrdiff_t count, REAL *buffer)
+{
+    const fs_source *source = &job->source;
+    return F(read)(source, line.x + i * source->n, source->n, NULL, 0, count, buffer);
+}
+
+static inline double F(dot)(const REAL *a, const REAL *b, ptrdiff_t count)
+{
+    V(wide) sum = V(wide_zero)();
+    VEC zero = V(set)(0);
+    ptrdiff_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        sum = V(wide_add_product)(sum, V(load)(a + i), V(load)(b + i));
+    if (i < count)
+        sum = V(wide_add_product)(sum, V(load_part)(a + i, count - i, zero),
+                                  V(load_part)(b + i, count - i, zero));
+    return V(wide_total)(sum);
+}
+
+static inline double F(total)(const REAL *a, ptrdiff_t count)
+{
+    V(wide) sum = V(wide_zero)();
+    ptrdiff_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        sum = V(wide_add)(sum, V(load)(a + i));
+    if (i < count)
+        sum = V(wide_add)(sum, V(load_part)(a + i, count - i, V(set)(0)));
+    return V(wide_total)(sum);
+}
+
+/* Pass 1 over [first, last). */
+static fs_pair F(vjp_row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
+                              ptrdiff_t last)
+{
+    REAL y_block[BLOCK], dy_block[BLOCK];
+    double sum = 0;
+    for (ptrdiff_t i = first; i < last; i += BLOCK) {
+        ptrdiff_t count = fs_least(BLOCK, last - i);
+        const REAL *dy = F(read_dy)(job, line, i, count, dy_block);
+        if (job->op == FS_SOFTMAX_VJP)
+            sum += F(dot)(F(read_y)(job, line, i, count, y_block), dy, count);
+        else
+            sum += F(total)(dy, count);
+    }
+    return (fs_pair){sum, 0};
+}
+
+static inline void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *to,
+                                ptrdiff_t count, const F(vjp_sums) *sums)
+{
+    VEC zero = V(set)(0);
+    F(shift) shift = F(shift_for)(zero);
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        ptrdiff_t part = fs_least(LANES, count - i);
+        int whole = part == LANES;
+        fs_prefetch(y + count + i); /* the next row's, while memory has nothing to do: */
+        fs_prefetch(dy + count + i); /* 10 % off rows of 1000 that come from memory */
+        VEC a = whole ? V(load)(y + i) : V(load_part)(y + i, part, zero);
+        VEC b = whole ? V(load)(dy + i) : V(load_part)(dy + i, part, zero);
+        VEC dx = op == FS_SOFTMAX_VJP ? F(softmax_vjp)(a, b, sums)
+                                      : F(log_softmax_vjp)(a, b, sums, &shift);
+        if (whole)
+            V(store)(to + i, dx);
+        else
+            V(store_part)(to + i, part, dx);
+    }
+}
+
+/* Pass 2 over [first, last). */
+static void F(vjp_row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
+                              ptrdiff_t last, const fs_norm *norm)
+{
+    REAL y_block[BLOCK], dy_block[BLOCK], out[BLOCK], hi, lo, scale;
+    F(vjp_norm)(job->op, norm->factor, &hi, &lo, &scale);
+    F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
+    for (ptrdiff_t i = first; i < last; i += BLOCK) {
+        ptrdiff_t count = fs_least(BLOCK, last - i);
+        const REAL *y = F(read_y)(job, line, i, count, y_block);
+        const REAL *dy = F(read_dy)(job, line, i, count, dy_block);
+        char *place = line.y + i * job->y_n;
+        REAL *to = job->y_type == REAL_TYPE ? (REAL *)place : out;
+        if (job->op == FS_SOFTMAX_VJP) /* constants take the choice out of the loop */
+            F(vjp_block)(FS_SOFTMAX_VJP, y, dy, to, count, &sums);
+        else
+            F(vjp_block)(FS_LOG_SOFTMAX_VJP, y, dy, to, count, &sums);
+        F(divide)(to, count, job->divisor);
+        if (to == out)
+            F(write)(out, count, place, job->y_type);
+    }
+}
+
+/* Rows of one block each: read once. */
+static inline void F(vjp_short_rows)(fs_op op, const fs_job *job, ptrdiff_t first,
+                                     ptrdiff_t last)
+{
+    REAL y_block[BLOCK], dy_block[BLOCK], out[BLOCK], hi, lo, scale;
+    ptrdiff_t n = job->n;
+    for (ptrdiff_t row = first; row < last; row++) {
+        fs_line line = fs_locate(job, row);
+        const REAL *y = F(read_y)(job, line, 0, n, y_block);
+        const REAL *dy = F(read_dy)(job, line, 0, n, dy_block);
+        REAL *to = job->y_type == REAL_TYPE ? (REAL *)line.y : out;
+        double sum = op == FS_SOFTMAX_VJP ? F(dot)(y, dy, n) : F(total)(dy, n);
+        F(vjp_norm)(op, (fs_pair){sum, 0}, &hi, &lo, &scale);
+        F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
+        F(vjp_block)(op, y, dy, to, n, &sums);
+        F(divide)(to, n, job->divisor);
+        if (to == out)
+            F(write)(out, n, line.y, job->y_type);
+    }
+}
+
+static void F(vjp_long_row)(fs_job *job, fs_line line)
+{
+    fs_norm norm = {0, {0, 0}, {0, 0}};
+    for (ptrdiff_t i = 0; i < job->n; i += FS_PIECE) {
+        if (i > 0 && fs_poll(&job->watch))
+            return;
+        fs_pair sum = F(vjp_row_sum)(job, line, i, fs_least(job->n, i + FS_PIECE));
+        norm.factor = fs_pair_add(norm.factor, sum);
+    }
+    for (ptrdiff_t i = 0; i < job->n; i += FS_PIECE) {
+        if (i > 0 && fs_poll(&job->watch))
+            return;
+        F(vjp_row_finish)(job, line, i, fs_least(job->n, i + FS_PIECE), &norm);
+    }
+}
+
+static void F(vjp_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
+{
+    if (job->n <= BLOCK && job->op == FS_SOFTMAX_VJP)
+        F(vjp_short_rows)(FS_SOFTMAX_VJP, job, first, last);
+    else if (job->n <= BLOCK)
+        F(vjp_short_rows)(FS_LOG_SOFTMAX_VJP, job, first, last);
+    else
+        for (ptrdiff_t row = first; row < last; row++)
+            F(vjp_long_row)(job, fs_locate(job, row));
+}
+
+/* ---- columns ---- */
+
+typedef struct {
+    double sum[FS_TILE];
+    REAL hi[FS_TILE], lo[FS_TILE], scale[FS_TILE];
+    REAL y[FS_TILE], dy[FS_TILE], out[FS_TILE];
+} F(vjp_tile);
+
+static inline const REAL *F(read_across)(const fs_source *source, const char *from,
+                                         ptrdiff_t row, ptrdiff_t count, REAL *buffer)
+{
+    return F(read)(source, from + row * source->n, source->inner, NULL, 0, count, buffer);
+}
+
+/* Adds the sums over `rows` (at most 4) rows at columns [j, j + part). */
+static inline void F(column_sums)(const REAL *y[4], const REAL *dy[4], int rows,
+                                  ptrdiff_t j, ptrdiff_t part, fs_op op, double *sums)
+{
+    VEC zero = V(set)(0);
+    V(wide) sum = V(wide_load)(sums + j);
+    for (int i = 0; i < rows; i++) {
+        VEC b = V(load_part)(dy[i] + j, part, zero);
+        if (op == FS_SOFTMAX_VJP)
+            sum = V(wide_add_product)(sum, V(load_part)(y[i] + j, part, zero), b);
+        else
+            sum = V(wide_add)(sum, b);
+    }
+    V(wide_store)(sums + j, sum);
+}
+
+static void F(vjp_tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(vjp_tile) *tile)
+{
+    REAL y_block[4][FS_TILE], dy_block[4][FS_TILE];
+    memset(tile->sum, 0, sizeof tile->sum);
+    for (ptrdiff_t row = 0; row < job->n; row += 4) {
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+            return;
+        const REAL *y[4], *dy[4];
+        int rows = (int)fs_least(4, job->n - row);
+        for (int i = 0; i < rows; i++) {
+            dy[i] = F(read_across)(&job->dy, line.mask, row + i, width, dy_block[i]);
+            y[i] = dy[i];
+            if (job->op == FS_SOFTMAX_VJP)
+                y[i] = F(read_across)(&job->source, line.x, row + i, width, y_block[i]);
+        }
+        for (ptrdiff_t j = 0; j < width; j += LANES) {
+            ptrdiff_t part = fs_least(LANES, width - j);
+            if (rows == 4) /* a constant lets the compiler unroll */
+                F(column_sums)(y, dy, 4, j, part, job->op, tile->sum);
+            else
+                F(column_sums)(y, dy, rows, j, part, job->op, tile->sum);
+        }
+    }
+}
+
+static void F(vjp_tile_finish)(fs_job *job, fs_line line, ptrdiff_t width,
+                               F(vjp_tile) *tile)
+{
+    VEC zero = V(set)(0);
+    F(shift) shift = F(shift_for)(zero);
+    for (ptrdiff_t row = 0; row < job->n; row++) {
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+            return;
+        const REAL *dy = F(read_across)(&job->dy, line.mask, row, width, tile->dy);
+        const REAL *y = F(read_across)(&job->source, line.x, row, width, tile->y);
+        char *place = line.y + row * job->y_n;
+        REAL *to = job->y_type == REAL_TYPE ? (REAL *)place : tile->out;
+        for (ptrdiff_t j = 0; j < width; j += LANES) {
+            ptrdiff_t part = fs_least(LANES, width - j);
+            F(vjp_sums) sums = {V(load)(tile->hi + j), V(load)(tile->lo + j),
+                                V(load)(tile->scale + j)};
+            VEC a = V(load_part)(y + j, part, zero), b = V(load_part)(dy + j, part, zero);
+            V(store_part)(to + j, part, job->op == FS_SOFTMAX_VJP
+                                            ? F(softmax_vjp)(a, b, &sums)
+                                            : F(log_softmax_vjp)(a, b, &sums, &shift));
+        }
+        F(divide)(to, width, job->divisor);
+        if (to == tile->out)
+            F(write)(to, width, place, job->y_type);
+    }
+}
+
+static void F(vjp_columns)(fs_job *job, fs_line line, ptrdiff_t width)
+{
+    F(vjp_tile) tile;
+    F(vjp_tile_sum)(job, line, width, &tile);
+    for (ptrdiff_t j = 0; j < width; j++)
+        F(vjp_norm)(job->op, (fs_pair){tile.sum[j], 0}, &tile.hi[j], &tile.lo[j],
+                    &tile.scale[j]);
+    if (!job->watch.stop)
+        F(vjp_tile_finish)(job, line, width, &tile);
+}
