@@ -17,6 +17,7 @@ from typing import NoReturn
 import fastsoftmax
 from fastsoftmax._example import report
 from fastsoftmax._files import Axis, FileError, transform
+from fastsoftmax._hinge_file import Request, print_loss, write_rows
 from fastsoftmax.settings import config
 
 __all__ = ["main"]
@@ -24,8 +25,8 @@ __all__ = ["main"]
 INTERRUPTED = 128 + 2  # what a shell reports for a program that SIGINT ended
 DTYPES = ("float16", "float32", "float64")
 OVERVIEW = """\
-Softmax, log-softmax and logsumexp of NumPy .npy files. Without a command: what was
-chosen on this machine, an example, its accuracy and its speed.
+Softmax, log-softmax, logsumexp and hinge losses of NumPy .npy files. Without a command:
+what was chosen on this machine, an example, its accuracy and its speed.
 """
 FILES = """\
 IN is memory-mapped and worked on block by block, so it may be larger than memory: the
@@ -33,6 +34,13 @@ resident memory stays below 200 MB, whatever the size and the axis, on Linux. OU
 appears whole or not at all. Where IN is larger than 32 MiB and the axis is not the
 innermost of the file, the work takes scratch files beside OUT, of the size of IN and,
 if their types differ, of OUT.
+"""
+HINGE = """\
+Hinge (max-margin) loss of rows of scores: sum over the negatives j of
+max(0, margin - positive + score_j)^p. SCORES is a .npy file that is memory-mapped:
+rows with the positive in column 0; with --labels, in the column that LABELS says; with
+--negatives N, a flat vector of one positive, its N negatives, the next positive ...
+Without OUT the loss is printed; with OUT the losses of the rows are written to it.
 """
 
 
@@ -71,14 +79,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     """Do what the arguments say; return the exit status."""
-    arguments = _parser().parse_args(_joined(argv))
+    parser = _parser()
+    arguments = parser.parse_args(_joined(argv))
     if arguments.version:
         print(f"fastsoftmax {config()['version']}")
         return 0
     if arguments.command is None:
         return _show()
+    if arguments.command == "hinge":
+        _settle_reduction(parser, arguments)
     try:
-        _transform(arguments)
+        if arguments.command == "hinge":
+            _hinge(arguments)
+        else:
+            _transform(arguments)
     except (FileError, MemoryError) as error:
         # On one line, whatever a library's message or a path holds.
         reason = " ".join(str(error).split()) or "out of memory"
@@ -137,6 +151,21 @@ def _transform(arguments: argparse.Namespace) -> None:
     )
 
 
+def _hinge(arguments: argparse.Namespace) -> None:
+    """Print a hinge loss, or write those of the rows."""
+    names = ("margin", "p", "variant", "reduction")
+    request = Request(
+        arguments.source,
+        arguments.labels,
+        arguments.negatives,
+        {name: getattr(arguments, name) for name in names},
+    )
+    if arguments.target is None:
+        print_loss(request)
+    else:
+        write_rows(request, arguments.target, arguments.force)
+
+
 # Arguments
 
 
@@ -177,7 +206,79 @@ def _parser() -> _Parser:
                 metavar="T",
                 help="divide IN by this number > 0 first (default 1)",
             )
+    _add_hinge(commands)
     return parser
+
+
+def _add_hinge(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Add the command ``hinge``."""
+    command = commands.add_parser(
+        "hinge",
+        help="hinge (max-margin) loss of a .npy file of scores",
+        description=HINGE,
+        allow_abbrev=False,
+    )
+    command.add_argument("source", metavar="SCORES", help="the .npy file of scores")
+    command.add_argument(
+        "target",
+        metavar="OUT",
+        nargs="?",
+        help="the .npy file to write the rows' losses to",
+    )
+    layout = command.add_mutually_exclusive_group()
+    layout.add_argument(
+        "--labels", metavar="LABELS", help="a .npy file: each row's positive column"
+    )
+    layout.add_argument(
+        "--negatives",
+        type=_count,
+        metavar="N",
+        help="SCORES is flat: one positive, N negatives, and so on",
+    )
+    command.add_argument(
+        "--margin",
+        type=_margin,
+        default=1.0,
+        metavar="M",
+        help="a finite number >= 0, in units of the scores (default 1)",
+    )
+    command.add_argument(
+        "--p",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="power of each term (default 1)",
+    )
+    command.add_argument(
+        "--variant",
+        choices=("sum", "max"),
+        default="sum",
+        help="a row's loss: the sum of its terms, or the largest (default sum)",
+    )
+    command.add_argument(
+        "--reduction",
+        choices=("sum", "mean", "none", "pairs"),
+        help="sum (default) or mean over rows is printed; none (default where there is "
+        "OUT: one loss a row) and pairs (every term) are written to OUT",
+    )
+    command.add_argument(
+        "--force", action="store_true", help="replace OUT where it exists"
+    )
+
+
+def _settle_reduction(parser: _Parser, arguments: argparse.Namespace) -> None:
+    """Make sure that what is asked for can be printed, or else has a file to go to."""
+    written = ("none", "pairs")
+    if arguments.reduction is None:
+        arguments.reduction = "sum" if arguments.target is None else "none"
+    problem = None
+    if arguments.target is None and arguments.reduction in written:
+        problem = "needs OUT, a file to write to"
+    if arguments.target is not None and arguments.reduction not in written:
+        problem = "is one number, which is printed: leave out OUT"
+    if problem:
+        error = f"argument --reduction: {arguments.reduction} {problem}"
+        parser.exit(2, f"{parser.prog} hinge: error: {error}\n")
 
 
 def _add_file_arguments(command: argparse.ArgumentParser) -> None:
@@ -207,7 +308,7 @@ def _joined(argv: Sequence[str]) -> list[str]:
     """Tie ``--axis -2,-1`` together: argparse takes "-2,-1" for an option."""
     joined: list[str] = []
     for argument in argv:
-        if joined and joined[-1] in ("--axis", "--temperature"):
+        if joined and joined[-1] in ("--axis", "--temperature", "--margin"):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)
@@ -236,6 +337,28 @@ def _temperature(text: str) -> float:
     if not 0 < temperature < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number > 0")
     return temperature
+
+
+def _margin(text: str) -> float:
+    """Decode ``--margin``."""
+    try:
+        margin = float(text)
+    except ValueError:
+        margin = math.nan
+    if not 0 <= margin < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number >= 0")
+    return margin
+
+
+def _count(text: str) -> int:
+    """Decode ``--negatives``."""
+    try:
+        count = int(text)
+    except ValueError:
+        count = -1
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer >= 0")
+    return count
 
 
 # Signals

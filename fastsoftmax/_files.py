@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from ._blocks import FileArray, allocate, apply
+from ._blocks import Array, FileArray, allocate, apply
 
-__all__ = ["Axis", "FileError", "transform"]
+__all__ = ["Axis", "FileError", "load", "save", "transform"]
 
 Axis = int | tuple[int, ...] | None
 
@@ -89,6 +89,45 @@ def transform(
                 _stream(function, file, layout, out, dtype, axis, keepdims)
             else:
                 _do_at_once(function, file, out, axis, keepdims)
+
+
+def load(path: str) -> Array:
+    """Return the array in a .npy file, mapped rather than read; not to be written to.
+
+    Raises `FileError`.
+    """
+    with _reading(path), FileIO(path) as file:
+        layout = _read_layout(file, path)
+        if 0 in layout.shape:
+            return np.empty(layout.shape, layout.dtype)
+    return np.asarray(
+        np.memmap(
+            path,
+            dtype=layout.dtype,
+            mode="r",
+            offset=layout.offset,
+            shape=layout.shape,
+            order="F" if layout.fortran else "C",
+        )
+    )
+
+
+def save(
+    path: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    blocks: Iterable[Array],
+    force: bool,
+) -> None:
+    """Write blocks along the first axis to a .npy file, one after the other.
+
+    The file appears whole or not at all. Raises `FileError`.
+    """
+    _check_target(path, force)
+    with _appearing(path, force) as out:
+        _write_header(out, shape, False, dtype)
+        for block in blocks:
+            out.write(np.ascontiguousarray(block, dtype).data)
 
 
 def _do_at_once(
