@@ -80,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     """Do what the arguments say; return the exit status."""
     parser = _parser()
-    arguments = parser.parse_args(_joined(argv))
+    arguments, rest = parser.parse_known_args(_joined(argv))
+    _place_rest(parser, arguments, rest)
     if arguments.version:
         print(f"fastsoftmax {config()['version']}")
         return 0
@@ -264,6 +265,17 @@ def _add_hinge(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument(
         "--force", action="store_true", help="replace OUT where it exists"
     )
+
+
+def _place_rest(
+    parser: _Parser, arguments: argparse.Namespace, rest: list[str]
+) -> None:
+    """Take what is left for OUT: argparse does not look for it behind options."""
+    lacks_out = arguments.command == "hinge" and arguments.target is None
+    if lacks_out and len(rest) == 1 and not rest[0].startswith("-"):
+        arguments.target = rest.pop()
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
 
 
 def _settle_reduction(parser: _Parser, arguments: argparse.Namespace) -> None:

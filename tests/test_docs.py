@@ -42,6 +42,16 @@ def test_readme(tmp_path, monkeypatch):
         run_block(block, names, f"README.md, python block {number + 1}")
 
 
+def test_readme_trains_good_classifiers():
+    """Above 90 % of the digits that they have not been trained on."""
+    (block,) = (b for b in BLOCK.findall(README.read_text()) if "load_digits" in b)
+    names: dict[str, object] = {"__name__": "readme"}
+    run_block(block, names, "README.md, the training loop")
+    accuracy = names["accuracy"]
+    assert accuracy.keys() == {"ranker", "classifier"}
+    assert all(0.9 < share <= 1 for share in accuracy.values()), accuracy
+
+
 def run_block(block: str, names: dict[str, object], label: str) -> None:
     if ">>> " not in block:
         exec(compile(block, label, "exec"), names)

@@ -63,8 +63,9 @@ typedef struct fs_hinge_part {
     ptrdiff_t best_at;            /* where it was first; -1: nowhere, or at -inf */
 } fs_hinge_part;
 
-/* Up to this n all rows are worked on as columns. */
-enum { FS_HINGE_SHORT = 16 };
+/* Up to this n all rows are worked on as columns: at 20 that takes 0.6 of the time, at 40
+ * 1.3 times as long. */
+enum { FS_HINGE_SHORT = 24 };
 
 /* Rows are started and finished this many at a time. */
 enum { FS_HINGE_TILE = 128 };

@@ -9,6 +9,10 @@
 /* This many scores of a tile's rows fit the L1 cache. */
 #define HINGE_CHUNK 16
 
+/* Scores are asked for this many ahead: beyond the page where hardware stops doing so, in
+ * the next row or two. Rows of 1000 that come from memory take 0.7 times as long. */
+#define AHEAD 1024
+
 /* What is known of some rows, neighbours along `inner`. */
 typedef struct {
     REAL hi[FS_HINGE_TILE], lo[FS_HINGE_TILE]; /* margin - s+ */
@@ -89,11 +93,27 @@ static inline VEC F(slope_of)(VEC t, VEC slope, int p)
     return p == 1 ? V(if_less)(V(set)(0), t, slope, t) : V(mul)(t, slope);
 }
 
-/* Of `count` lanes the first are kept. */
-static inline VEC F(kept_part)(const REAL *kept, ptrdiff_t count)
+/* Which scores of a block count. */
+typedef struct {
+    const REAL *kept;      /* 1 and 0; NULL where `skip` says all there is to say */
+    ptrdiff_t skip;        /* where the vector with the row's positive begins; or -1 */
+    REAL around[LANES];    /* 1 and 0 for that vector */
+} F(counted);
+
+/* Whether some of `count` lanes at i may not count. */
+static inline int F(has_gaps)(const F(counted) *counted, ptrdiff_t i, ptrdiff_t count)
+{
+    return counted->kept || i == counted->skip || count < LANES;
+}
+
+/* 1 in the lanes that count, of which `count` are in the row. */
+static inline VEC F(lanes_kept)(const F(counted) *counted, ptrdiff_t i, ptrdiff_t count)
 {
     static const REAL ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    return V(load_part)(kept ? kept : ones, count, V(set)(0));
+    const REAL *kept = counted->kept     ? counted->kept + i
+                       : i == counted->skip ? counted->around
+                                            : ones;
+    return V(load_part)(kept, count, V(set)(0));
 }
 
 /* ---- one block of a row ---- */
@@ -103,10 +123,9 @@ typedef struct {
     REAL hi, lo, slope;
 } F(row);
 
-/* Adds up `count` terms; writes the gradient or the terms to `out`. `kept` is 0 where a
- * score does not count; NULL where all do. */
-static inline void F(hinge_terms)(F(row) row, const REAL *x, const REAL *kept, REAL *out,
-                                  ptrdiff_t count, int p, fs_written written,
+/* Adds up `count` terms; writes the gradient or the terms to `out`. */
+static inline void F(hinge_terms)(F(row) row, const REAL *x, const F(counted) *counted,
+                                  REAL *out, ptrdiff_t count, int p, fs_written written,
                                   fs_hinge_part *part)
 {
     VEC hi = V(set)(row.hi), lo = V(set)(row.lo), slope = V(set)(row.slope);
@@ -116,8 +135,9 @@ static inline void F(hinge_terms)(F(row) row, const REAL *x, const REAL *kept, R
         ptrdiff_t here = fs_least(LANES, count - i);
         VEC s = here == LANES ? V(load)(x + i) : V(load_part)(x + i, here, zero);
         VEC t = V(max)(zero, F(excess)(s, hi, lo));
-        if (kept || here < LANES)
-            t = F(only_kept)(t, F(kept_part)(kept ? kept + i : NULL, here));
+        fs_prefetch(x + i + AHEAD);
+        if (F(has_gaps)(counted, i, here))
+            t = F(only_kept)(t, F(lanes_kept)(counted, i, here));
         if (p == 1)
             terms = V(wide_add)(terms, t);
         else
@@ -139,16 +159,20 @@ static inline void F(hinge_terms)(F(row) row, const REAL *x, const REAL *kept, R
 }
 
 /* Where the first NaN among the terms of the kept scores is. */
-static ptrdiff_t F(first_nan)(REAL hi, const REAL *x, const REAL *kept, ptrdiff_t step)
+static ptrdiff_t F(first_nan)(REAL hi, const REAL *x, const F(counted) *counted)
 {
     ptrdiff_t i = 0;
-    while (!isnan(x[i * step] + hi) || (kept && !kept[i * step]))
-        i++;
-    return i;
+    for (;; i++) {
+        ptrdiff_t lane = i % LANES;
+        int out = (counted->kept && !counted->kept[i]) ||
+                  (i - lane == counted->skip && !counted->around[lane]);
+        if (!out && isnan(x[i] + hi))
+            return i;
+    }
 }
 
 /* The largest of `count` scores, and where it is first. */
-static inline void F(hinge_best)(F(row) row, const REAL *x, const REAL *kept,
+static inline void F(hinge_best)(F(row) row, const REAL *x, const F(counted) *counted,
                                  ptrdiff_t first, ptrdiff_t count, fs_hinge_part *part)
 {
     VEC hi = V(set)(row.hi), zero = V(set)(0), one = V(set)(1);
@@ -158,8 +182,9 @@ static inline void F(hinge_best)(F(row) row, const REAL *x, const REAL *kept,
         ptrdiff_t here = fs_least(LANES, count - i);
         VEC s = here == LANES ? V(load)(x + i) : V(load_part)(x + i, here, none);
         VEC z = V(add)(s, hi);
-        if (kept || here < LANES) {
-            VEC in = F(kept_part)(kept ? kept + i : NULL, here);
+        fs_prefetch(x + i + AHEAD);
+        if (F(has_gaps)(counted, i, here)) {
+            VEC in = F(lanes_kept)(counted, i, here);
             z = F(only_kept)(z, in);
             s = V(if_equal)(in, zero, none, s);
         }
@@ -171,7 +196,7 @@ static inline void F(hinge_best)(F(row) row, const REAL *x, const REAL *kept,
     fs_hinge_part here = fs_hinge_nothing();
     if (V(largest)(undefined) > 0) {
         here.best = NAN;
-        here.best_at = first + F(first_nan)(row.hi, x, kept, 1);
+        here.best_at = first + F(first_nan)(row.hi, x, counted);
     } else {
         REAL lanes[LANES], vectors[LANES];
         V(store)(lanes, best);
@@ -284,37 +309,54 @@ static double F(finish_tile)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t 
 
 /* ---- rows ---- */
 
-/* Scores [first, last) of a row, none of them the positive. */
+/* Which of a block's `count` scores from i on count. `kept` has room for them. */
+static inline F(counted) F(count_in)(const fs_hinge *job, const char *mask, ptrdiff_t i,
+                                     ptrdiff_t count, ptrdiff_t label, REAL *kept)
+{
+    F(counted) counted = {NULL, -1, {0}};
+    ptrdiff_t place = label - i;
+    int has_positive = 0 <= place && place < count;
+    if (mask) {
+        ptrdiff_t step = job->step_n[FS_MASK];
+        F(keep)(mask + i * step, step, count, kept);
+        counted.kept = kept;
+        if (has_positive)
+            kept[place] = 0;
+    } else if (has_positive) {
+        counted.skip = place - place % LANES;
+        for (ptrdiff_t j = 0; j < LANES; j++)
+            counted.around[j] = j != place % LANES;
+    }
+    return counted;
+}
+
+/* Scores [first, last) of a row. */
 static void F(hinge_span)(const fs_hinge *job, fs_hinge_line line, F(row) row,
-                          ptrdiff_t first, ptrdiff_t last, fs_hinge_part *part)
+                          ptrdiff_t label, ptrdiff_t first, ptrdiff_t last,
+                          fs_hinge_part *part)
 {
     const ptrdiff_t *step = job->step_n;
-    REAL scores[BLOCK], kept_block[BLOCK], out[BLOCK];
+    REAL scores[BLOCK], kept[BLOCK], out[BLOCK];
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
         const char *from = line.at[FS_SCORES] + i * step[FS_SCORES];
         const REAL *x = F(read)(&job->source, from, step[FS_SCORES], NULL, 0, count,
                                 scores);
-        const REAL *kept = NULL;
-        if (line.at[FS_MASK]) {
-            const char *mask = line.at[FS_MASK] + i * step[FS_MASK];
-            F(keep)(mask, step[FS_MASK], count, kept_block);
-            kept = kept_block;
-        }
+        F(counted) counted = F(count_in)(job, line.at[FS_MASK], i, count, label, kept);
         char *y = line.at[FS_OUT] ? line.at[FS_OUT] + i * step[FS_OUT] : NULL;
         int in_place = job->y_type == REAL_TYPE && step[FS_OUT] == sizeof(REAL);
         REAL *to = in_place ? (REAL *)y : out;
         if (job->largest && job->written != FS_PAIRS) {
-            F(hinge_best)(row, x, kept, i, count, part);
+            F(hinge_best)(row, x, &counted, i, count, part);
             if (job->written == FS_GRADIENT)
                 memset(to, 0, (size_t)count * sizeof *to);
         } else if (job->written == FS_NOTHING && job->p == 1) {
             /* Constants leave out of the loop what the common calls do not need. */
-            F(hinge_terms)(row, x, kept, NULL, count, 1, FS_NOTHING, part);
+            F(hinge_terms)(row, x, &counted, NULL, count, 1, FS_NOTHING, part);
         } else if (job->written == FS_GRADIENT && job->p == 1) {
-            F(hinge_terms)(row, x, kept, to, count, 1, FS_GRADIENT, part);
+            F(hinge_terms)(row, x, &counted, to, count, 1, FS_GRADIENT, part);
         } else {
-            F(hinge_terms)(row, x, kept, to, count, job->p, job->written, part);
+            F(hinge_terms)(row, x, &counted, to, count, job->p, job->written, part);
         }
         if (job->written != FS_NOTHING && !in_place)
             F(put)(to, count, y, step[FS_OUT], job->y_type);
@@ -327,15 +369,9 @@ static fs_hinge_part F(hinge_part)(const fs_hinge *job, fs_hinge_line line,
                                    ptrdiff_t piece)
 {
     ptrdiff_t first = piece * FS_PIECE, last = fs_least(job->n, first + FS_PIECE);
-    ptrdiff_t label = tile->label[j];
     F(row) row = {tile->hi[j], tile->lo[j], tile->slope[j]};
     fs_hinge_part part = fs_hinge_nothing();
-    if (label < first || label >= last) {
-        F(hinge_span)(job, line, row, first, last, &part);
-        return part;
-    }
-    F(hinge_span)(job, line, row, first, label, &part);
-    F(hinge_span)(job, line, row, label + 1, last, &part);
+    F(hinge_span)(job, line, row, tile->label[j], first, last, &part);
     return part;
 }
 
@@ -444,6 +480,14 @@ static inline void F(column_of_terms)(const fs_hinge *job, ptrdiff_t width,
     }
 }
 
+static ptrdiff_t F(first_nan_of_column)(REAL hi, const F(hinge_cells) *cells, ptrdiff_t j)
+{
+    ptrdiff_t i = 0, at = j;
+    for (; !isnan(cells->x[at] + hi) || (!cells->all && !cells->kept[at]); i++)
+        at += FS_HINGE_TILE;
+    return i;
+}
+
 /* What F(hinge_best) does for a row, for the rows at lanes j, j + 1 ... */
 static void F(best_of_columns)(ptrdiff_t j, ptrdiff_t width, ptrdiff_t first,
                                ptrdiff_t count, const F(hinge_cells) *cells,
@@ -473,10 +517,8 @@ static void F(best_of_columns)(ptrdiff_t j, ptrdiff_t width, ptrdiff_t first,
         fs_hinge_part before = {0, 0, tile->best[j + k], tile->best_at[j + k]};
         fs_hinge_part here = {0, 0, bests[k], -1};
         if (nans[k] > 0) {
-            const REAL *kept = cells->all ? NULL : cells->kept + j + k;
             here.best = NAN;
-            here.best_at = first + F(first_nan)(tile->hi[j + k], cells->x + j + k, kept,
-                                                FS_HINGE_TILE);
+            here.best_at = first + F(first_nan_of_column)(tile->hi[j + k], cells, j + k);
         } else if (here.best > -INFINITY) {
             here.best_at = first + (ptrdiff_t)places[k];
         }
@@ -533,3 +575,4 @@ static const fs_hinge_kernels F(hinge_kernels) = {
     F(hinge_unit), F(hinge_piece), F(hinge_finish),
 };
 #undef HINGE_CHUNK
+#undef AHEAD
