@@ -29,5 +29,6 @@ def fast_hinge(
     p: object,
     variant: object,
     reduction: object,
+    weights: object,
     return_grad: bool,
 ) -> tuple[Any, Any] | None: ...

@@ -25,149 +25,11 @@ from libc.stdlib cimport free, malloc
 cimport numpy as cnp
 from numpy cimport PyArray_CheckExact, PyArray_DATA
 
+from ._kernels cimport *
+
 from . import threads as _threads
 
 cnp.import_array()
-
-
-cdef extern from "Python.h":
-    # Without "except -1": the exception is to stay set while the job winds down.
-    int PyErr_CheckSignals() noexcept
-
-
-cdef extern from "kernels/process.h" nogil:
-    enum:
-        FS_WITH_OPENMP
-    int omp_get_max_threads()
-    int omp_get_thread_num()
-    double fs_now()
-    int fs_forked()
-    void fs_watch_forks()
-    int fs_can_start(int threads)
-
-
-cdef extern from "kernels/rows.h" nogil:
-    ctypedef enum fs_op:
-        FS_SOFTMAX
-        FS_LOG_SOFTMAX
-        FS_LOGSUMEXP
-        FS_SOFTMAX_VJP
-        FS_LOG_SOFTMAX_VJP
-    ctypedef enum fs_type:
-        FS_F32
-        FS_F64
-        FS_F16
-        FS_BF16
-        FS_BOOL
-        FS_I8
-        FS_I16
-        FS_I32
-        FS_I64
-        FS_U8
-        FS_U16
-        FS_U32
-        FS_U64
-    enum:
-        FS_MAX_OUTER
-        FS_PIECE
-        FS_TILE
-    ctypedef struct fs_source:
-        int direct
-        fs_type type
-        int swapped
-        ptrdiff_t n, inner, mask_n, mask_inner
-        double temperature
-        int via_float
-    ctypedef struct fs_watch:
-        int (*poll)(fs_watch *watch) noexcept nogil
-        int stop
-        double polled_at
-    int fs_poll(fs_watch *watch)
-    ctypedef struct fs_job:
-        fs_op op
-        fs_type compute, y_type
-        fs_source source, dy
-        double divisor
-        const char *x
-        const char *mask
-        char *y
-        ptrdiff_t outer, n, inner, y_n, y_inner, tile
-        int n_outer
-        ptrdiff_t *outer_shape
-        ptrdiff_t *outer_x
-        ptrdiff_t *outer_mask
-        ptrdiff_t *outer_y
-        fs_watch watch
-    ctypedef struct fs_line:
-        const char *x
-        const char *mask
-        char *y
-    ctypedef struct fs_pair:
-        double hi, lo
-    ctypedef struct fs_norm:
-        pass
-    ctypedef struct fs_kernels:
-        double (*row_max)(const fs_job *, fs_line, ptrdiff_t, ptrdiff_t,
-                          ptrdiff_t *) noexcept nogil
-        fs_pair (*row_sum)(const fs_job *, fs_line, ptrdiff_t, ptrdiff_t, double,
-                           ptrdiff_t) noexcept nogil
-        void (*row_finish)(const fs_job *, fs_line, ptrdiff_t, ptrdiff_t,
-                           const fs_norm *) noexcept nogil
-        fs_norm (*row_norm)(fs_job *, fs_line, double, fs_pair) noexcept nogil
-        void (*rows)(fs_job *, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*columns)(fs_job *, ptrdiff_t) noexcept nogil
-        const void *hinge
-    ctypedef struct fs_table:
-        const char *isa
-        const fs_kernels *f32
-        const fs_kernels *f64
-    int fs_supported(const fs_table **tables, int most)
-    fs_line fs_locate(const fs_job *job, ptrdiff_t index)
-    fs_pair fs_pair_add(fs_pair a, fs_pair b)
-
-
-cdef extern from "kernels/hinge.h" nogil:
-    ctypedef enum fs_written:
-        FS_NOTHING
-        FS_GRADIENT
-        FS_PAIRS
-    enum:
-        FS_SCORES
-        FS_OUT
-        FS_POSITIVES
-        FS_LABELS
-        FS_LOSSES
-        FS_OUT_POSITIVES
-        FS_ARRAYS
-        FS_HINGE_SHORT
-    ctypedef struct fs_hinge:
-        fs_type compute
-        int p, largest
-        double margin, scale
-        fs_written written
-        fs_type y_type
-        fs_source source
-        fs_type pos_type
-        int pos_swapped
-        ptrdiff_t outer, n, inner
-        int by_columns
-        char *array[8]
-        ptrdiff_t step_n[8]
-        ptrdiff_t step_inner[8]
-        int n_outer
-        ptrdiff_t *outer_shape
-        ptrdiff_t outer_step[64][8]
-        fs_watch watch
-    ctypedef struct fs_hinge_part:
-        pass
-    ctypedef struct fs_hinge_kernels:
-        double (*unit)(fs_hinge *, ptrdiff_t) noexcept nogil
-        fs_hinge_part (*piece)(const fs_hinge *, ptrdiff_t, ptrdiff_t) noexcept nogil
-        double (*finish)(const fs_hinge *, ptrdiff_t, fs_hinge_part) noexcept nogil
-    ptrdiff_t fs_hinge_units(const fs_hinge *job)
-    fs_hinge_part fs_hinge_nothing()
-    fs_hinge_part fs_hinge_join(fs_hinge_part a, fs_hinge_part b)
-
 
 # Elements from which a job is shared between threads: some 100 us of work. Waking a
 # worker takes tens of us, and milliseconds where other processes hold the cores.
@@ -692,40 +554,47 @@ def fast_vjp(int op, y, dy, axis):
     return dx
 
 
-cdef bint are_indices(labels, cnp.ndarray scores) except -1:
-    """Whether labels are plain int64, one for each row of scores, all in range."""
-    cdef cnp.ndarray a
-    cdef const cnp.int64_t *label
-    cdef ptrdiff_t row
-    cdef int d, ndim = cnp.PyArray_NDIM(scores) - 1
-    if not PyArray_CheckExact(labels):
+cdef bint is_one_a_row(a, int type_num, cnp.ndarray scores, bint flat,
+                       ptrdiff_t rows) except -1:
+    """Whether a is an ndarray, contiguous, of one element for each row of scores."""
+    cdef int d, ndim = 1 if flat else cnp.PyArray_NDIM(scores) - 1
+    if not PyArray_CheckExact(a):
         return False
-    a = <cnp.ndarray>labels
-    if cnp.PyArray_TYPE(a) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(a) or (
-        cnp.PyArray_NDIM(a) != ndim
+    if cnp.PyArray_TYPE(<cnp.ndarray>a) != type_num or not (
+        cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>a)
     ):
         return False
-    for d in range(ndim):
-        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(scores, d):
+    if cnp.PyArray_NDIM(<cnp.ndarray>a) != ndim or (
+        cnp.PyArray_SIZE(<cnp.ndarray>a) != rows
+    ):
+        return False
+    for d in range(0 if flat else ndim):
+        if cnp.PyArray_DIM(<cnp.ndarray>a, d) != cnp.PyArray_DIM(scores, d):
             return False
-    label = <const cnp.int64_t *>PyArray_DATA(a)
-    for row in range(cnp.PyArray_SIZE(a)):
-        if not 0 <= label[row] < cnp.PyArray_DIM(scores, ndim):
+    return True
+
+
+cdef bint are_indices(cnp.ndarray labels, ptrdiff_t classes) noexcept:
+    """Whether int64 labels are all in [0, classes)."""
+    cdef const cnp.int64_t *label = <const cnp.int64_t *>PyArray_DATA(labels)
+    cdef ptrdiff_t row
+    for row in range(cnp.PyArray_SIZE(labels)):
+        if not 0 <= label[row] < classes:
             return False
     return True
 
 
 cdef bint set_options(fs_hinge *job, margin, p, variant) except -1:
     """Says which loss it is; False where `hinge_plan` must look closer."""
-    if type(margin) is not float or type(p) is not int or p not in (1, 2):
+    if type(margin) is not float and (type(margin) is not int or margin != 1):
         return False
-    if variant != "sum" and variant != "max":
+    if type(p) is not int or p not in (1, 2) or variant not in ("sum", "max"):
         return False
     job.margin = <float>margin if job.compute == FS_F32 else <double>margin
     job.p = p
     job.largest = variant == "max"
     job.scale = 1
-    return 0 < job.margin < INFINITY
+    return 0 < job.margin < INFINITY  # not -0
 
 
 cdef void set_scores(fs_hinge *job, cnp.ndarray scores, ptrdiff_t width,
@@ -773,14 +642,15 @@ cdef void set_gradient(fs_hinge *job, cnp.ndarray grad) noexcept:
         job.step_inner[FS_OUT_POSITIVES] = job.step_inner[FS_OUT]
 
 
-def fast_hinge(scores, labels, negatives, margin, p, variant, reduction, return_grad):
+def fast_hinge(scores, labels, negatives, margin, p, variant, reduction, weights,
+               return_grad):
     """The common call's loss, and gradient or None; or None for `hinge_plan`.
 
-    That is a plain array of scores, labels in int64, neither weights nor a mask.
+    That is a plain array of scores, labels in int64, weights in float64, no mask.
     """
     cdef fs_hinge job
     cdef cnp.ndarray x, loss, grad = None
-    cdef ptrdiff_t width
+    cdef ptrdiff_t width, rows
     cdef double total
     cdef int by_row = reduction == "none"
     if not is_plain(scores) or (
@@ -800,9 +670,20 @@ def fast_hinge(scores, labels, negatives, margin, p, variant, reduction, return_
         not set_options(&job, margin, p, variant)
     ):
         return None
-    if labels is not None and not are_indices(labels, x):
+    rows = cnp.PyArray_SIZE(x) // width
+    if labels is not None and not (
+        is_one_a_row(labels, cnp.NPY_INT64, x, False, rows)
+        and are_indices(labels, width)
+    ):
+        return None
+    if weights is not None and not (
+        is_one_a_row(weights, cnp.NPY_DOUBLE, x, negatives is not None, rows)
+    ):
         return None
     set_scores(&job, x, width, labels)
+    if weights is not None:
+        job.array[FS_WEIGHTS] = <char *>PyArray_DATA(<cnp.ndarray>weights)
+        job.step_inner[FS_WEIGHTS] = sizeof(double)
     if reduction == "mean":
         job.scale = 1.0 / job.inner
     loss = losses_of(x, negatives is not None, by_row, job.inner)

@@ -128,9 +128,17 @@ def hinge_loss(
     >>> hinge_loss([[0.2, 0.5], [0.9, -0.4]], labels=[1, 0]).round(3)
     np.float64(0.7)
     """
-    if sample_weight is None and where is None:
+    if where is None:
         result = cpu.fast_hinge(
-            scores, labels, negatives, margin, p, variant, reduction, bool(return_grad)
+            scores,
+            labels,
+            negatives,
+            margin,
+            p,
+            variant,
+            reduction,
+            sample_weight,
+            bool(return_grad),
         )
         if result is not None:
             return result if return_grad else result[0]

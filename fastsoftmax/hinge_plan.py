@@ -39,6 +39,8 @@ class Scores(NamedTuple):
         Which of the others count.
     dtype : dtype
         That of gradients and pairs.
+    compute : dtype
+        That computed in, and that of losses.
     """
 
     others: Array
@@ -46,18 +48,13 @@ class Scores(NamedTuple):
     labels: Array | None
     where: Array | None
     dtype: np.dtype[Any]
+    compute: np.dtype[Any]
 
     @property
     def rows(self) -> tuple[int, ...]:
         """The shape of what has one element a row."""
         shape: tuple[int, ...] = self.others.shape
         return shape[:-1]
-
-    @property
-    def compute(self) -> np.dtype[Any]:
-        """The type computed in, and that of losses."""
-        is_single = plan.type_name(self.dtype) in COMPUTED_IN_FLOAT32
-        return np.dtype(np.float32 if is_single else np.float64)
 
 
 class Loss(NamedTuple):
@@ -106,11 +103,13 @@ def as_scores(scores: ArrayLike, name: str) -> Array:
     return array
 
 
-def result_dtype(promoted: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type of gradients."""
+def result_dtypes(promoted: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return the types of gradients, and of losses."""
     if promoted.kind in "biu":
-        return np.dtype(np.float64)
-    return promoted.newbyteorder("=")
+        return np.dtype(np.float64), np.dtype(np.float64)
+    dtype = promoted if promoted.isnative else promoted.newbyteorder("=")
+    is_single = plan.type_name(dtype) in COMPUTED_IN_FLOAT32
+    return dtype, np.dtype(np.float32 if is_single else np.float64)
 
 
 def from_hinge(
@@ -133,11 +132,11 @@ def from_hinge(
             "scores must have a positive and its negatives along the last axis, got "
             f"shape {array.shape}"
         )
-    dtype = result_dtype(array.dtype)
+    dtypes = result_dtypes(array.dtype)
     if labels is not None:
-        return array, Scores(array, None, as_labels(labels, array), mask, dtype)
+        return array, Scores(array, None, as_labels(labels, array), mask, *dtypes)
     others = None if mask is None else mask[..., 1:]
-    return array, Scores(array[..., 1:], array[..., 0], None, others, dtype)
+    return array, Scores(array[..., 1:], array[..., 0], None, others, *dtypes)
 
 
 def as_groups(flat: Array, negatives: int) -> tuple[int, int]:
@@ -198,10 +197,13 @@ def from_pairs(
             "pos must have one score for each row of neg, got shape "
             f"{positives.shape} for neg of shape {others.shape}"
         )
-    dtype = result_dtype(plan.promote((pos, positives), (neg, others)))
+    if positives.dtype == others.dtype:
+        dtypes = result_dtypes(others.dtype)
+    else:
+        dtypes = result_dtypes(plan.promote((pos, positives), (neg, others)))
     mask = plan.as_mask(where, others.shape, "neg")
     flat = positives.reshape(others.shape[:-1])
-    return positives, Scores(others, flat, None, mask, dtype)
+    return positives, Scores(others, flat, None, mask, *dtypes)
 
 
 # ---- options ----
@@ -217,7 +219,9 @@ def as_loss(
     return_grad: bool,
 ) -> Loss:
     """Decode the options that both functions share."""
-    if isinstance(p, (bool, np.bool_)) or np.ndim(p) != 0 or p not in (1, 2):
+    if type(p) is not int and (isinstance(p, (bool, np.bool_)) or np.ndim(p) != 0):
+        raise ValueError(f"p must be 1 or 2, got {p!r}")
+    if p not in (1, 2):
         raise ValueError(f"p must be 1 or 2, got {p!r}")
     for name, value, choices in (
         ("variant", variant, VARIANTS),
@@ -241,6 +245,8 @@ def as_loss(
 
 def as_margin(margin: float, compute: np.dtype[Any]) -> float:
     """Return the margin, rounded to the type computed in."""
+    if type(margin) is float and margin == 1.0:
+        return margin
     if np.ndim(margin) != 0 or np.asarray(margin).dtype.kind not in "biuf":
         raise TypeError(f"margin must be a real number, got {margin!r}")
     value = float(plan.cast(np.asarray(margin), compute))
@@ -261,7 +267,9 @@ def as_weights(sample_weight: ArrayLike | None, scores: Scores) -> Array | None:
             f"sample_weight must have a weight for each row, shape {scores.rows}, got "
             f"shape {weights.shape}"
         )
-    return np.broadcast_to(plan.cast(weights, np.dtype(np.float64)), scores.rows)
+    if weights.dtype != np.float64:
+        weights = plan.cast(weights, np.dtype(np.float64))
+    return np.broadcast_to(weights, scores.rows)
 
 
 # ---- planning ----

@@ -283,7 +283,9 @@ def as_vjp_call(y: ArrayLike, dy: ArrayLike, axis: Axis, temperature: float) -> 
     if gradient.dtype.char == "g" and call.has_kernels:
         gradient = cast(gradient, np.dtype(call.compute))
     try:
-        second = np.broadcast_to(gradient, call.x.shape)
+        second = gradient
+        if gradient.shape != call.x.shape:
+            second = np.broadcast_to(gradient, call.x.shape)
     except ValueError:
         raise ValueError(
             f"dy of shape {gradient.shape} does not broadcast to the shape of y, "
