@@ -92,10 +92,10 @@ def hinge_loss(
 
     Notes
     -----
-    Terms are within 1 ULP, and are added up in float64 in an order that depends on
-    shape and layout alone, not on the number of threads. The gradient of a term t is
-    ``p * t ** (p - 1)`` where t > 0, else 0: also at the kink. The gradient of "max"
-    goes to the first largest violator.
+    Each ``margin - s+ + s_j`` is within 1 ULP. Terms are added up in float64, in an
+    order that depends on shape and layout alone, not on the number of threads. The
+    gradient of a term t is ``p * t ** (p - 1)`` where t > 0, else 0: also at the kink.
+    The gradient of "max" goes to the first largest violator.
 
     =============================  ===========================================
     a row holds                    result

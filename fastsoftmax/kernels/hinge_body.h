@@ -9,10 +9,6 @@
 /* This many scores of a tile's rows fit the L1 cache. */
 #define HINGE_CHUNK 16
 
-/* Scores are asked for this many ahead: beyond the page where hardware stops doing so, in
- * the next row or two. Rows of 1000 that come from memory take 0.7 times as long. */
-#define AHEAD 1024
-
 /* What is known of some rows, neighbours along `inner`. */
 typedef struct {
     REAL hi[FS_HINGE_TILE], lo[FS_HINGE_TILE]; /* margin - s+ */
@@ -158,17 +154,19 @@ static inline void F(hinge_terms)(F(row) row, const REAL *x, const F(counted) *c
     part->slopes += V(wide_total)(slopes);
 }
 
-/* Where the first NaN among the terms of the kept scores is. */
-static ptrdiff_t F(first_nan)(REAL hi, const REAL *x, const F(counted) *counted)
+/* Where the first NaN among the terms of `count` scores is; there is one. */
+static ptrdiff_t F(first_nan)(REAL hi, const REAL *x, const F(counted) *counted,
+                              ptrdiff_t count)
 {
     ptrdiff_t i = 0;
-    for (;; i++) {
+    for (; i < count - 1; i++) {
         ptrdiff_t lane = i % LANES;
         int out = (counted->kept && !counted->kept[i]) ||
                   (i - lane == counted->skip && !counted->around[lane]);
         if (!out && isnan(x[i] + hi))
-            return i;
+            break;
     }
+    return i;
 }
 
 /* The largest of `count` scores, and where it is first. */
@@ -196,7 +194,7 @@ static inline void F(hinge_best)(F(row) row, const REAL *x, const F(counted) *co
     fs_hinge_part here = fs_hinge_nothing();
     if (V(largest)(undefined) > 0) {
         here.best = NAN;
-        here.best_at = first + F(first_nan)(row.hi, x, counted);
+        here.best_at = first + F(first_nan)(row.hi, x, counted, count);
     } else {
         REAL lanes[LANES], vectors[LANES];
         V(store)(lanes, best);
@@ -480,11 +478,15 @@ static inline void F(column_of_terms)(const fs_hinge *job, ptrdiff_t width,
     }
 }
 
-static ptrdiff_t F(first_nan_of_column)(REAL hi, const F(hinge_cells) *cells, ptrdiff_t j)
+static ptrdiff_t F(first_nan_of_column)(REAL hi, const F(hinge_cells) *cells,
+                                        ptrdiff_t count, ptrdiff_t j)
 {
-    ptrdiff_t i = 0, at = j;
-    for (; !isnan(cells->x[at] + hi) || (!cells->all && !cells->kept[at]); i++)
-        at += FS_HINGE_TILE;
+    ptrdiff_t i = 0;
+    for (; i < count - 1; i++) {
+        ptrdiff_t at = i * FS_HINGE_TILE + j;
+        if (isnan(cells->x[at] + hi) && (cells->all || cells->kept[at]))
+            break;
+    }
     return i;
 }
 
@@ -518,7 +520,8 @@ static void F(best_of_columns)(ptrdiff_t j, ptrdiff_t width, ptrdiff_t first,
         fs_hinge_part here = {0, 0, bests[k], -1};
         if (nans[k] > 0) {
             here.best = NAN;
-            here.best_at = first + F(first_nan_of_column)(tile->hi[j + k], cells, j + k);
+            here.best_at = first + F(first_nan_of_column)(tile->hi[j + k], cells, count,
+                                                          j + k);
         } else if (here.best > -INFINITY) {
             here.best_at = first + (ptrdiff_t)places[k];
         }
@@ -575,4 +578,3 @@ static const fs_hinge_kernels F(hinge_kernels) = {
     F(hinge_unit), F(hinge_piece), F(hinge_finish),
 };
 #undef HINGE_CHUNK
-#undef AHEAD

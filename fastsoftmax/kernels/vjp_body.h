@@ -125,8 +125,8 @@ static inline void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *t
     for (ptrdiff_t i = 0; i < count; i += LANES) {
         ptrdiff_t part = fs_least(LANES, count - i);
         int whole = part == LANES;
-        fs_prefetch(y + count + i); /* the next row's, while memory has nothing to do: */
-        fs_prefetch(dy + count + i); /* 10 % off rows of 1000 that come from memory */
+        fs_prefetch(y + i + AHEAD);
+        fs_prefetch(dy + i + AHEAD);
         VEC a = whole ? V(load)(y + i) : V(load_part)(y + i, part, zero);
         VEC b = whole ? V(load)(dy + i) : V(load_part)(dy + i, part, zero);
         VEC dx = op == FS_SOFTMAX_VJP ? F(softmax_vjp)(a, b, sums)
