@@ -588,7 +588,9 @@ cdef bint set_options(fs_hinge *job, margin, p, variant) except -1:
     """Says which loss it is; False where `hinge_plan` must look closer."""
     if type(margin) is not float and (type(margin) is not int or margin != 1):
         return False
-    if type(p) is not int or p not in (1, 2) or variant not in ("sum", "max"):
+    if type(p) is not int or p not in (1, 2):
+        return False
+    if type(variant) is not str or variant not in ("sum", "max"):
         return False
     job.margin = <float>margin if job.compute == FS_F32 else <double>margin
     job.p = p
@@ -652,11 +654,12 @@ def fast_hinge(scores, labels, negatives, margin, p, variant, reduction, weights
     cdef cnp.ndarray x, loss, grad = None
     cdef ptrdiff_t width, rows
     cdef double total
-    cdef int by_row = reduction == "none"
-    if not is_plain(scores) or (
-        not by_row and reduction != "sum" and reduction != "mean"
+    cdef int by_row
+    if not is_plain(scores) or type(reduction) is not str or (
+        reduction not in ("none", "sum", "mean")
     ):
         return None
+    by_row = reduction == "none"
     x = <cnp.ndarray>scores
     width = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
     if negatives is not None:
