@@ -325,8 +325,8 @@ def softmax_vjp(
     -----
     The sum is a float64 one, and of float32 products, which are exact there: what
     cancels in ``dy - sum`` is not lost. Where y is 0, by underflow or by softmax's
-    `where`, so is the result, if dy is finite. NaN and infinities follow IEEE 754, in
-    their own set only. No input makes it warn.
+    `where`, so is the result, if dy and the sum are finite (in the type of the result).
+    NaN and infinities follow IEEE 754, in their own set only. No input makes it warn.
 
     References
     ----------
@@ -391,8 +391,8 @@ def log_softmax_vjp(
     -----
     The sum is a float64 one. Where y is -inf the result is dy / temperature. y is
     taken for the logarithm of a probability: ``exp(y)`` beyond 1e18 (float64: 1e153)
-    counts as infinite. NaN and infinities follow IEEE 754, in their own set only. No
-    input makes it warn.
+    counts as infinite, below 1e-57 (float64: 1e-461) as 0. NaN and infinities follow
+    IEEE 754, in their own set only. No input makes it warn.
 
     References
     ----------

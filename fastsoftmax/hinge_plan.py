@@ -259,7 +259,7 @@ def as_weights(sample_weight: ArrayLike | None, scores: Scores) -> Array | None:
     """Return the weights of the rows in float64."""
     if sample_weight is None:
         return None
-    weights = plan.as_array(sample_weight, "sample_weight")
+    weights = plan.as_array(sample_weight, "sample_weight", has_where=False)
     if weights.dtype.kind == "c":
         raise TypeError(f"sample_weight must be real, got dtype {weights.dtype}")
     if weights.shape not in ((), scores.rows):

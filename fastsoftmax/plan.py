@@ -79,12 +79,12 @@ class Call(NamedTuple):
 # ---- decoding ----
 
 
-def as_array(x: ArrayLike, name: str) -> Array:
-    """Return x as a plain ndarray of numbers."""
+def as_array(x: ArrayLike, name: str, has_where: bool = True) -> Array:
+    """Return x as a plain ndarray of numbers; `where` may or may not mask some."""
     if isinstance(x, np.ma.MaskedArray):
+        instead = f"its data, and where=~{name}.mask" if has_where else "its data"
         raise TypeError(
-            f"{name} is a masked array, whose mask would be lost: pass its data, and "
-            f"where=~{name}.mask"
+            f"{name} is a masked array, whose mask would be lost: pass {instead}"
         )
     array = np.asarray(x)
     if array.dtype.kind not in "biufc" and type_name(array.dtype) != "bfloat16":
@@ -270,7 +270,8 @@ def as_weighted_call(
 
 def as_vjp_call(y: ArrayLike, dy: ArrayLike, axis: Axis, temperature: float) -> Call:
     """Decode the arguments of a vector-Jacobian product; dy broadcasts against y."""
-    probabilities, gradient = as_array(y, "y"), as_array(dy, "dy")
+    probabilities = as_array(y, "y", has_where=False)
+    gradient = as_array(dy, "dy", has_where=False)
     dtype = promote((y, probabilities), (dy, gradient))
     if dtype.kind == "c":
         raise TypeError(
@@ -284,14 +285,14 @@ def as_vjp_call(y: ArrayLike, dy: ArrayLike, axis: Axis, temperature: float) -> 
         gradient = cast(gradient, np.dtype(call.compute))
     try:
         second = gradient
-        if gradient.shape != call.x.shape:
-            second = np.broadcast_to(gradient, call.x.shape)
+        if gradient.shape != probabilities.shape:
+            second = np.broadcast_to(gradient, probabilities.shape)
     except ValueError:
         raise ValueError(
             f"dy of shape {gradient.shape} does not broadcast to the shape of y, "
             f"{probabilities.shape}"
         ) from None
-    return call._replace(second=second, is_vjp=True)
+    return call._replace(second=second.reshape(call.x.shape), is_vjp=True)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -26,16 +26,18 @@ static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums)
     return V(mul)(y, V(sub)(V(sub)(dy, sums->hi), sums->lo));
 }
 
-/* exp(y) comes with a factor of 2^SPARE, and goes up to 2^SPARE itself: far above any
- * probability. Beyond that it counts as infinite. */
+/* exp(y) comes with a factor of 2^SPARE, and goes up to 2^(SPARE - 1) itself, far above any
+ * probability: beyond that it counts as infinite. Below 2^-190 (f64: 2^-1534) it is 0. */
 static inline VEC F(log_softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums,
                                      const F(shift) *shift)
 {
-    VEC s, q = F(exp_terms)(y, shift, &s);
+    VEC s, q = F(exp_terms)(y, shift, &s), zero = V(set)(0);
+    VEC e = V(mul)(F(term)(s, q), sums->scale);
     VEC too_large = V(set)((REAL)((SPARE - 1) * 0.69));
-    VEC e = V(if_less)(too_large, y, V(set)((REAL)INFINITY), F(term)(s, q));
-    e = V(sub)(V(set)(0), V(mul)(e, sums->scale));
-    return V(muladd)(e, sums->lo, V(muladd)(e, sums->hi, dy));
+    VEC finite = V(if_less)(too_large, y, zero, e); /* an infinite e has no use for lo */
+    e = V(if_less)(too_large, y, V(set)((REAL)INFINITY), e);
+    VEC rest = V(muladd)(V(sub)(zero, e), sums->hi, dy);
+    return V(muladd)(V(sub)(zero, finite), sums->lo, rest);
 }
 
 /* Rounds a sum to a pair of REALs. exp(y) 2^SPARE times a large sum must not overflow,
