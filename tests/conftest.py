@@ -39,6 +39,17 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working directory, which holds IN.npy of 6 x 5 float32."""
+    import numpy as np
+    from command_line import table
+
+    monkeypatch.chdir(tmp_path)
+    np.save("IN.npy", table())
+    return tmp_path
+
+
+@pytest.fixture
 def use_threads() -> Iterator[Callable[[int], None]]:
     """Set the number of threads; back to the default after the test."""
     import fastsoftmax

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command_line import assert_one_line
 
 from fastsoftmax import _hinge_file, hinge_loss
 from fastsoftmax.__main__ import main
@@ -19,7 +20,7 @@ LABELLED = np.array([[0.2, 0.5, -0.1], [1.0, -0.5, 0.3]], np.float32)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder with the reference case in three layouts."""
     monkeypatch.chdir(tmp_path)
     np.save("flat.npy", FLAT)
@@ -52,7 +53,7 @@ def run(command: str) -> int:
         ("--margin 0.5 --reduction sum", 0.2),
     ],
 )
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("layouts")
 def test_prints_the_loss(
     capsys: pytest.CaptureFixture[str], layout: str, options: str, expected: float
 ) -> None:
@@ -64,7 +65,7 @@ def test_prints_the_loss(
 
 
 @each_layout
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("layouts")
 def test_writes_the_rows(capsys: pytest.CaptureFixture[str], layout: str) -> None:
     assert run(f"{LAYOUTS[layout]} out.npy --p 2") == 0
     assert capsys.readouterr() == ("", "")
@@ -73,7 +74,7 @@ def test_writes_the_rows(capsys: pytest.CaptureFixture[str], layout: str) -> Non
     np.testing.assert_allclose(rows, [0.65, 0.09], rtol=1e-6)
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("layouts")
 def test_writes_the_pairs() -> None:
     assert run("flat.npy --negatives 2 out.npy --reduction pairs") == 0
     np.testing.assert_allclose(np.load("out.npy"), [[0.7, 0.4], [0, 0.3]])
@@ -88,7 +89,7 @@ def test_writes_the_pairs() -> None:
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["f2", "f4", ">f8", "u1"])
 def test_blocks_give_what_the_whole_gives(
-    folder: Path,
+    layouts: Path,
     monkeypatch: pytest.MonkeyPatch,
     shape: tuple[int, ...],
     order: str,
@@ -120,7 +121,7 @@ def test_blocks_give_what_the_whole_gives(
         ("complex.npy", "'complex.npy' complex128"),
     ],
 )
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("layouts")
 def test_bad_files_are_one_line(
     capsys: pytest.CaptureFixture[str], command: str, words: str
 ) -> None:
@@ -131,9 +132,7 @@ def test_bad_files_are_one_line(
         assert run(command + target) == 1
         printed = capsys.readouterr()
         assert printed.out == ""
-        assert printed.err.startswith("fastsoftmax hinge: error: ")
-        assert printed.err.count("\n") == 1
-        assert all(word in printed.err for word in words.split())
+        assert_one_line(printed.err, "hinge: error: ", *words.split())
         assert not Path("out.npy").exists()
 
 
@@ -152,21 +151,18 @@ def test_bad_files_are_one_line(
         ("rows.npy out.npy --reduction sum", "OUT"),
     ],
 )
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("layouts")
 def test_bad_arguments_are_one_line(
     capsys: pytest.CaptureFixture[str], command: str, word: str
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         run(command)
     assert stopped.value.code == 2
-    printed = capsys.readouterr().err
-    assert printed.startswith("fastsoftmax hinge: error: argument ")
-    assert printed.count("\n") == 1
-    assert word in printed
+    assert_one_line(capsys.readouterr().err, "hinge: error: argument ", word)
     assert not Path("out.npy").exists()
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("layouts")
 def test_an_existing_file_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     Path("out.npy").write_text("precious")
     assert run("rows.npy out.npy") == 1
