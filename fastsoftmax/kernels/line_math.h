@@ -87,15 +87,11 @@ static inline fs_pair fs_exp_scaled(double max, double k)
     return fs_two_sum(one_plus_r.hi, one_plus_r.lo + (r_rest + r * r * t));
 }
 
-/* log(1 + f) for -0.3 < f < 0.42, as 2 atanh(u/2) for u = f / (1 + f/2), |u| < 0.35. The
- * series' tail behind u is at most 1 % of it; dropped: u^23 / (23 * 4^11), 2^-60 of it.
- * For tiny f the result is f itself, subnormal or not. */
-static inline fs_pair fs_log1p_near(fs_pair f)
+/* 2 atanh(u/2) - u for |u| < 0.35: at most 1 % of u. Dropped: u^23 / (23 * 4^11), 2^-60 of
+ * u. */
+static inline double fs_atanh_tail(double u)
 {
-    fs_pair divisor = fs_two_sum(1.0, 0.5 * f.hi);
-    divisor.lo += 0.5 * f.lo;
-    fs_pair u = fs_pair_divide(f, divisor);
-    double z = 0.25 * u.hi * u.hi;
+    double z = 0.25 * u * u;
     double t = 1.0 / 21;
     t = fs_muladd(t, z, 1.0 / 19);
     t = fs_muladd(t, z, 1.0 / 17);
@@ -106,7 +102,23 @@ static inline fs_pair fs_log1p_near(fs_pair f)
     t = fs_muladd(t, z, 1.0 / 7);
     t = fs_muladd(t, z, 1.0 / 5);
     t = fs_muladd(t, z, 1.0 / 3);
-    return fs_two_sum(u.hi, u.lo + u.hi * z * t);
+    return u * z * t;
+}
+
+/* log(1 + f) for -0.3 < f < 0.42, as 2 atanh(u/2) for u = f / (1 + f/2), |u| < 0.35; as a
+ * pair, and rounded. For tiny f the result is f itself, subnormal or not. */
+static inline fs_pair fs_log1p_near(fs_pair f)
+{
+    fs_pair divisor = fs_two_sum(1.0, 0.5 * f.hi);
+    divisor.lo += 0.5 * f.lo;
+    fs_pair u = fs_pair_divide(f, divisor);
+    return fs_two_sum(u.hi, u.lo + fs_atanh_tail(u.hi));
+}
+
+static inline double fs_log1p_rounded(double f)
+{
+    double u = f / (1.0 + 0.5 * f);
+    return u + fs_atanh_tail(u);
 }
 
 /* log(1 + w) for finite w >= 0, relative error below 2^-56. */
@@ -132,6 +144,32 @@ static inline fs_pair fs_log_term(double max, double k, fs_pair others, double u
     w.hi *= unscale; /* last: a subnormal w is rounded once */
     w.lo *= unscale;
     return fs_log1p(w);
+}
+
+/* The same for lines of float, with a relative error below 2^-49: all steps are rounded, but
+ * 1 + w is kept whole. Four to five times as fast. */
+static inline double fs_log_term_f32(double max, double k, double others, double unscale)
+{
+    const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, magic = 0x4338000000000000;
+    double r = (max - k * LN2_HI) - k * LN2_LO;
+    double t = E12;
+    t = fs_muladd(t, r, E11);
+    t = fs_muladd(t, r, E10);
+    t = fs_muladd(t, r, E9);
+    t = fs_muladd(t, r, E8);
+    t = fs_muladd(t, r, E7);
+    t = fs_muladd(t, r, E6);
+    t = fs_muladd(t, r, E5);
+    t = fs_muladd(t, r, E4);
+    t = fs_muladd(t, r, E3);
+    t = fs_muladd(t, r, E2);
+    double w = others / (1.0 + (r + r * r * t)) * unscale;
+    fs_pair sum = fs_two_sum(1.0, w);
+    uint64_t n = (double_to_bits(sum.hi) - sqrt_half) >> 52;
+    double n_real = bits_to_double(magic + n) - 0x1.8p52;
+    double scale = bits_to_double((1023 - n) << 52);
+    double f = (sum.hi * scale - 1.0) + sum.lo * scale;
+    return n_real * (LN2_HI + LN2_LO) + fs_log1p_rounded(f);
 }
 
 /* max + log_term, which do not overflow together. */

@@ -285,10 +285,15 @@ static inline void F(log_terms)(const REAL *max, double *hi, double *lo, ptrdiff
         V(store)(k + j, F(exponent_of_max)(here));
     }
     for (ptrdiff_t j = 0; j < count; j++) {
+#if T_IS_F32
+        hi[j] = fs_log_term_f32(left[j], k[j], hi[j] + lo[j], UNSPARE);
+        lo[j] = 0;
+#else
         fs_pair sum = {hi[j], lo[j]};
         fs_pair log_term = fs_log_term(left[j], k[j], sum, UNSPARE);
         hi[j] = log_term.hi;
         lo[j] = log_term.lo;
+#endif
     }
 }
 
