@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -100,16 +101,16 @@ def load(path: str) -> Array:
         layout = _read_layout(file, path)
         if 0 in layout.shape:
             return np.empty(layout.shape, layout.dtype)
-    return np.asarray(
-        np.memmap(
-            path,
-            dtype=layout.dtype,
-            mode="r",
-            offset=layout.offset,
-            shape=layout.shape,
-            order="F" if layout.fortran else "C",
+        return np.asarray(
+            np.memmap(
+                path,
+                dtype=layout.dtype,
+                mode="r",
+                offset=layout.offset,
+                shape=layout.shape,
+                order="F" if layout.fortran else "C",
+            )
         )
-    )
 
 
 def save(
@@ -201,11 +202,18 @@ def _read_layout(file: FileIO, path: str) -> _Layout:
             shape, fortran, dtype = npy.read_array_header_1_0(file)
         else:
             shape, fortran, dtype = npy.read_array_header_2_0(file)
-    except ValueError as error:
+    except (OSError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # NumPy evaluates headers as Python literals
         raise FileError(f"{path!r} is not a .npy file: {error}") from error
     if dtype.hasobject:
         raise FileError(f"{path!r} holds Python objects, not numbers")
     layout = _Layout(shape, fortran, dtype, file.tell())
+    counts = all(type(n) is int for n in shape)
+    # Beyond that NumPy refuses even an array without elements.
+    beyond = 0 in shape and prod(n for n in shape if n) * dtype.itemsize > sys.maxsize
+    if not counts or len(shape) > 64 or beyond:
+        raise FileError(f"{path!r} holds no array: its shape is {shape}")
     if min(shape, default=0) < 0 or size < layout.end:
         raise FileError(
             f"{path!r} is truncated: shape {shape} of {dtype} ends at byte "

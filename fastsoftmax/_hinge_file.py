@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from math import prod
 from typing import Any, NamedTuple
@@ -27,7 +28,9 @@ class Request(NamedTuple):
 
 def print_loss(request: Request) -> None:
     """Print the loss of a file, reduced to one number. Raises `FileError`."""
-    scores, labels = _decode(request)
+    scores, labels, _ = _decode(request)
+    if sys.stdout is None:
+        raise FileError("cannot write the output: it is closed")
     print(hinge_loss(scores, labels, **request.options))
 
 
@@ -36,8 +39,7 @@ def write_rows(request: Request, target: str, force: bool) -> None:
 
     Raises `FileError`.
     """
-    scores, labels = _decode(request)
-    _, rows = hinge_plan.from_hinge(scores, labels, None, None)
+    scores, labels, rows = _decode(request)
     pairs = request.options["reduction"] == "pairs"
     shape = rows.others.shape if pairs else rows.rows
     dtype = rows.dtype if pairs else rows.compute
@@ -56,15 +58,18 @@ def write_rows(request: Request, target: str, force: bool) -> None:
     save(target, shape, dtype, blocks(), force)
 
 
-def _decode(request: Request) -> tuple[Array, Array | None]:
-    """Return scores [..., C] and labels, checked."""
+def _decode(request: Request) -> tuple[Array, Array | None, hinge_plan.Scores]:
+    """Return scores [..., C] and labels, checked, and both decoded."""
     scores = load(request.source)
     labels = None if request.labels is None else load(request.labels)
+    files = repr(request.source)
+    if request.labels is not None:
+        files += f" with labels {request.labels!r}"
     try:
         array, rows = hinge_plan.from_hinge(scores, labels, request.negatives, None)
         hinge_plan.as_loss(
             rows, **request.options, sample_weight=None, return_grad=False
         )
-        return array, labels
     except (TypeError, ValueError, IndexError) as error:
-        raise FileError(f"{request.source!r}: {error}") from error
+        raise FileError(f"{files}: {error}") from error
+    return array, labels, rows

@@ -59,10 +59,11 @@ cdef extern from "kernels/rows.h" nogil:
     ctypedef struct fs_job:
         fs_op op
         fs_type compute, y_type
-        fs_source source, dy
+        fs_source source, dy_source
         double divisor
         const char *x
         const char *mask
+        const char *dy
         char *y
         ptrdiff_t outer, n, inner, y_n, y_inner, tile
         int n_outer
@@ -74,6 +75,7 @@ cdef extern from "kernels/rows.h" nogil:
     ctypedef struct fs_line:
         const char *x
         const char *mask
+        const char *dy
         char *y
     ctypedef struct fs_pair:
         double hi, lo

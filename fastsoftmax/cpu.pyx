@@ -363,12 +363,12 @@ def run(int op, plan):
 cdef int set_dy(fs_job *job, plan) except -1:
     """Tells how to read dy, whose places are those of the mask."""
     job.divisor = plan.temperature
-    job.dy = job.source
-    job.dy.direct = plan.second_direct
-    job.dy.type = <fs_type><int>TYPES[plan.second_type]
-    job.dy.swapped = not plan.second.dtype.isnative
-    job.dy.n = job.source.mask_n
-    job.dy.inner = job.source.mask_inner
+    job.dy_source = job.source
+    job.dy_source.direct = plan.second_direct
+    job.dy_source.type = <fs_type><int>TYPES[plan.second_type]
+    job.dy_source.swapped = not plan.second.dtype.isnative
+    job.dy_source.n = job.source.mask_n
+    job.dy_source.inner = job.source.mask_inner
     return 0
 
 
@@ -544,11 +544,11 @@ def fast_vjp(int op, y, dy, axis):
                            cnp.PyArray_TYPE(a), 0)
     set_contiguous(&job, <fs_op>op, type_of(a), PyArray_DATA(a), PyArray_DATA(dx),
                    outer, n, inner)
-    job.mask = <const char *>PyArray_DATA(b)
+    job.dy = <const char *>PyArray_DATA(b)
     job.divisor = 1
-    job.dy = job.source
-    job.source.mask_n = job.dy.n
-    job.source.mask_inner = job.dy.inner
+    job.dy_source = job.source
+    job.source.mask_n = job.dy_source.n
+    job.source.mask_inner = job.dy_source.inner
     job.outer_mask[0] = job.outer_x[0]
     run_contiguous(&job)
     return dx
@@ -574,14 +574,35 @@ cdef bint is_one_a_row(a, int type_num, cnp.ndarray scores, bint flat,
     return True
 
 
-cdef bint are_indices(cnp.ndarray labels, ptrdiff_t classes) noexcept:
-    """Whether int64 labels are all in [0, classes)."""
-    cdef const cnp.int64_t *label = <const cnp.int64_t *>PyArray_DATA(labels)
+cdef cnp.ndarray indices(labels, cnp.ndarray scores, ptrdiff_t rows, ptrdiff_t classes):
+    """A copy of int64 labels, all in [0, classes); None where they are something else.
+
+    A copy, because another thread could change the caller's after they were checked.
+    """
+    cdef cnp.ndarray copy
+    cdef const cnp.int64_t *label
     cdef ptrdiff_t row
-    for row in range(cnp.PyArray_SIZE(labels)):
+    if not is_one_a_row(labels, cnp.NPY_INT64, scores, False, rows):
+        return None
+    copy = cnp.PyArray_NewCopy(<cnp.ndarray>labels, cnp.NPY_CORDER)
+    label = <const cnp.int64_t *>PyArray_DATA(copy)
+    for row in range(rows):
         if not 0 <= label[row] < classes:
-            return False
-    return True
+            return None
+    return copy
+
+
+cdef ptrdiff_t width_of_rows(cnp.ndarray scores, labels, negatives) except -1:
+    """Scores to a row, the positive included; 0 where `hinge_plan` must look closer."""
+    cdef ptrdiff_t size = cnp.PyArray_SIZE(scores)
+    cdef ptrdiff_t width = cnp.PyArray_DIM(scores, cnp.PyArray_NDIM(scores) - 1)
+    if negatives is not None:
+        if type(negatives) is not int or cnp.PyArray_NDIM(scores) != 1:
+            return 0
+        if labels is not None or not 0 < negatives < size:
+            return 0
+        width = <ptrdiff_t>negatives + 1
+    return width if width >= 2 and size > 0 and size % width == 0 else 0
 
 
 cdef bint set_options(fs_hinge *job, margin, p, variant) except -1:
@@ -651,60 +672,56 @@ def fast_hinge(scores, labels, negatives, margin, p, variant, reduction, weights
     That is a plain array of scores, labels in int64, weights in float64, no mask.
     """
     cdef fs_hinge job
-    cdef cnp.ndarray x, loss, grad = None
+    cdef cnp.ndarray x, places = None
     cdef ptrdiff_t width, rows
-    cdef double total
-    cdef int by_row
     if not is_plain(scores) or type(reduction) is not str or (
         reduction not in ("none", "sum", "mean")
     ):
         return None
-    by_row = reduction == "none"
     x = <cnp.ndarray>scores
-    width = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
-    if negatives is not None:
-        if type(negatives) is not int or cnp.PyArray_NDIM(x) != 1 or not (
-            labels is None and 0 < negatives < cnp.PyArray_SIZE(x)
-        ):
-            return None
-        width = <ptrdiff_t>negatives + 1
     job.compute = job.y_type = job.pos_type = type_of(x)
-    if width < 2 or cnp.PyArray_SIZE(x) == 0 or cnp.PyArray_SIZE(x) % width != 0 or (
-        not set_options(&job, margin, p, variant)
-    ):
+    width = width_of_rows(x, labels, negatives)
+    if width == 0 or not set_options(&job, margin, p, variant):
         return None
     rows = cnp.PyArray_SIZE(x) // width
-    if labels is not None and not (
-        is_one_a_row(labels, cnp.NPY_INT64, x, False, rows)
-        and are_indices(labels, width)
-    ):
-        return None
     if weights is not None and not (
         is_one_a_row(weights, cnp.NPY_DOUBLE, x, negatives is not None, rows)
     ):
         return None
-    set_scores(&job, x, width, labels)
+    if labels is not None:
+        places = indices(labels, x, rows, width)
+        if places is None:
+            return None
+    set_scores(&job, x, width, places)
     if weights is not None:
         job.array[FS_WEIGHTS] = <char *>PyArray_DATA(<cnp.ndarray>weights)
         job.step_inner[FS_WEIGHTS] = sizeof(double)
-    if reduction == "mean":
-        job.scale = 1.0 / job.inner
-    loss = losses_of(x, negatives is not None, by_row, job.inner)
+    return loss_and_gradient(&job, x, negatives is not None, reduction, return_grad)
+
+
+cdef tuple loss_and_gradient(fs_hinge *job, cnp.ndarray scores, bint flat, reduction,
+                             bint return_grad):
+    """Runs a job whose inputs are set."""
+    cdef cnp.ndarray grad = None
+    cdef int by_row = reduction == "none"
+    cdef cnp.ndarray loss = losses_of(scores, flat, by_row, job.inner)
+    cdef double total
+    job.written = FS_NOTHING
     if by_row:
         job.array[FS_LOSSES] = <char *>PyArray_DATA(loss)
         job.step_inner[FS_LOSSES] = cnp.PyArray_ITEMSIZE(loss)
-    job.written = FS_NOTHING
+    if reduction == "mean":
+        job.scale = 1.0 / job.inner
     if return_grad:
-        grad = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x),
-                                 cnp.PyArray_TYPE(x), 0)
-        set_gradient(&job, grad)
-    total = execute_hinge(&job)
+        grad = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(scores), cnp.PyArray_DIMS(scores),
+                                 cnp.PyArray_TYPE(scores), 0)
+        set_gradient(job, grad)
+    total = execute_hinge(job)
     if not by_row:
         store(loss, total / job.inner if reduction == "mean" else total)
-    return (
-        cnp.PyArray_ToScalar(PyArray_DATA(loss), loss)
-        if cnp.PyArray_NDIM(loss) == 0 else loss
-    ), grad
+    if cnp.PyArray_NDIM(loss) == 0:
+        return cnp.PyArray_ToScalar(PyArray_DATA(loss), loss), grad
+    return loss, grad
 
 
 cdef cnp.ndarray losses_of(cnp.ndarray scores, bint flat, bint by_row, ptrdiff_t rows):

@@ -46,7 +46,7 @@ def hinge_loss(
     negatives : int, optional
         N >= 0, for the flat form.
     margin : float, optional
-        In units of the scores; finite and >= 0.
+        In units of the scores; finite and >= 0. Rounded to the type computed in.
     p : {1, 2}, optional
         Power of each term: 1, or 2 for the squared hinge.
     variant : {"sum", "max"}, optional
@@ -56,7 +56,9 @@ def hinge_loss(
         Over rows: the sum of their losses; that, divided by their number; the losses,
         one a row; or every single term, which makes `variant` meaningless.
     sample_weight : array_like, optional
-        One factor for the loss of each row (shaped like labels), or one for all.
+        One factor for the loss of each row (shaped like labels), or one for all; any
+        real number. A loss of 0 stays 0, whatever its factor. Gradients and pairs take
+        it rounded to the type computed in.
     where : array_like of bool, optional
         Broadcasts against scores. False takes a score out of the negatives; the
         positive counts whatever `where` says of it.
@@ -69,22 +71,24 @@ def hinge_loss(
         In units of the scores (their square for p = 2). A scalar for "sum" and "mean";
         with "none" shaped like scores without the last axis; with "pairs" [..., N], or,
         where there are labels, [..., C] with 0 at the positive.
-        float32 for scores of 32 bits and less, whose sums would leave 16 bits; float64
-        for float64 and integers. Terms ("pairs") are of the scores' own dtype.
+        Integers give float64; of floating scores, losses are float64 for float64, else
+        float32 (a sum soon leaves 16 bits), and terms ("pairs") of the scores' dtype.
     grad : ndarray
         Only with `return_grad`: shaped and laid out like scores, of their dtype
-        (float64 for integers). For "none" it is the gradient of the sum.
+        (float64 for integers). For "none" it is the gradient of the sum. A float16
+        beyond 65504, as of the positive of that many violators, is infinite.
 
     Raises
     ------
     IndexError
         If a label is not in [0, C): names the first such row.
     TypeError
-        If scores are not real numbers of at most 64 bits, or a masked array; if labels
-        are not integers; if `where` is not boolean.
+        If scores are not real numbers of at most 64 bits; if labels or `negatives` are
+        not integers, or both are given; if `margin` or `sample_weight` are not real; if
+        `where` is not boolean; for masked arrays.
     ValueError
-        If shapes do not fit, if an option is not one of those above, or if
-        `return_grad` meets "pairs".
+        If shapes do not fit, if an option is not one of those above or not in its
+        range, or if `return_grad` meets "pairs".
 
     See Also
     --------
@@ -92,10 +96,12 @@ def hinge_loss(
 
     Notes
     -----
-    Each ``margin - s+ + s_j`` is within 1 ULP. Terms are added up in float64, in an
-    order that depends on shape and layout alone, not on the number of threads. The
-    gradient of a term t is ``p * t ** (p - 1)`` where t > 0, else 0: also at the kink.
-    The gradient of "max" goes to the first largest violator.
+    Integers are converted to float64 first. A loss that does not overflow is within
+    (p + 1/2) 2^-23 of the exact one, relative (float64: 2^-52), a single term with its
+    weight within (p + 3/2) 2^-23, plus the rounding of float64 sums. Those are formed
+    in an order that depends on shape and layout alone, not on the number of threads.
+    The gradient of a term t is ``p * t ** (p - 1)`` where t > 0, else 0: also at the
+    kink. The gradient of "max" goes to the first largest violator.
 
     =============================  ===========================================
     a row holds                    result

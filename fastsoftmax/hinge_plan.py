@@ -22,6 +22,9 @@ REDUCTIONS = ("sum", "mean", "none", "pairs")
 # What the kernels write beside losses: fs_written in kernels/hinge.h.
 NOTHING, GRADIENT, PAIRS = 0, 1, 2
 
+# Beyond that NumPy refuses the shape of even an empty array.
+MOST_NEGATIVES = 1 << 48
+
 COMPUTED_IN_FLOAT32 = ("float32", *plan.HALVES)
 
 
@@ -149,6 +152,8 @@ def as_groups(flat: Array, negatives: int) -> tuple[int, int]:
         raise TypeError(f"negatives must be an integer, got {negatives!r}") from None
     if count < 0:
         raise ValueError(f"negatives must be >= 0, got {count}")
+    if count >= MOST_NEGATIVES:
+        raise ValueError(f"negatives must be below {MOST_NEGATIVES}, got {count}")
     if flat.ndim != 1:
         raise ValueError(
             f"with negatives={count} scores must be a flat vector, got shape "
@@ -163,7 +168,10 @@ def as_groups(flat: Array, negatives: int) -> tuple[int, int]:
 
 
 def as_labels(labels: ArrayLike, scores: Array) -> Array:
-    """Return labels as int64, each an index into its row of scores."""
+    """Return labels as int64, each an index into its row of scores.
+
+    What is checked is a copy: another thread could change the caller's afterwards.
+    """
     if isinstance(labels, np.ma.MaskedArray):
         raise TypeError("labels is a masked array, whose mask would be lost")
     array = np.asarray(labels)
@@ -172,15 +180,17 @@ def as_labels(labels: ArrayLike, scores: Array) -> Array:
             "labels must have one element for each row of scores, got shape "
             f"{array.shape} for scores of shape {scores.shape}"
         )
-    if array.dtype.kind not in "iu" and array.size > 0:
+    is_empty_list = array.size == 0 and array.dtype == np.float64
+    if array.dtype.kind not in "iu" and not is_empty_list:
         raise TypeError(f"labels must be integers, got dtype {array.dtype}")
+    array = array.copy()
     classes = scores.shape[-1]
     bad = (array < 0) | (array >= classes)
     if bad.any():
         row = np.unravel_index(int(bad.argmax()), array.shape)
         place = f"row {', '.join(map(str, row))}" if row else "the row"
         raise IndexError(f"label {array[row]} of {place} is not in [0, {classes})")
-    return array.astype(np.int64)
+    return array.astype(np.int64, copy=False)
 
 
 def from_pairs(
@@ -219,9 +229,8 @@ def as_loss(
     return_grad: bool,
 ) -> Loss:
     """Decode the options that both functions share."""
-    if type(p) is not int and (isinstance(p, (bool, np.bool_)) or np.ndim(p) != 0):
-        raise ValueError(f"p must be 1 or 2, got {p!r}")
-    if p not in (1, 2):
+    is_number = type(p) is int or np.asarray(p).dtype.kind in "iuf"
+    if not is_number or np.ndim(p) != 0 or p not in (1, 2):
         raise ValueError(f"p must be 1 or 2, got {p!r}")
     for name, value, choices in (
         ("variant", variant, VARIANTS),
@@ -247,9 +256,7 @@ def as_margin(margin: float, compute: np.dtype[Any]) -> float:
     """Return the margin, rounded to the type computed in."""
     if type(margin) is float and margin == 1.0:
         return margin
-    if np.ndim(margin) != 0 or np.asarray(margin).dtype.kind not in "biuf":
-        raise TypeError(f"margin must be a real number, got {margin!r}")
-    value = float(plan.cast(np.asarray(margin), compute))
+    value = float(plan.as_real(margin, "margin", compute.type))
     if not 0 <= value < math.inf:
         raise ValueError(f"margin must be finite and >= 0 in {compute}, got {margin!r}")
     return abs(value)  # not -0
@@ -267,8 +274,9 @@ def as_weights(sample_weight: ArrayLike | None, scores: Scores) -> Array | None:
             f"sample_weight must have a weight for each row, shape {scores.rows}, got "
             f"shape {weights.shape}"
         )
-    if weights.dtype != np.float64:
-        weights = plan.cast(weights, np.dtype(np.float64))
+    if weights.dtype != np.float64 or not weights.flags.aligned:
+        with np.errstate(all="ignore"):
+            weights = weights.astype(np.float64)
     return np.broadcast_to(weights, scores.rows)
 
 

@@ -87,7 +87,8 @@ def as_array(x: ArrayLike, name: str, has_where: bool = True) -> Array:
             f"{name} is a masked array, whose mask would be lost: pass {instead}"
         )
     array = np.asarray(x)
-    if array.dtype.kind not in "biufc" and type_name(array.dtype) != "bfloat16":
+    numeric = array.dtype.kind in "biuc" or array.dtype.char in "efdg"
+    if not numeric and type_name(array.dtype) != "bfloat16":
         raise TypeError(
             f"{name} must hold numbers (bool, integer, floating or complex), got dtype "
             f"{array.dtype}"
@@ -160,27 +161,32 @@ def as_mask(
         ) from None
 
 
+def as_real(value: Any, name: str, compute: type[np.floating[Any]]) -> np.floating[Any]:
+    """Return a real number in the type computed in, infinite where it is beyond."""
+    is_real = type(value) is int or (  # of any size
+        np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf"
+    )
+    if not is_real or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    with np.errstate(all="ignore"):
+        try:
+            return compute(value)
+        except OverflowError:
+            return compute(math.inf)
+
+
 def as_temperature(
     temperature: float, dtype: np.dtype[Any]
 ) -> float | np.floating[Any]:
     """Return the temperature in the type computed in."""
     if type(temperature) is float and temperature == 1.0:
         return temperature
-    is_integer = type(temperature) is int  # of any size
-    if not is_integer and (
-        np.ndim(temperature) != 0 or np.asarray(temperature).dtype.kind not in "biuf"
-    ):
-        raise TypeError(f"temperature must be a real number, got {temperature!r}")
     compute: type[np.floating[Any]] = np.float64
     if type_name(dtype) in (*HALVES, "float32"):
         compute = np.float32
     elif dtype.char in "gG":
         compute = np.longdouble
-    with np.errstate(all="ignore"):
-        try:
-            value = compute(temperature)
-        except OverflowError:
-            value = compute(math.inf)
+    value = as_real(temperature, "temperature", compute)
     if not 0 < value < math.inf:
         raise ValueError(
             f"temperature must be finite and > 0 in {np.dtype(compute)}, got "

@@ -114,9 +114,9 @@ def test_blocks_give_what_the_whole_gives(
         ("flat.npy --negatives 3", "'flat.npy' multiple of 4 (6,)"),
         ("rows.npy --negatives 2", "'rows.npy' flat (2, 3)"),
         ("rows.npy --labels missing.npy", "missing.npy"),
-        ("rows.npy --labels flat.npy", "'rows.npy' (6,) (2, 3)"),
-        ("rows.npy --labels wild.npy", "label 3 of row 1"),
-        ("rows.npy --labels floats.npy", "labels float64"),
+        ("rows.npy --labels flat.npy", "'rows.npy' 'flat.npy' (6,) (2, 3)"),
+        ("rows.npy --labels wild.npy", "'wild.npy' label 3 of row 1"),
+        ("rows.npy --labels floats.npy", "'floats.npy' labels float64"),
         ("labelled.npy --margin 1e300", "margin float32 1e+300"),
         ("complex.npy", "'complex.npy' complex128"),
     ],
@@ -134,6 +134,30 @@ def test_bad_files_are_one_line(
         assert printed.out == ""
         assert_one_line(printed.err, "hinge: error: ", *words.split())
         assert not Path("out.npy").exists()
+
+
+HEADERS = [
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (50, 7",
+    "{[]: 1}",
+    "{'descr': ('<f8',), 'fortran_order': False, 'shape': (2, 3)}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (True, 7)}",
+    f"{{'descr': '<f8', 'fortran_order': False, 'shape': {(1,) * 70}}}",
+    f"{{'descr': '<f8', 'fortran_order': False, 'shape': (0, {10**20})}}",
+    f"{{'descr': '<f8', 'fortran_order': False, 'shape': (0, {2**62}, 4)}}",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("command", ["hinge", "softmax"])
+@pytest.mark.usefixtures("layouts")
+def test_damaged_headers_are_one_line(
+    capsys: pytest.CaptureFixture[str], header: str, command: str
+) -> None:
+    text = header.encode() + b" \n"
+    size = len(text).to_bytes(2, "little")
+    Path("bad.npy").write_bytes(b"\x93NUMPY\x01\x00" + size + text + bytes(1000))
+    assert main([command, "bad.npy", "out.npy"]) == 1
+    assert_one_line(capsys.readouterr().err, "'bad.npy'")
 
 
 @pytest.mark.parametrize(

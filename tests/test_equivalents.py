@@ -84,7 +84,7 @@ DEFINITIONS: dict[str, Callable[..., Any]] = {
     "torch.nn.functional.multi_margin_loss": multi_margin_loss,
     "torch.nn.functional.margin_ranking_loss": margin_ranking_loss,
     "sklearn.metrics.hinge_loss": sklearn_hinge_loss,
-    "optax.multiclass_hinge_loss": multiclass_hinge_loss,
+    "optax.losses.multiclass_hinge_loss": multiclass_hinge_loss,
     "keras.losses.categorical_hinge": categorical_hinge,
 }
 
@@ -112,7 +112,11 @@ def test_equals_the_definition(there: str, here: str) -> None:
     np.testing.assert_allclose(result, expected, rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize(("there", "here"), LINES)
+# The others are large, and their definitions short.
+OF_LIBRARIES = [line for line in LINES if line[0].startswith(("torch.", "sklearn."))]
+
+
+@pytest.mark.parametrize(("there", "here"), OF_LIBRARIES)
 def test_equals_the_library(there: str, here: str) -> None:
     name = there.split(".")[0]
     pytest.importorskip(name, reason=f"{name} is not installed")

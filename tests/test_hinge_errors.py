@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -223,7 +226,7 @@ def test_margins_of_any_real_type(margin):
 
 
 @of_both
-@pytest.mark.parametrize("p", [0, 3, -1, 1.5, "1", None, True, NAN, [1], INF])
+@pytest.mark.parametrize("p", [0, 3, -1, 1.5, "1", None, True, NAN, [1], INF, 1j + 1])
 def test_p_must_be_1_or_2(p, call, args):
     words = re.escape(f"p must be 1 or 2, got {p!r}")
     assert_raises(ValueError, words, call, *args, p=p)
@@ -309,3 +312,52 @@ def test_options_are_keywords():
         hinge_loss(SCORES, LABELS, 3)
     with pytest.raises(TypeError, match="positional"):
         pair_hinge_loss(SCORES[:, 0], SCORES[:, 1:], 1.0)
+
+
+# ---- what only looks like good input ----
+
+
+def test_numbers_beyond_any_type():
+    words = "margin must be finite and >= 0 in float64, got 1000"
+    assert_raises(ValueError, words, hinge_loss, SCORES, LABELS, margin=10**400)
+    for huge in (2**48, 2**63 - 1, 10**30):
+        words = f"negatives must be below {2**48}, got {huge}"
+        assert_raises(ValueError, words, hinge_loss, [], negatives=huge)
+
+
+LABELS_THAT_CHANGE = """
+import sys, threading
+import numpy as np
+from fastsoftmax import hinge_loss
+
+scores, labels = np.zeros((20_000, 40), np.float32), np.zeros(20_000, int)
+done = threading.Event()
+
+def change():
+    while not done.is_set():
+        labels[-5000:] = 2**44
+        labels[-5000:] = 0
+
+other = threading.Thread(target=change)
+other.start()
+for _ in range(300):
+    try:
+        hinge_loss(scores, labels, margin=eval(sys.argv[1]), return_grad=True)
+    except IndexError:
+        pass
+done.set()
+other.join()
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("margin", ["1.0", "np.float32(0.5)"])
+def test_labels_that_another_thread_changes_do_not_crash(tmp_path, margin):
+    command = [sys.executable, "-c", LABELS_THAT_CHANGE, margin]
+    assert subprocess.check_output(command, cwd=tmp_path, text=True) == "alive\n"
+
+
+@of_both
+def test_8_bit_floats(call, args):
+    narrow = [np.asarray(a).astype(ml_dtypes.float8_e5m2) for a in args]
+    assert_raises(TypeError, "got dtype float8_e5m2", call, *narrow)

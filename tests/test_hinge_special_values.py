@@ -437,3 +437,41 @@ def test_infinities_of_two_arrays():
         with np.errstate(all="ignore"):
             expected = np.maximum(0, 1 - values[:, np.newaxis] + values)
         np.testing.assert_array_equal(pairs.astype(float), expected)
+
+
+@pytest.mark.parametrize("weight", [NAN, INF, 1e39, 1e300])
+@pytest.mark.parametrize("n", [3, 40])
+def test_a_loss_of_0_stays_0_whatever_its_weight(n, weight):
+    scores = np.full((2, n + 1), -9, np.float32)
+    scores[:, 0] = 0
+    for p, variant in ((1, "sum"), (2, "sum"), (2, "max")):
+        options = {"p": p, "variant": variant, "sample_weight": [weight, 1]}
+        for reduction in ("sum", "none"):
+            loss, grad = hinge_loss(
+                scores, **options, reduction=reduction, return_grad=True
+            )
+            assert (loss == 0).all()
+            assert (grad == 0).all()
+        assert (hinge_loss(scores, **options, reduction="pairs") == 0).all()
+
+
+@pytest.mark.parametrize("n", [3, 40])
+def test_a_weight_beyond_float32_leaves_zeros_alone(n):
+    scores = np.full((1, n + 1), -9, np.float32)
+    scores[:, :2] = 0
+    for p in (1, 2):
+        loss, grad = hinge_loss(scores, p=p, sample_weight=1e39, return_grad=True)
+        assert loss == np.inf
+        np.testing.assert_array_equal(grad[0, :3], [-INF, INF, 0])
+        pairs = hinge_loss(scores, p=p, sample_weight=1e39, reduction="pairs")
+        np.testing.assert_array_equal(pairs[0, :2], [INF, 0])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_in_every_layout(layout):
+    scores = draw((7, 5))
+    weights = np.random.default_rng(0).random(7)
+    expected = hinge_loss(scores, sample_weight=weights, reduction="none")
+    given = LAYOUTS[layout](np.stack([weights, weights]))[0]
+    result = hinge_loss(scores, sample_weight=given, reduction="none")
+    np.testing.assert_array_equal(result, expected)

@@ -161,6 +161,15 @@ def test_a_sum_beyond_the_type_is_infinite(axis):
     np.testing.assert_array_equal(dx, [[-np.inf, -np.inf, np.nan]])
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_log_softmax_vjp_of_a_sum_beyond_the_type(axis):
+    """The sum is a double, and comes with a factor."""
+    half = np.log(np.full((1, 2), 0.5, np.float32))
+    dy = np.full((1, 2), 3e38, np.float32)
+    dx = over(log_softmax_vjp, half, dy, axis)
+    np.testing.assert_allclose(dx, [[0, 0]], atol=3e38 * 3 * 2.0**-23)
+
+
 # ---- what is no logarithm of a probability ----
 
 

@@ -128,7 +128,7 @@ static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
 static inline fs_line F(column)(const fs_job *job, fs_line line, ptrdiff_t j)
 {
     const char *mask = line.mask ? line.mask + j * job->source.mask_inner : NULL;
-    return (fs_line){line.x + j * job->source.inner, mask, line.y + j * job->y_inner};
+    return (fs_line){line.x + j * job->source.inner, {mask}, line.y + j * job->y_inner};
 }
 
 /* softmax: what pass 3 multiplies with. */
@@ -276,7 +276,7 @@ static void F(short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
             cells[i * width + j] = x[i];
     }
     REAL *y = job->op == FS_LOGSUMEXP ? results : cells;
-    fs_line all = {(const char *)cells, NULL, (char *)y};
+    fs_line all = {(const char *)cells, {NULL}, (char *)y};
     F(tile) tile;
     F(work_tile)(&columns, all, count, &tile);
     for (ptrdiff_t j = 0; j < count; j++) {

@@ -83,10 +83,17 @@ static inline VEC F(only_kept)(VEC a, VEC kept)
     return V(if_equal)(kept, V(set)(0), V(set)(0), a);
 }
 
-/* The gradient for a term t = max(0, ...): NaN where t is. */
+/* The gradient for a term t = max(0, ...): NaN where t is, 0 where t is, whatever the
+ * weight. */
 static inline VEC F(slope_of)(VEC t, VEC slope, int p)
 {
-    return p == 1 ? V(if_less)(V(set)(0), t, slope, t) : V(mul)(t, slope);
+    return V(if_less)(V(set)(0), t, p == 1 ? slope : V(mul)(t, slope), t);
+}
+
+/* The same for the term itself, with its power and weight. */
+static inline VEC F(pair_of)(VEC t, VEC slope, int p)
+{
+    return V(if_less)(V(set)(0), t, V(mul)(p == 1 ? t : V(mul)(t, t), slope), t);
 }
 
 /* Which scores of a block count. */
@@ -140,11 +147,9 @@ static inline void F(hinge_terms)(F(row) row, const REAL *x, const F(counted) *c
             terms = V(wide_add_product)(terms, t, t);
         if (written == FS_NOTHING)
             continue;
-        VEC y = F(slope_of)(t, slope, p);
-        if (written == FS_GRADIENT)
-            slopes = V(wide_add)(slopes, y);
-        else
-            y = V(mul)(p == 1 ? t : V(mul)(t, t), slope);
+        VEC y = written == FS_GRADIENT ? F(slope_of)(t, slope, p)
+                                       : F(pair_of)(t, slope, p);
+        slopes = V(wide_add)(slopes, y);
         if (here == LANES)
             V(store)(out + i, y);
         else
@@ -249,7 +254,7 @@ static inline double F(largest_loss)(const fs_hinge *job, const F(hinge_tile) *t
     if (tile->best_at[j] >= 0)
         t = (REAL)tile->best[j] + tile->hi[j] + tile->lo[j];
     t = t < 0 ? 0 : t;
-    *slope = job->p == 1 ? (t > 0 ? tile->slope[j] : t) : t * tile->slope[j];
+    *slope = !(t > 0) ? t : job->p == 1 ? tile->slope[j] : t * tile->slope[j];
     return job->p == 1 ? (double)t : (double)t * (double)t;
 }
 
@@ -294,7 +299,8 @@ static double F(finish_tile)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t 
     if (job->largest && job->written != FS_PAIRS)
         F(finish_largest)(job, line, width, tile);
     for (ptrdiff_t j = 0; j < width; j++) {
-        tile->terms[j] *= tile->weight[j];
+        /* 0 stays 0, whatever the weight */
+        tile->terms[j] *= tile->terms[j] == 0 ? 1 : tile->weight[j];
         total += tile->terms[j];
     }
     for (ptrdiff_t j = 0; line.at[FS_LOSSES] && j < width; j++)
@@ -468,12 +474,10 @@ static inline void F(column_of_terms)(const fs_hinge *job, ptrdiff_t width,
         if (job->written == FS_NOTHING)
             continue;
         VEC slope = V(load)(tile->slope + j);
-        VEC y = V(mul)(p == 1 ? t : V(mul)(t, t), slope);
-        if (job->written == FS_GRADIENT) {
-            y = F(slope_of)(t, slope, p);
-            V(wide) slopes = V(wide_load)(tile->slopes + j);
-            V(wide_store)(tile->slopes + j, V(wide_add)(slopes, y));
-        }
+        VEC y = job->written == FS_GRADIENT ? F(slope_of)(t, slope, p)
+                                            : F(pair_of)(t, slope, p);
+        V(wide) slopes = V(wide_load)(tile->slopes + j);
+        V(wide_store)(tile->slopes + j, V(wide_add)(slopes, y));
         V(store)(out + j, y);
     }
 }

@@ -64,11 +64,13 @@ typedef struct fs_job {
     fs_type compute;          /* IN: FS_F32 or FS_F64 */
     fs_type y_type;           /* IN: what is stored in y */
     fs_source source;         /* IN */
-    fs_source dy;             /* IN: for the VJPs */
+    fs_source dy_source;      /* IN: for the VJPs */
     double divisor;           /* IN: for the VJPs, whose result is divided by it */
     const char *x;            /* IN */
-    const char *mask;         /* IN: bytes, 0 where x is masked out; NULL without; for
-                               * the VJPs it is dy */
+    union {                   /* both walk the outer dimensions by outer_mask */
+        const char *mask;     /* IN: bytes, 0 where x is masked out; NULL without */
+        const char *dy;       /* IN: for the VJPs */
+    };
     char *y;                  /* OUT: may be x or dy, never overlaps them otherwise */
     ptrdiff_t outer, n, inner;
     ptrdiff_t y_n, y_inner;   /* bytes in y between neighbours along n, along inner */
@@ -83,7 +85,9 @@ typedef struct fs_job {
 /* Where one line (a row, or the same columns of n rows) begins. */
 typedef struct fs_line {
     const char *x;
-    const char *mask;
+    union {
+        const char *mask, *dy;
+    };
     char *y;
 } fs_line;
 
@@ -151,7 +155,7 @@ static inline fs_line fs_locate(const fs_job *job, ptrdiff_t index)
         mask += at * job->outer_mask[d];
         y += at * job->outer_y[d];
     }
-    fs_line line = {job->x + x, job->mask ? job->mask + mask : NULL, job->y + y};
+    fs_line line = {job->x + x, {job->mask ? job->mask + mask : NULL}, job->y + y};
     return line;
 }
 

@@ -4,8 +4,7 @@
  *   y = softmax(x / temperature):      dx = y (dy - sum(y dy)) / temperature
  *   y = log_softmax(x / temperature):  dx = (dy - exp(y) sum(dy)) / temperature
  *
- * Two passes over a line: the sum, in double; the result. In a job, x is y here, and
- * `mask` is dy.
+ * Two passes over a line: the sum, in double; the result. In a job, x is y here.
  */
 
 static inline int F(is_vjp)(const fs_job *job)
@@ -44,16 +43,15 @@ static inline VEC F(log_softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums,
  * nor a small sum become subnormal: the factor 2^-SPARE goes to one or the other. */
 static inline void F(vjp_norm)(fs_op op, fs_pair sum, REAL *hi, REAL *lo, REAL *scale)
 {
-    double total = sum.hi + sum.lo;
-    *hi = (REAL)total;
-    *lo = isinf(*hi) ? 0 : (REAL)((sum.hi - *hi) + sum.lo);
     *scale = 1;
-    if (op == FS_LOG_SOFTMAX_VJP && fabs(total) < 1) {
+    if (op == FS_LOG_SOFTMAX_VJP && fabs(sum.hi) < 1) {
         *scale = (REAL)UNSPARE;
     } else if (op == FS_LOG_SOFTMAX_VJP) {
-        *hi *= (REAL)UNSPARE;
-        *lo *= (REAL)UNSPARE;
+        sum.hi *= UNSPARE;
+        sum.lo *= UNSPARE;
     }
+    *hi = (REAL)(sum.hi + sum.lo);
+    *lo = isinf(*hi) ? 0 : (REAL)((sum.hi - *hi) + sum.lo);
 }
 
 static inline void F(divide)(REAL *x, ptrdiff_t count, double divisor)
@@ -68,7 +66,8 @@ static inline void F(divide)(REAL *x, ptrdiff_t count, double divisor)
 static inline const REAL *F(read_dy)(const fs_job *job, fs_line line, ptrdiff_t i,
                                      ptrdiff_t count, REAL *buffer)
 {
-    return F(read)(&job->dy, line.mask + i * job->dy.n, job->dy.n, NULL, 0, count, buffer);
+    return F(read)(&job->dy_source, line.dy + i * job->dy_source.n, job->dy_source.n, NULL, 0,
+                   count, buffer);
 }
 
 static inline const REAL *F(read_y)(const fs_job *job, fs_line line, ptrdiff_t i,
@@ -251,7 +250,7 @@ static void F(vjp_tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(vjp_ti
         const REAL *y[4], *dy[4];
         int rows = (int)fs_least(4, job->n - row);
         for (int i = 0; i < rows; i++) {
-            dy[i] = F(read_across)(&job->dy, line.mask, row + i, width, dy_block[i]);
+            dy[i] = F(read_across)(&job->dy_source, line.dy, row + i, width, dy_block[i]);
             y[i] = dy[i];
             if (job->op == FS_SOFTMAX_VJP)
                 y[i] = F(read_across)(&job->source, line.x, row + i, width, y_block[i]);
@@ -274,7 +273,7 @@ static void F(vjp_tile_finish)(fs_job *job, fs_line line, ptrdiff_t width,
     for (ptrdiff_t row = 0; row < job->n; row++) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
-        const REAL *dy = F(read_across)(&job->dy, line.mask, row, width, tile->dy);
+        const REAL *dy = F(read_across)(&job->dy_source, line.dy, row, width, tile->dy);
         const REAL *y = F(read_across)(&job->source, line.x, row, width, tile->y);
         char *place = line.y + row * job->y_n;
         REAL *to = job->y_type == REAL_TYPE ? (REAL *)place : tile->out;
