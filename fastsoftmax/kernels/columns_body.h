@@ -5,11 +5,10 @@
 
 /* What is known of the columns of one tile. */
 typedef struct {
-    REAL max[FS_TILE];
+    F(norms) norms;
     REAL skip[FS_TILE];  /* what pass 2 leaves out once: the maximum, then NaN */
-    REAL hi[FS_TILE], lo[FS_TILE]; /* the factor or the logarithm, for pass 3 */
     REAL total[FS_TILE], lost[FS_TILE]; /* an F(sum) over the latest rows */
-    double sum[FS_TILE], error[FS_TILE]; /* of the rows before them */
+    int lowers;          /* whether something is to be taken off some column first */
 } F(tile);
 
 /* The next `count` elements of row `row` of the tile, or of the columns from `line`. */
@@ -31,7 +30,7 @@ static void F(tile_max)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
     REAL buffer[FS_TILE];
     VEC none = V(set)((REAL)-INFINITY);
     for (ptrdiff_t j = 0; j < width; j += LANES)
-        V(store)(tile->max + j, none);
+        V(store)(tile->norms.max + j, none);
     for (ptrdiff_t row = 0; row < job->n; row++) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
@@ -39,29 +38,32 @@ static void F(tile_max)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
         const REAL *x = F(read_row)(&job->source, line, row, width, to);
         for (ptrdiff_t j = 0; j < width; j += LANES) {
             VEC here = V(load_part)(x + j, fs_least(LANES, width - j), none);
-            V(store)(tile->max + j, V(max)(here, V(load)(tile->max + j)));
+            V(store)(tile->norms.max + j, V(max)(here, V(load)(tile->norms.max + j)));
         }
     }
 }
 
 /* `rows` (at most 4) rows' terms at columns [j, j + part), added to the sums. */
-static inline void F(column_terms)(const REAL *x[4], REAL *e[4], int rows, ptrdiff_t j,
-                                   ptrdiff_t part, int with_largest, F(tile) *tile)
+FS_INLINE void F(column_terms)(const REAL *x[4], REAL *e[4], int rows, ptrdiff_t j,
+                               ptrdiff_t part, int with_largest, F(tile) *tile)
 {
     VEC none = V(set)((REAL)-INFINITY);
     VEC skip = V(load)(tile->skip + j);
-    F(shift) shift = F(shift_for)(V(load)(tile->max + j));
+    F(shift) shift = F(shift_for)(V(load)(tile->norms.max + j));
     F(sum) sum = {V(load)(tile->total + j), V(load)(tile->lost + j)};
+    VEC from[ABREAST], s[ABREAST], q[ABREAST];
     for (int i = 0; i < rows; i++) {
-        VEC from = V(load_part)(x[i] + j, part, none);
+        from[i] = V(load_part)(x[i] + j, part, none);
         if (!with_largest) {
-            VEC left = V(if_equal)(from, skip, none, from);
-            skip = V(if_equal)(from, skip, V(set)((REAL)NAN), skip);
-            from = left;
+            VEC left = V(if_equal)(from[i], skip, none, from[i]);
+            skip = V(if_equal)(from[i], skip, V(set)((REAL)NAN), skip);
+            from[i] = left;
         }
-        VEC s, q = F(exp_terms)(from, &shift, &s);
-        VEC term = F(term)(s, q);
-        F(add_term)(&sum, s, q, term, with_largest);
+    }
+    F(exp_terms)(rows, from, &shift, s, q);
+    for (int i = 0; i < rows; i++) {
+        VEC term = F(term)(s[i], q[i]);
+        F(add_term)(&sum, s[i], q[i], term, with_largest);
         if (e[i])
             V(store_part)(e[i] + j, part, term);
     }
@@ -71,14 +73,26 @@ static inline void F(column_terms)(const REAL *x[4], REAL *e[4], int rows, ptrdi
 }
 
 /* Moves the latest rows' sums to those of the rows before. */
+/* A row less what is to be taken off its columns first: in place where that is nothing. */
+static inline const REAL *F(lowered_row)(const REAL *x, ptrdiff_t width, const F(tile) *tile,
+                                         REAL *buffer)
+{
+    for (ptrdiff_t j = 0; tile->lowers && j < width; j++) {
+        REAL max = tile->norms.max[j];
+        int lowers = !(-SUBTRACT_FROM < max && max < SUBTRACT_FROM);
+        buffer[j] = lowers ? x[j] - max : x[j];
+    }
+    return tile->lowers ? buffer : x;
+}
+
 static void F(settle)(F(tile) *tile, ptrdiff_t width, REAL start)
 {
     for (ptrdiff_t j = 0; j < width; j++) {
-        fs_pair before = {tile->sum[j], tile->error[j]};
+        fs_pair before = {tile->norms.sum[j], tile->norms.error[j]};
         fs_pair latest = {tile->total[j] - start, tile->lost[j]};
         fs_pair all = fs_pair_add(before, latest);
-        tile->sum[j] = all.hi;
-        tile->error[j] = all.lo;
+        tile->norms.sum[j] = all.hi;
+        tile->norms.error[j] = all.lo;
         tile->total[j] = start;
         tile->lost[j] = 0;
     }
@@ -92,12 +106,17 @@ static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
     REAL start = F(start)(with_largest);
     int store = job->op == FS_SOFTMAX && F(keeps_terms)(job);
     for (ptrdiff_t j = 0; j < width; j++)
-        tile->sum[j] = tile->error[j] = 0;
+        tile->norms.sum[j] = tile->norms.error[j] = 0;
+    tile->lowers = 0;
     for (ptrdiff_t j = 0; j < width; j += LANES) {
-        V(store)(tile->skip + j, V(load)(tile->max + j));
+        VEC max = V(load)(tile->norms.max + j);
+        V(store)(tile->skip + j, V(sub)(max, F(subtrahend)(max)));
         V(store)(tile->total + j, V(set)(start));
         V(store)(tile->lost + j, V(set)(0));
     }
+    for (ptrdiff_t j = 0; j < width; j++)
+        if (!(-SUBTRACT_FROM < tile->norms.max[j] && tile->norms.max[j] < SUBTRACT_FROM))
+            tile->lowers = 1;
     for (ptrdiff_t row = 0; row < job->n; row += 4) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
@@ -106,6 +125,7 @@ static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
         int rows = (int)fs_least(4, job->n - row);
         for (int i = 0; i < rows; i++) {
             x[i] = F(read_row)(&source, line, row + i, width, buffer[i]);
+            x[i] = F(lowered_row)(x[i], width, tile, buffer[i]);
             e[i] = store ? F(y_row)(job, line, row + i) : NULL;
         }
         for (ptrdiff_t j = 0; j < width; j += LANES) {
@@ -125,41 +145,23 @@ static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *til
 }
 
 /* The line of one column of the tile. */
-static inline fs_line F(column)(const fs_job *job, fs_line line, ptrdiff_t j)
+static inline fs_line F(column)(const fs_source *source, const fs_job *job, fs_line line,
+                                ptrdiff_t j)
 {
-    const char *mask = line.mask ? line.mask + j * job->source.mask_inner : NULL;
-    return (fs_line){line.x + j * job->source.inner, {mask}, line.y + j * job->y_inner};
+    const char *mask = line.mask ? line.mask + j * source->mask_inner : NULL;
+    return (fs_line){line.x + j * source->inner, {mask}, line.y + j * job->y_inner};
 }
 
-/* softmax: what pass 3 multiplies with. */
-static void F(tile_factors)(ptrdiff_t width, F(tile) *tile)
+/* What pass 3 multiplies with or subtracts. */
+static void F(tile_norms)(const fs_job *job, fs_line line, ptrdiff_t width, F(tile) *tile)
 {
-    for (ptrdiff_t j = 0; j < width; j++) {
-        fs_pair factor = F(reciprocal)((fs_pair){tile->sum[j], tile->error[j]});
-        tile->hi[j] = (REAL)factor.hi;
-        tile->lo[j] = (REAL)factor.lo;
-    }
-}
-
-/* log_softmax: what pass 3 subtracts; logsumexp: its first part is the result. */
-static void F(tile_log_sums)(const fs_job *job, fs_line line, ptrdiff_t width,
-                             F(tile) *tile)
-{
-    F(log_terms)(tile->max, tile->sum, tile->error, width);
-    for (ptrdiff_t j = 0; j < width; j++) {
-        fs_pair log_term = {tile->sum[j], tile->error[j]};
-        fs_pair pair = F(as_real_pair)(fs_log_total(tile->max[j], log_term));
-        tile->hi[j] = (REAL)pair.hi;
-        tile->lo[j] = (REAL)pair.lo;
-    }
-    for (ptrdiff_t j = 0; j < width; j++) {
-        if (!F(is_special)(job->op, tile->max[j], tile->sum[j]))
-            continue;
-        fs_line column = F(column)(job, line, j);
-        fs_pair pair = F(special_log_sum)(job, column, tile->max[j]);
-        tile->hi[j] = (REAL)pair.hi;
-        tile->lo[j] = (REAL)pair.lo;
-    }
+    fs_line from = line;
+    fs_source source = F(source_after_max)(job, &from);
+    F(finish_norms)(job->op, width, &tile->norms);
+    for (ptrdiff_t j = 0; j < width; j++)
+        if (F(is_special)(job->op, &tile->norms, j))
+            F(special_log_sum)(job, &source, F(column)(&source, job, from, j), &tile->norms,
+                               j);
 }
 
 static void F(write_log_sums)(const fs_job *job, fs_line line, ptrdiff_t width,
@@ -167,11 +169,11 @@ static void F(write_log_sums)(const fs_job *job, fs_line line, ptrdiff_t width,
 {
     ptrdiff_t size = job->y_type == FS_F64 ? 8 : job->y_type == FS_F32 ? 4 : 2;
     if (job->y_inner == size) {
-        F(write)(tile->hi, width, line.y, job->y_type);
+        F(write)(tile->norms.hi, width, line.y, job->y_type);
         return;
     }
     for (ptrdiff_t j = 0; j < width; j++)
-        F(write)(tile->hi + j, 1, line.y + j * job->y_inner, job->y_type);
+        F(write)(tile->norms.hi + j, 1, line.y + j * job->y_inner, job->y_type);
 }
 
 /* Pass 3 of one row of the tile. */
@@ -180,11 +182,12 @@ static inline void F(finish_row)(fs_op op, const REAL *x, REAL *y, ptrdiff_t wid
 {
     for (ptrdiff_t j = 0; j < width; j += LANES) {
         ptrdiff_t part = fs_least(LANES, width - j);
-        VEC hi = V(load)(tile->hi + j), lo = V(load)(tile->lo + j);
+        VEC hi = V(load)(tile->norms.hi + j), lo = V(load)(tile->norms.lo + j);
         VEC a = V(load_part)(x + j, part, hi);
         if (op == FS_SOFTMAX && !terms_are_kept) {
-            F(shift) shift = F(shift_for)(V(load)(tile->max + j));
-            VEC s, q = F(exp_terms)(a, &shift, &s);
+            F(shift) shift = F(shift_for)(V(load)(tile->norms.max + j));
+            VEC s, q;
+            F(exp_terms)(1, &a, &shift, &s, &q);
             a = F(term)(s, q);
         }
         VEC result = op == FS_SOFTMAX ? V(times_pair)(a, hi, lo)
@@ -210,6 +213,8 @@ static void F(tile_finish)(fs_job *job, fs_line line, ptrdiff_t width,
             F(finish_row)(job->op, x, y, width, tile, 1);
         } else {
             const REAL *x = F(read_row)(&source, from, row, width, buffer);
+            if (job->op == FS_SOFTMAX)
+                x = F(lowered_row)(x, width, tile, buffer);
             F(finish_row)(job->op, x, buffer, width, tile, 0);
             F(write)(buffer, width, line.y + row * job->y_n, job->y_type);
         }
@@ -221,10 +226,7 @@ static void F(work_tile)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *ti
 {
     F(tile_max)(job, line, width, tile);
     F(tile_sum)(job, line, width, tile);
-    if (job->op == FS_SOFTMAX)
-        F(tile_factors)(width, tile);
-    else
-        F(tile_log_sums)(job, line, width, tile);
+    F(tile_norms)(job, line, width, tile);
     if (job->op == FS_LOGSUMEXP)
         F(write_log_sums)(job, line, width, tile);
     else if (!job->watch.stop)
@@ -236,7 +238,7 @@ static void F(columns)(fs_job *job, ptrdiff_t index)
     ptrdiff_t tiles = (job->inner + job->tile - 1) / job->tile;
     ptrdiff_t first = index % tiles * job->tile;
     ptrdiff_t width = fs_least(job->tile, job->inner - first);
-    fs_line line = F(column)(job, fs_locate(job, index / tiles), first);
+    fs_line line = F(column)(&job->source, job, fs_locate(job, index / tiles), first);
     if (F(is_vjp)(job)) {
         F(vjp_columns)(job, line, width);
         return;
@@ -244,20 +246,20 @@ static void F(columns)(fs_job *job, ptrdiff_t index)
     F(tile) tile;
     F(work_tile)(job, line, width, &tile);
     for (ptrdiff_t j = 0; job->mask && j < width; j++)
-        if (job->op != FS_LOGSUMEXP && isnan(tile.hi[j]))
-            F(rewrite_masked)(job, F(column)(job, line, j), 0, job->n);
+        if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
+            F(rewrite_masked)(job, F(column)(&job->source, job, line, j), 0, job->n);
 }
 
 /* Short rows are worked on as columns of a transposed copy: no sum or maximum across
  * lanes, and one norm a lane. Lanes do not see each other, so a row's result is the same
  * bits whatever rows are beside it. */
-#define SHORT 64      /* n from which a row of its own is faster */
+#define SHORT (2 * LANES) /* n from which a row of its own is faster */
 #define SHORT_ROWS 64 /* at once: with SHORT elements each, they fit the L1 cache */
 
 /* `count` rows from row `first` on, each at most SHORT long. */
-static void F(short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
+static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
 {
-    REAL cells[SHORT * SHORT_ROWS], row[SHORT], results[SHORT_ROWS];
+    REAL cells[2 * LANES * SHORT_ROWS], row[2 * LANES], results[SHORT_ROWS];
     ptrdiff_t width = count > LANES ? SHORT_ROWS : LANES;
     fs_job columns; /* only what work_tile looks at is set */
     columns.op = job->op;
@@ -290,7 +292,13 @@ static void F(short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
             to[i] = cells[i * width + j];
         if (job->y_type != REAL_TYPE)
             F(write)(row, job->n, line.y, job->y_type);
-        if (job->mask && isnan(tile.hi[j]))
+        if (job->mask && isnan(tile.norms.hi[j]))
             F(rewrite_masked)(job, line, 0, job->n);
     }
+}
+
+static void F(short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
+{
+    for (ptrdiff_t row = first; row < last; row += SHORT_ROWS)
+        F(some_short_rows)(job, row, fs_least(SHORT_ROWS, last - row));
 }

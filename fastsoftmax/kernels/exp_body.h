@@ -7,8 +7,8 @@
  * subnormal results normal until the last multiplication; the common factor 2^SPARE
  * cancels in softmax and is taken out of the logarithm's argument.
  *
- * Where |max| >= SUBTRACT_FROM the maximum is subtracted first, and K = 0: by Sterbenz'
- * lemma x - max is exact for every x whose term is not zero anyway.
+ * Where |max| >= SUBTRACT_FROM the maximum is subtracted first, before anything here, and
+ * K = 0: by Sterbenz' lemma x - max is exact for every x whose term is not zero anyway.
  */
 
 #if T_IS_F32
@@ -33,78 +33,79 @@
 
 /* What a line's maximum decides; lanes differ where lanes are columns. */
 typedef struct {
-    VEC subtract; /* taken off x first: 0, or the maximum */
-    VEC least;    /* x at and below which a term is exactly 0 */
-    VEC bias;     /* bit pattern that turns n into 2^(n-K+SPARE) */
+    VEC least; /* x at and below which a term is exactly 0 */
+    VEC magic; /* added to x / ln 2, leaves the exponent field of 2^(n-K+SPARE) in the low
+                * bits */
 } F(shift);
 
-/* 0 where the power of two alone is enough; max where it is large, infinite or NaN. */
-static inline VEC F(subtrahend)(VEC max)
+/* What is to be taken off x first: 0 where the power of two alone is enough; max where that
+ * is large, infinite or NaN. */
+FS_INLINE VEC F(subtrahend)(VEC max)
 {
     VEC if_above = V(if_less)(V(set)(-SUBTRACT_FROM), max, V(set)(0), max);
     return V(if_less)(max, V(set)(SUBTRACT_FROM), if_above, max);
 }
 
 /* K, as a floating-point number. */
-static inline VEC F(exponent_of_max)(VEC max)
+FS_INLINE VEC F(exponent_of_max)(VEC max)
 {
     VEC rest = V(sub)(max, F(subtrahend)(max));
     VEC k = V(muladd)(rest, V(set)(LOG2_E), V(set)(MAGIC));
     return V(sub)(k, V(set)(MAGIC));
 }
 
-static inline F(shift) F(shift_for)(VEC max)
+FS_INLINE F(shift) F(shift_for)(VEC max)
 {
     F(shift) shift;
-    VEC k = F(exponent_of_max)(max);
-    /* 2^(n-K+SPARE) has the exponent field n - K + SPARE + EXPONENT_BIAS; `least` is
-     * where that reaches 0, the field of zero itself. */
-    REAL offset = SPARE + EXPONENT_BIAS;
-    VEC field = V(exponent_of)(V(set)(MAGIC + offset));
-    shift.subtract = F(subtrahend)(max);
-    shift.bias = V(sub_bits)(field, V(exponent_of)(V(add)(k, V(set)(MAGIC))));
-    shift.least = V(mul)(V(sub)(k, V(set)(offset)), V(set)((REAL)(LN2_HI + LN2_LO)));
+    /* The field is n - K + offset; `least` is where that reaches 0, the field of zero. */
+    VEC offset = V(sub)(V(set)(SPARE + EXPONENT_BIAS), F(exponent_of_max)(max));
+    shift.magic = V(add)(V(set)(MAGIC), offset);
+    shift.least = V(mul)(offset, V(set)((REAL)-(LN2_HI + LN2_LO)));
     return shift;
 }
 
-/* q and *s of each x. A NaN goes through to q: T_max returns its second operand. */
-static inline VEC F(exp_terms)(VEC x, const F(shift) *shift, VEC *s)
+/* Vectors worked on side by side. One exponential is a chain of some 16 dependent steps;
+ * four chains keep the arithmetic units busy where one waits for itself. */
+#define ABREAST 4
+#define EACH for (int j = 0; j < abreast; j++)
+
+/* t = (exp(r) - 1 - r) / r^2 of each r[j]. f32: relative error 2^-28.2 of exp(r), minimax
+ * as in line_math.h; f64: that polynomial. */
+FS_INLINE void F(polynomial)(int abreast, const VEC *r, VEC *t)
 {
-    x = V(max)(shift->least, V(sub)(x, shift->subtract));
-    VEC k = V(muladd)(x, V(set)(LOG2_E), V(set)(MAGIC));
-    VEC n = V(sub)(k, V(set)(MAGIC));
-    *s = V(add_bits)(V(exponent_of)(k), shift->bias);
-    /* r = r1 + r2, |r| <= 0.35. r1 is exact: n R_HI is, and agrees with x in its leading
-     * bits. |r2| < 2^-10 (f64: 2^-31): its own rounding is nothing. */
-    VEC r1 = V(muladd)(n, V(set)(-R_HI), x);
-    VEC r2 = V(mul)(n, V(set)(-R_LO));
-    VEC r = V(add)(r1, r2);
-#if T_IS_F32 /* Remez as in line_math.h, degree 7, relative error 2^-29 */
-    VEC t = V(set)(0x1.a7f27cp-13f);
-    t = V(muladd)(t, r, V(set)(0x1.6d5a38p-10f));
-    t = V(muladd)(t, r, V(set)(0x1.110ce8p-7f));
-    t = V(muladd)(t, r, V(set)(0x1.5554c8p-5f));
-    t = V(muladd)(t, r, V(set)(0x1.555558p-3f));
-    t = V(muladd)(t, r, V(set)(0x1p-1f));
+#if T_IS_F32
+    static const REAL c[] = {0x1.6a415ep-10f, 0x1.1239c6p-7f, 0x1.5558bcp-5f,
+                             0x1.555492p-3f, 0x1.fffffcp-2f};
 #else
-    VEC t = V(set)(E12);
-    t = V(muladd)(t, r, V(set)(E11));
-    t = V(muladd)(t, r, V(set)(E10));
-    t = V(muladd)(t, r, V(set)(E9));
-    t = V(muladd)(t, r, V(set)(E8));
-    t = V(muladd)(t, r, V(set)(E7));
-    t = V(muladd)(t, r, V(set)(E6));
-    t = V(muladd)(t, r, V(set)(E5));
-    t = V(muladd)(t, r, V(set)(E4));
-    t = V(muladd)(t, r, V(set)(E3));
-    t = V(muladd)(t, r, V(set)(E2));
+    static const REAL c[] = {E12, E11, E10, E9, E8, E7, E6, E5, E4, E3, E2};
 #endif
+    EACH t[j] = V(set)(c[0]);
+    for (size_t i = 1; i < sizeof c / sizeof *c; i++)
+        EACH t[j] = V(muladd)(t[j], r[j], V(set)(c[i]));
+}
+
+/* q[j] and s[j] of each x[j], j < abreast. A NaN goes through to q: T_max returns its second
+ * operand. `abreast` is a constant, so that the loops dissolve. */
+FS_INLINE void F(exp_terms)(int abreast, const VEC *x, const F(shift) *shift, VEC *s, VEC *q)
+{
+    VEC a[ABREAST], n[ABREAST], r[ABREAST], t[ABREAST];
+    EACH a[j] = V(max)(shift->least, x[j]);
+    EACH n[j] = V(muladd)(a[j], V(set)(LOG2_E), shift->magic);
+    EACH s[j] = V(exponent_of)(n[j]);
+    EACH n[j] = V(sub)(n[j], shift->magic);
+    /* r = a + n, |r| <= 0.35. From here on a is exact: n R_HI is, and agrees with it in its
+     * leading bits. |n| < 2^-10 (f64: 2^-31): its own rounding is nothing. */
+    EACH a[j] = V(muladd)(n[j], V(set)(-R_HI), a[j]);
+    EACH n[j] = V(mul)(n[j], V(set)(-R_LO));
+    EACH r[j] = V(add)(a[j], n[j]);
+    F(polynomial)(abreast, r, t);
     /* The rounding of r counts for its square only: q is off by half an ulp and a bit. */
-    return V(add)(r1, V(muladd)(V(mul)(r, r), t, r2));
+    EACH r[j] = V(mul)(r[j], r[j]);
+    EACH q[j] = V(add)(a[j], V(muladd)(r[j], t[j], n[j]));
 }
 
 /* The term itself, rounded once. */
-static inline VEC F(term)(VEC s, VEC q)
+FS_INLINE VEC F(term)(VEC s, VEC q)
 {
     return V(muladd)(s, q, s);
 }
@@ -127,17 +128,18 @@ static inline REAL F(start)(int with_largest)
     return with_largest ? ABOVE : 0;
 }
 
-/* Adds the term s + s q, of which e is the rounded value. */
-static inline void F(add_term)(F(sum) *sum, VEC s, VEC q, VEC e, int with_largest)
+/* Adds the term s + s q, of which e is the rounded value. `added` is what of it went into
+ * the total, and is s or a multiple of the total's ulp not far from it, or 0: s - added is
+ * exact, and what remains of the term is rounded once, relative to itself. */
+FS_INLINE void F(add_term)(F(sum) *sum, VEC s, VEC q, VEC e, int with_largest)
 {
-    VEC cut_off = V(muladd)(s, q, V(sub)(s, e)); /* exact, and so is s - e */
     VEC total = V(add)(sum->total, e);
     VEC added = V(sub)(total, sum->total);
-    VEC rounded_off = V(sub)(e, added);
+    VEC left = V(muladd)(s, q, V(sub)(s, added));
     if (!with_largest)
-        rounded_off = V(add)(rounded_off, V(sub)(sum->total, V(sub)(total, added)));
+        left = V(add)(left, V(sub)(sum->total, V(sub)(total, added)));
     sum->total = total;
-    sum->lost = V(add)(sum->lost, V(add)(rounded_off, cut_off));
+    sum->lost = V(add)(sum->lost, left);
 }
 
 /* All lanes' sum, in the same order whatever the values. */

@@ -99,8 +99,8 @@ typedef struct fs_pair {
 /* What pass 3 needs to turn a line's terms into results. */
 typedef struct fs_norm {
     double max;               /* the line's maximum, -inf if all is NaN or -inf */
-    fs_pair factor;           /* softmax: y = e * (hi + lo); VJPs: the sum */
-    fs_pair log_sum;          /* the others: log(sum(exp(x))) = hi + lo */
+    fs_pair pair;             /* softmax: y = e (hi + lo); the others of its family:
+                               * log(sum(exp(x))) = hi + lo; VJPs: the sum */
 } fs_norm;
 
 typedef struct fs_kernels {
@@ -158,6 +158,16 @@ static inline fs_line fs_locate(const fs_job *job, ptrdiff_t index)
     fs_line line = {job->x + x, {job->mask ? job->mask + mask : NULL}, job->y + y};
     return line;
 }
+
+/* For the steps of a loop: as calls, with vectors passed through memory, they would take
+ * several times as long, and compilers shy away from inlining so much. */
+#if defined(__GNUC__)
+#define FS_INLINE static inline __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define FS_INLINE static __forceinline
+#else
+#define FS_INLINE static inline
+#endif
 
 /* Asks for a cache line that is soon needed; any address will do. */
 static inline void fs_prefetch(const void *address)

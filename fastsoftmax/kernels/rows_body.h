@@ -165,58 +165,107 @@ static inline REAL F(largest)(const REAL *x, ptrdiff_t count)
     for (; i + 4 * LANES <= count; i += 4 * LANES)
         for (int j = 0; j < 4; j++)
             max[j] = V(max)(V(load)(x + i + j * LANES), max[j]);
-    for (; i < count; i += LANES) {
-        VEC part = V(load_part)(x + i, fs_least(LANES, count - i), none);
-        max[0] = V(max)(part, max[0]);
-    }
+    for (; i + LANES <= count; i += LANES)
+        max[0] = V(max)(V(load)(x + i), max[0]);
+    if (i < count)
+        max[1] = V(max)(V(load_part)(x + i, count - i, none), max[1]);
     max[0] = V(max)(V(max)(max[0], max[1]), V(max)(max[2], max[3]));
     return V(largest)(max[0]);
 }
 
-/* The sum of a block's terms, which are written to e (which may be x) unless it is
- * NULL. The vector at `replaced` (-1: none) is read from `replacement`. */
-static inline fs_pair F(terms)(const REAL *x, REAL *e, ptrdiff_t count,
-                               const F(shift) *shift, int with_largest,
-                               ptrdiff_t replaced, const REAL *replacement)
+/* The elements less what is to be taken off them first: in place where that is nothing. */
+static inline const REAL *F(lowered)(const REAL *x, ptrdiff_t count, REAL max, REAL *buffer)
 {
-    F(sum) sum = {V(set)(F(start)(with_largest)), V(set)(0)};
-    for (ptrdiff_t i = 0; i < count; i += LANES) {
-        const REAL *from = i == replaced ? replacement : x + i;
-        ptrdiff_t part = count - i;
-        VEC s, here = part >= LANES
-                          ? V(load)(from)
-                          : V(load_part)(from, part, V(set)((REAL)-INFINITY));
-        VEC q = F(exp_terms)(here, shift, &s);
-        VEC term = F(term)(s, q);
-        F(add_term)(&sum, s, q, term, with_largest);
-        if (e && part >= LANES)
-            V(store)(e + i, term);
-        else if (e)
-            V(store_part)(e + i, part, term);
+    if (-SUBTRACT_FROM < max && max < SUBTRACT_FROM)
+        return x;
+    for (ptrdiff_t i = 0; i < count; i++)
+        buffer[i] = x[i] - max;
+    return buffer;
+}
+
+/* Adds the terms of the next `abreast` vectors, of which `count` elements are there. With
+ * the largest term they are written to e, in whole vectors. */
+FS_INLINE void F(add_terms)(int abreast, const REAL *x, ptrdiff_t count, REAL *e,
+                            int with_largest, const F(shift) *shift, F(sum) *sum)
+{
+    VEC none = V(set)((REAL)-INFINITY), here[ABREAST], s[ABREAST], q[ABREAST];
+    EACH {
+        ptrdiff_t left = count - j * LANES;
+        here[j] = left >= LANES ? V(load)(x + j * LANES)
+                  : left > 0    ? V(load_part)(x + j * LANES, left, none)
+                                : none;
     }
+    F(exp_terms)(abreast, here, shift, s, q);
+    EACH {
+        here[j] = F(term)(s[j], q[j]);
+        if (with_largest && j * LANES < count)
+            V(store)(e + j * LANES, here[j]);
+    }
+    EACH F(add_term)(sum, s[j], q[j], here[j], with_largest);
+}
+
+/* The sum of at most BLOCK terms; see add_terms. e may be x. The vectors at `replaced` (-1:
+ * none) are read from `replacement`. */
+FS_INLINE fs_pair F(terms)(const REAL *x, ptrdiff_t count, REAL *e, int with_largest,
+                           const F(shift) *shift, ptrdiff_t replaced,
+                           const REAL *replacement)
+{
+    const ptrdiff_t step = ABREAST * LANES;
+    F(sum) sum = {V(set)(F(start)(with_largest)), V(set)(0)};
+    ptrdiff_t i = 0;
+    for (; i + step <= count; i += step) {
+        for (size_t line = 0; line < step * sizeof *x; line += 64)
+            fs_prefetch((const char *)(x + i + AHEAD) + line);
+        F(add_terms)(ABREAST, i == replaced ? replacement : x + i, step,
+                     with_largest ? e + i : NULL, with_largest, shift, &sum);
+    }
+    const REAL *rest = i == replaced ? replacement : x + i;
+    REAL *e_rest = with_largest ? e + i : NULL;
+    if (count - i > LANES)
+        F(add_terms)(ABREAST, rest, count - i, e_rest, with_largest, shift, &sum);
+    else if (i < count)
+        F(add_terms)(1, rest, count - i, e_rest, with_largest, shift, &sum);
     return F(all_lanes)(sum, with_largest);
 }
 
-/* The terms' sum without the first element that equals max: the vector around it is
- * replaced by a copy that holds -inf there. */
-static fs_pair F(terms_but_one)(const REAL *x, ptrdiff_t count, REAL max,
-                                const F(shift) *shift)
+/* All terms of a block, written to e. */
+static fs_pair F(all_terms)(const REAL *x, ptrdiff_t count, REAL *e, REAL max)
 {
-    REAL around[LANES];
-    ptrdiff_t skip = 0;
-    while (skip < count - 1 && !(x[skip] == max))
-        skip++;
-    ptrdiff_t first = skip - skip % LANES;
-    memcpy(around, x + first, (size_t)fs_least(LANES, count - first) * sizeof *x);
-    around[skip - first] = (REAL)-INFINITY;
-    return F(terms)(x, NULL, count, shift, 0, first, around);
+    F(shift) shift = F(shift_for)(V(set)(max));
+    return F(terms)(F(lowered)(x, count, max, e), count, e, 1, &shift, -1, NULL);
+}
+
+/* The terms' sum without the first element that equals the line's maximum, if the block
+ * holds it: the vectors around it are replaced by a copy that holds -inf there. */
+static fs_pair F(other_terms)(const REAL *x, ptrdiff_t count, REAL max, int holds_max)
+{
+    REAL around[ABREAST * LANES], buffer[BLOCK];
+    ptrdiff_t skip = 0, first = -1;
+    if (holds_max) {
+        while (skip < count - 1 && !(x[skip] == max))
+            skip++;
+        first = skip - skip % (ABREAST * LANES);
+    }
+    F(shift) shift = F(shift_for)(V(set)(max));
+    x = F(lowered)(x, count, max, buffer);
+    if (holds_max) {
+        ptrdiff_t length = fs_least(ABREAST * LANES, count - first);
+        memcpy(around, x + first, (size_t)length * sizeof *x);
+        around[skip - first] = (REAL)-INFINITY;
+    }
+    return F(terms)(x, count, NULL, 0, &shift, first, around);
 }
 
 /* softmax: y = e * (hi + lo). */
-static inline void F(scale)(const REAL *e, REAL *y, ptrdiff_t count, fs_pair factor)
+static inline void F(scale)(const REAL *e, REAL *y, ptrdiff_t count, REAL factor_hi,
+                            REAL factor_lo)
 {
-    VEC hi = V(set)((REAL)factor.hi), lo = V(set)((REAL)factor.lo);
+    VEC hi = V(set)(factor_hi), lo = V(set)(factor_lo);
     ptrdiff_t i = 0;
+    for (; i + 4 * LANES <= count; i += 4 * LANES)
+        for (int j = 0; j < 4; j++)
+            V(store)(y + i + j * LANES,
+                     V(times_pair)(V(load)(e + i + j * LANES), hi, lo));
     for (; i + LANES <= count; i += LANES)
         V(store)(y + i, V(times_pair)(V(load)(e + i), hi, lo));
     if (i < count) {
@@ -227,9 +276,10 @@ static inline void F(scale)(const REAL *e, REAL *y, ptrdiff_t count, fs_pair fac
 
 /* log_softmax: y = (x - hi) - lo. Where x is next to hi the first difference is exact;
  * elsewhere both round by half an ulp of y. */
-static inline void F(lower)(const REAL *x, REAL *y, ptrdiff_t count, fs_pair log_sum)
+static inline void F(lower)(const REAL *x, REAL *y, ptrdiff_t count, REAL log_hi,
+                            REAL log_lo)
 {
-    VEC hi = V(set)((REAL)log_sum.hi), lo = V(set)((REAL)log_sum.lo);
+    VEC hi = V(set)(log_hi), lo = V(set)(log_lo);
     ptrdiff_t i = 0;
     for (; i + LANES <= count; i += LANES)
         V(store)(y + i, V(sub)(V(sub)(V(load)(x + i), hi), lo));
@@ -265,14 +315,12 @@ static int F(any_nan)(const fs_source *source, fs_line line, ptrdiff_t n)
     return 0;
 }
 
-static inline fs_pair F(reciprocal)(fs_pair sum)
-{
-#if T_IS_F32
-    return F(as_real_pair)((fs_pair){1 / sum.hi, 0});
-#else
-    return F(as_real_pair)(fs_pair_divide((fs_pair){1, 0}, sum));
-#endif
-}
+/* What is known of some lines, side by side. */
+typedef struct {
+    REAL max[FS_TILE];
+    double sum[FS_TILE], error[FS_TILE]; /* of the terms, as pairs */
+    REAL hi[FS_TILE], lo[FS_TILE];       /* as in fs_norm */
+} F(norms);
 
 /* The logarithms of `count` lines' sums over their largest terms. IN max, with room up to
  * whole vectors. INOUT hi + lo: the sums without the largest term, then the logarithms. */
@@ -297,55 +345,85 @@ static inline void F(log_terms)(const REAL *max, double *hi, double *lo, ptrdiff
     }
 }
 
-static inline fs_pair F(log_term)(REAL max, fs_pair sum)
+/* softmax: what pass 3 multiplies with, for `count` lines. */
+static inline void F(factors)(ptrdiff_t count, F(norms) *norms)
 {
-    REAL lanes[LANES];
-    V(store)(lanes, V(set)(max));
-    F(log_terms)(lanes, &sum.hi, &sum.lo, 1);
-    return sum;
-}
-
-/* Whether max + log_term is not the result yet: the maximum is infinite, or the two cancel
- * and what float terms have lost would show. */
-static inline int F(is_special)(fs_op op, REAL max, double log_term)
-{
-    int cancels = T_IS_F32 && op == FS_LOGSUMEXP && fabs(max + log_term) < log_term;
-    return isinf(max) || cancels;
-}
-
-/* log(sum(exp(x))) of such a line, as a pair of REALs. */
-static fs_pair F(special_log_sum)(const fs_job *job, fs_line line, REAL max)
-{
+    for (ptrdiff_t j = 0; j < count; j++) {
 #if T_IS_F32
-    if (!isinf(max))
-        return F(as_real_pair)(JOIN(log_sum_of_line_f64, ISA)(job, line));
+        fs_pair inverse = {1 / (norms->sum[j] + norms->error[j]), 0};
+#else
+        fs_pair sum = {norms->sum[j], norms->error[j]};
+        fs_pair inverse = fs_pair_divide((fs_pair){1, 0}, sum);
 #endif
-    fs_source source = F(source_after_max)(job, &line);
-    int undefined = job->op == FS_LOG_SOFTMAX && max < 0;
-    if (undefined || F(any_nan)(&source, line, job->n))
-        return (fs_pair){NAN, 0};
-    return (fs_pair){max, 0};
+        fs_pair factor = F(as_real_pair)(inverse);
+        norms->hi[j] = (REAL)factor.hi;
+        norms->lo[j] = (REAL)factor.lo;
+    }
+}
+
+/* The others: log(sum(exp(x))), which log_softmax subtracts. */
+static inline void F(log_sums)(ptrdiff_t count, F(norms) *norms)
+{
+    F(log_terms)(norms->max, norms->sum, norms->error, count);
+    for (ptrdiff_t j = 0; j < count; j++) {
+        fs_pair log_term = {norms->sum[j], norms->error[j]};
+        fs_pair pair = F(as_real_pair)(fs_log_total(norms->max[j], log_term));
+        norms->hi[j] = (REAL)pair.hi;
+        norms->lo[j] = (REAL)pair.lo;
+    }
+}
+
+/* Whether the norm of line j is not the result yet: the maximum is infinite, or the two
+ * terms cancel and what float terms have lost would show. */
+static inline int F(is_special)(fs_op op, const F(norms) *norms, ptrdiff_t j)
+{
+    double max = norms->max[j], log_term = norms->sum[j];
+    int cancels = T_IS_F32 && op == FS_LOGSUMEXP && fabs(max + log_term) < log_term;
+    return op != FS_SOFTMAX && (isinf(max) || cancels);
+}
+
+/* Puts log(sum(exp(x))) of such a line, read from `source`, into its norm. */
+static void F(special_log_sum)(const fs_job *job, const fs_source *source, fs_line line,
+                               F(norms) *norms, ptrdiff_t j)
+{
+    REAL max = norms->max[j];
+    fs_pair pair = {max, 0};
+    if (isinf(max) && ((job->op == FS_LOG_SOFTMAX && max < 0) ||
+                       F(any_nan)(source, line, job->n)))
+        pair.hi = NAN;
+#if T_IS_F32
+    else if (!isinf(max))
+        pair = F(as_real_pair)(JOIN(log_sum_of_line_f64, ISA)(job, line));
+#endif
+    norms->hi[j] = (REAL)pair.hi;
+    norms->lo[j] = (REAL)pair.lo;
+}
+
+/* Maxima and sums of `count` lines become hi + lo. */
+static inline void F(finish_norms)(fs_op op, ptrdiff_t count, F(norms) *norms)
+{
+    if (op == FS_SOFTMAX)
+        F(factors)(count, norms);
+    else
+        F(log_sums)(count, norms);
 }
 
 static fs_norm F(row_norm)(fs_job *job, fs_line line, double max, fs_pair sum)
 {
-    fs_norm norm = {max, {0, 0}, {0, 0}};
-    if (F(is_vjp)(job)) {
-        norm.factor = sum;
-        return norm;
-    }
-    if (job->op == FS_SOFTMAX) {
-        norm.factor = F(reciprocal)(sum);
-        return norm;
-    }
-    fs_pair log_term = F(log_term)((REAL)max, sum);
-    norm.log_sum = F(as_real_pair)(fs_log_total(max, log_term));
-    if (F(is_special)(job->op, (REAL)max, log_term.hi))
-        norm.log_sum = F(special_log_sum)(job, line, (REAL)max);
-    REAL result = (REAL)norm.log_sum.hi;
+    if (F(is_vjp)(job))
+        return (fs_norm){max, sum};
+    F(norms) norms;
+    V(store)(norms.max, V(set)((REAL)max));
+    norms.sum[0] = sum.hi;
+    norms.error[0] = sum.lo;
+    F(finish_norms)(job->op, 1, &norms);
+    fs_line from = line;
+    fs_source source = F(source_after_max)(job, &from);
+    if (F(is_special)(job->op, &norms, 0))
+        F(special_log_sum)(job, &source, from, &norms, 0);
     if (job->op == FS_LOGSUMEXP)
-        F(write)(&result, 1, line.y, job->y_type);
-    return norm;
+        F(write)(norms.hi, 1, line.y, job->y_type);
+    return (fs_norm){max, {norms.hi[0], norms.lo[0]}};
 }
 
 /* ---- rows ---- */
@@ -377,7 +455,6 @@ static fs_pair F(row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
     if (F(is_vjp)(job))
         return F(vjp_row_sum)(job, line, first, last);
     fs_source source = F(source_after_max)(job, &line);
-    F(shift) shift = F(shift_for)(V(set)((REAL)max));
     fs_pair sum = {0, 0};
     REAL buffer[BLOCK];
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
@@ -386,13 +463,14 @@ static fs_pair F(row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
         const REAL *x = F(read)(&source, line.x + i * source.n, source.n, mask,
                                 source.mask_n, count, buffer);
         fs_pair here;
-        if (job->op == FS_SOFTMAX) {
-            REAL *e = F(keeps_terms)(job) ? (REAL *)line.y + i : buffer;
-            here = F(terms)(x, e, count, &shift, 1, -1, NULL);
-        } else if (i == block) {
-            here = F(terms_but_one)(x, count, (REAL)max, &shift);
-        } else {
-            here = F(terms)(x, NULL, count, &shift, 0, -1, NULL);
+        if (job->op != FS_SOFTMAX) {
+            here = F(other_terms)(x, count, (REAL)max, i == block);
+        } else if (F(keeps_terms)(job) && count == BLOCK) {
+            here = F(all_terms)(x, count, (REAL *)line.y + i, (REAL)max);
+        } else { /* terms are written in whole vectors */
+            here = F(all_terms)(x, count, buffer, (REAL)max);
+            if (F(keeps_terms)(job))
+                memcpy((REAL *)line.y + i, buffer, (size_t)count * sizeof *buffer);
         }
         sum = i == first ? here : fs_pair_add(sum, here);
     }
@@ -404,28 +482,21 @@ static void F(finish_from_x)(const fs_job *job, fs_line line, ptrdiff_t first,
                              ptrdiff_t last, const fs_norm *norm)
 {
     fs_source source = F(source_after_max)(job, &line);
-    F(shift) shift = F(shift_for)(V(set)((REAL)norm->max));
-    REAL buffer[BLOCK];
+    REAL buffer[BLOCK], hi = (REAL)norm->pair.hi, lo = (REAL)norm->pair.lo;
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
         const char *mask = line.mask ? line.mask + i * source.mask_n : NULL;
         const REAL *x = F(read)(&source, line.x + i * source.n, source.n, mask,
                                 source.mask_n, count, buffer);
         if (job->op == FS_SOFTMAX) {
-            F(terms)(x, buffer, count, &shift, 1, -1, NULL);
-            F(scale)(buffer, buffer, count, norm->factor);
+            F(all_terms)(x, count, buffer, (REAL)norm->max);
+            F(scale)(buffer, buffer, count, hi, lo);
         } else {
-            REAL *to = F(keeps_terms)(job) ? (REAL *)line.y + i : buffer;
-            F(lower)(x, to, count, norm->log_sum);
+            F(lower)(x, F(keeps_terms)(job) ? (REAL *)line.y + i : buffer, count, hi, lo);
         }
         if (!F(keeps_terms)(job))
             F(write)(buffer, count, line.y + i * job->y_n, job->y_type);
     }
-}
-
-static inline int F(is_nan)(const fs_norm *norm)
-{
-    return isnan(norm->factor.hi) || isnan(norm->log_sum.hi);
 }
 
 static void F(row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
@@ -437,11 +508,11 @@ static void F(row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
     }
     if (job->op == FS_SOFTMAX && F(keeps_terms)(job)) {
         REAL *y = (REAL *)line.y + first;
-        F(scale)(y, y, last - first, norm->factor);
+        F(scale)(y, y, last - first, (REAL)norm->pair.hi, (REAL)norm->pair.lo);
     } else {
         F(finish_from_x)(job, line, first, last, norm);
     }
-    if (job->mask && F(is_nan)(norm))
+    if (job->mask && isnan(norm->pair.hi))
         F(rewrite_masked)(job, line, first, last);
 }
 
@@ -481,35 +552,126 @@ static fs_pair JOIN(log_sum_of_line_f64, ISA)(const fs_job *narrow, fs_line line
     job.source.via_float = 1;
     double max;
     fs_pair sum = F(sum_of_row)(&job, line, &max);
-    return fs_log_total(max, F(log_term)(max, sum));
+    F(norms) norms;
+    V(store)(norms.max, V(set)(max));
+    norms.sum[0] = sum.hi;
+    norms.error[0] = sum.lo;
+    F(log_terms)(norms.max, norms.sum, norms.error, 1);
+    return fs_log_total(max, (fs_pair){norms.sum[0], norms.error[0]});
 }
 #endif
+
+/* ---- rows of one block, several at once ----
+ *
+ * Phase by phase: what one row waits for, its maximum and its sum across lanes and the
+ * division by it, is found while the others are worked on. The terms of all rows of a
+ * group stay in the first-level cache. */
+
+#define GROUP 16
+#define GROUP_BYTES 16384
+
+typedef struct {
+    fs_line line[GROUP];
+    const REAL *x[GROUP]; /* the row's elements, or where they have been staged */
+    ptrdiff_t pitch;      /* elements from row to row in `terms`: whole vectors */
+    F(norms) norms;
+    REAL terms[GROUP_BYTES / sizeof(REAL)];
+} F(group);
+
+static inline void F(group_max)(const fs_job *job, ptrdiff_t count, F(group) *group)
+{
+    for (ptrdiff_t r = 0; r < count; r++) {
+        fs_line line = group->line[r];
+        group->x[r] = F(read)(&job->source, line.x, job->source.n, line.mask,
+                              job->source.mask_n, job->n, group->terms + r * group->pitch);
+        group->norms.max[r] = F(largest)(group->x[r], job->n);
+    }
+}
+
+static inline void F(group_sum)(const fs_job *job, ptrdiff_t count, F(group) *group)
+{
+    for (ptrdiff_t r = 0; r < count; r++) {
+        REAL max = group->norms.max[r];
+        fs_pair sum = job->op == FS_SOFTMAX
+                          ? F(all_terms)(group->x[r], job->n,
+                                         group->terms + r * group->pitch, max)
+                          : F(other_terms)(group->x[r], job->n, max, 1);
+        group->norms.sum[r] = sum.hi;
+        group->norms.error[r] = sum.lo;
+    }
+}
+
+/* y of one row, whose norm is known. */
+static inline void F(finish_of_group)(const fs_job *job, ptrdiff_t r, F(group) *group)
+{
+    REAL *terms = group->terms + r * group->pitch;
+    REAL *to = job->y_type == REAL_TYPE ? (REAL *)group->line[r].y : terms;
+    REAL hi = group->norms.hi[r], lo = group->norms.lo[r];
+    if (job->op == FS_SOFTMAX)
+        F(scale)(terms, to, job->n, hi, lo);
+    else
+        F(lower)(group->x[r], to, job->n, hi, lo);
+    if (to == terms)
+        F(write)(to, job->n, group->line[r].y, job->y_type);
+    if (job->mask && isnan(hi))
+        F(rewrite_masked)(job, group->line[r], 0, job->n);
+}
+
+static void F(row_group)(const fs_job *job, ptrdiff_t first, ptrdiff_t count,
+                         F(group) *group)
+{
+    for (ptrdiff_t r = 0; r < count; r++)
+        group->line[r] = fs_locate(job, first + r);
+    F(group_max)(job, count, group);
+    F(group_sum)(job, count, group);
+    F(finish_norms)(job->op, count, &group->norms);
+    for (ptrdiff_t r = 0; r < count; r++)
+        if (F(is_special)(job->op, &group->norms, r))
+            F(special_log_sum)(job, &job->source, group->line[r], &group->norms, r);
+    for (ptrdiff_t r = 0; r < count; r++) {
+        if (job->op == FS_LOGSUMEXP)
+            F(write)(group->norms.hi + r, 1, group->line[r].y, job->y_type);
+        else
+            F(finish_of_group)(job, r, group);
+    }
+}
+
+static void F(row_groups)(const fs_job *job, ptrdiff_t first, ptrdiff_t last)
+{
+    F(group) group;
+    const ptrdiff_t room = sizeof group.terms / sizeof *group.terms;
+    group.pitch = (job->n + LANES - 1) / LANES * LANES;
+    ptrdiff_t step = fs_least(GROUP, room / group.pitch);
+    for (ptrdiff_t row = first; row < last; row += step)
+        F(row_group)(job, row, fs_least(step, last - row), &group);
+}
 
 #include "columns_body.h"
 
 #include "hinge_body.h"
 
+static void F(long_row)(fs_job *job, fs_line line)
+{
+    double max;
+    fs_pair sum = F(sum_of_row)(job, line, &max);
+    fs_norm norm = F(row_norm)(job, line, max, sum);
+    if (job->op == FS_LOGSUMEXP)
+        return;
+    for (ptrdiff_t i = 0; i < job->n && !F(stopped)(job, i); i += FS_PIECE)
+        F(row_finish)(job, line, i, fs_least(job->n, i + FS_PIECE), &norm);
+}
+
 static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
-    if (F(is_vjp)(job)) {
+    if (F(is_vjp)(job))
         F(vjp_rows)(job, first, last);
-        return;
-    }
-    if (job->n <= SHORT) {
-        for (ptrdiff_t row = first; row < last; row += SHORT_ROWS)
-            F(short_rows)(job, row, fs_least(SHORT_ROWS, last - row));
-        return;
-    }
-    for (ptrdiff_t row = first; row < last; row++) {
-        fs_line line = fs_locate(job, row);
-        double max;
-        fs_pair sum = F(sum_of_row)(job, line, &max);
-        fs_norm norm = F(row_norm)(job, line, max, sum);
-        if (job->op == FS_LOGSUMEXP)
-            continue;
-        for (ptrdiff_t i = 0; i < job->n && !F(stopped)(job, i); i += FS_PIECE)
-            F(row_finish)(job, line, i, fs_least(job->n, i + FS_PIECE), &norm);
-    }
+    else if (job->n <= SHORT)
+        F(short_rows)(job, first, last);
+    else if (job->n <= BLOCK)
+        F(row_groups)(job, first, last);
+    else
+        for (ptrdiff_t row = first; row < last; row++)
+            F(long_row)(job, fs_locate(job, row));
 }
 
 static const fs_kernels F(kernels) = {
@@ -524,6 +686,10 @@ static const fs_kernels F(kernels) = {
 #undef SPARE
 #undef UNSPARE
 #undef ABOVE
+#undef ABREAST
+#undef EACH
+#undef GROUP
+#undef GROUP_BYTES
 #undef AHEAD
 #undef SHORT
 #undef SHORT_ROWS

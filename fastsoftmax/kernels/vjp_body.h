@@ -30,7 +30,8 @@ static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums)
 static inline VEC F(log_softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums,
                                      const F(shift) *shift)
 {
-    VEC s, q = F(exp_terms)(y, shift, &s), zero = V(set)(0);
+    VEC s, q, zero = V(set)(0);
+    F(exp_terms)(1, &y, shift, &s, &q);
     VEC e = V(mul)(F(term)(s, q), sums->scale);
     VEC too_large = V(set)((REAL)((SPARE - 1) * 0.69));
     VEC finite = V(if_less)(too_large, y, zero, e); /* an infinite e has no use for lo */
@@ -144,7 +145,7 @@ static void F(vjp_row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
                               ptrdiff_t last, const fs_norm *norm)
 {
     REAL y_block[BLOCK], dy_block[BLOCK], out[BLOCK], hi, lo, scale;
-    F(vjp_norm)(job->op, norm->factor, &hi, &lo, &scale);
+    F(vjp_norm)(job->op, norm->pair, &hi, &lo, &scale);
     F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
@@ -185,12 +186,12 @@ static inline void F(vjp_short_rows)(fs_op op, const fs_job *job, ptrdiff_t firs
 
 static void F(vjp_long_row)(fs_job *job, fs_line line)
 {
-    fs_norm norm = {0, {0, 0}, {0, 0}};
+    fs_norm norm = {0, {0, 0}};
     for (ptrdiff_t i = 0; i < job->n; i += FS_PIECE) {
         if (i > 0 && fs_poll(&job->watch))
             return;
         fs_pair sum = F(vjp_row_sum)(job, line, i, fs_least(job->n, i + FS_PIECE));
-        norm.factor = fs_pair_add(norm.factor, sum);
+        norm.pair = fs_pair_add(norm.pair, sum);
     }
     for (ptrdiff_t i = 0; i < job->n; i += FS_PIECE) {
         if (i > 0 && fs_poll(&job->watch))
