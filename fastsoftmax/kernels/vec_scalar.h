@@ -159,3 +159,13 @@ static inline f32_vec f32_load_f16(const uint16_t *p) { return half_to_float(*p)
 static inline void f32_store_f16(uint16_t *p, f32_vec a) { *p = float_to_half(a); }
 static inline f32_vec f32_load_bf16(const uint16_t *p) { return bfloat_to_float(*p); }
 static inline void f32_store_bf16(uint16_t *p, f32_vec a) { *p = float_to_bfloat(a); }
+
+/* T_transpose: lane j of v[i] changes places with lane i of v[j], for lanes vectors. */
+static inline void f32_transpose(f32_vec v[f32_lanes]) { (void)v; }
+static inline void f64_transpose(f64_vec v[f64_lanes]) { (void)v; }
+
+/* T_stream: stores to an address aligned to the vector, past the caches where the ISA can.
+ * stream_fence: before anybody else may read what the thread has streamed. */
+static inline void f32_stream(float *p, f32_vec a) { *p = a; }
+static inline void f64_stream(double *p, f64_vec a) { *p = a; }
+static inline void stream_fence(void) {}
