@@ -56,7 +56,8 @@ static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c) { return a * b
 static inline f64_vec f64_muladd(f64_vec a, f64_vec b, f64_vec c) { return a * b + c; }
 
 /* T_times_pair: a * (hi + lo) rounded once (up to 2^-20 ulp), |lo| <= ulp(hi) / 2, where a
- * is a term and hi + lo a factor, see exp_body.h; subnormal results included. */
+ * is a term and hi + lo a factor, see exp_body.h. On top of that half the least subnormal
+ * number, because the product with lo may be one: subnormal results are within 1 ulp. */
 static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
 {
     return (float)((double)a * ((double)hi + (double)lo));

@@ -1,8 +1,7 @@
-/* Memory that ends where a page ends which must not be touched. */
+/* Memory that ends where a page begins which must not be touched. Needs -D_DEFAULT_SOURCE. */
 #ifndef GUARDED_H
 #define GUARDED_H
 
-#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
