@@ -69,6 +69,7 @@ int fs_supported(const fs_table *tables[], int most)
     const fs_table *best_first[] = {
         avx512 ? fs_avx512 : NULL,
         avx2 ? fs_avx2 : NULL,
+        fs_neon, /* no question: aarch64 implies it */
         fs_scalar,
     };
     for (size_t i = 0; i < sizeof best_first / sizeof *best_first; i++)

@@ -130,7 +130,7 @@ typedef struct fs_table {
 } fs_table;
 
 /* Each is NULL where this build has no such kernels. */
-extern const fs_table *const fs_scalar, *const fs_avx2, *const fs_avx512;
+extern const fs_table *const fs_scalar, *const fs_avx2, *const fs_avx512, *const fs_neon;
 
 /* dispatch.c: the tables that this machine can run, best first; returns how many. */
 int fs_supported(const fs_table *tables[], int most);

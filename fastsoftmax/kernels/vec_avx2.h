@@ -228,3 +228,40 @@ static inline void f32_store_bf16(uint16_t *p, f32_vec a)
     __m128i top = _mm256_extracti128_si256(rounded, 1);
     _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(low, top));
 }
+
+static inline void f32_transpose(f32_vec v[f32_lanes])
+{
+    f64_vec column[4][2]; /* [c][i]: columns c and c + 4 of rows 4 i to 4 i + 3 */
+    for (int i = 0; i < 2; i++) {
+        const f32_vec *row = v + 4 * i;
+        f64_vec low01 = _mm256_castps_pd(_mm256_unpacklo_ps(row[0], row[1]));
+        f64_vec low23 = _mm256_castps_pd(_mm256_unpacklo_ps(row[2], row[3]));
+        f64_vec high01 = _mm256_castps_pd(_mm256_unpackhi_ps(row[0], row[1]));
+        f64_vec high23 = _mm256_castps_pd(_mm256_unpackhi_ps(row[2], row[3]));
+        column[0][i] = _mm256_unpacklo_pd(low01, low23);
+        column[1][i] = _mm256_unpackhi_pd(low01, low23);
+        column[2][i] = _mm256_unpacklo_pd(high01, high23);
+        column[3][i] = _mm256_unpackhi_pd(high01, high23);
+    }
+    for (int c = 0; c < 4; c++) {
+        f64_vec upper = column[c][0], lower = column[c][1];
+        v[c] = _mm256_castpd_ps(_mm256_permute2f128_pd(upper, lower, 0x20));
+        v[c + 4] = _mm256_castpd_ps(_mm256_permute2f128_pd(upper, lower, 0x31));
+    }
+}
+static inline void f64_transpose(f64_vec v[f64_lanes])
+{
+    f64_vec twos[4]; /* twos[i + c]: columns c and c + 2 of rows i and i + 1 */
+    for (int i = 0; i < 4; i += 2) {
+        twos[i] = _mm256_unpacklo_pd(v[i], v[i + 1]);
+        twos[i + 1] = _mm256_unpackhi_pd(v[i], v[i + 1]);
+    }
+    for (int c = 0; c < 2; c++) {
+        v[c] = _mm256_permute2f128_pd(twos[c], twos[c + 2], 0x20);
+        v[c + 2] = _mm256_permute2f128_pd(twos[c], twos[c + 2], 0x31);
+    }
+}
+
+static inline void f32_stream(float *p, f32_vec a) { _mm256_stream_ps(p, a); }
+static inline void f64_stream(double *p, f64_vec a) { _mm256_stream_pd(p, a); }
+static inline void stream_fence(void) { _mm_sfence(); }

@@ -208,3 +208,55 @@ static inline void f32_store_bf16(uint16_t *p, f32_vec a)
     rounded = _mm512_mask_mov_epi32(rounded, nan, quiet);
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(rounded));
 }
+
+/* The quarters (128 bits) of four vectors, as a 4 x 4 matrix, transposed: quarter i of row
+ * q comes from quarter q of row i. */
+static inline void transpose_quarters(const f64_vec from[4], f64_vec to[4])
+{
+    f64_vec even01 = _mm512_shuffle_f64x2(from[0], from[1], _MM_SHUFFLE(2, 0, 2, 0));
+    f64_vec even23 = _mm512_shuffle_f64x2(from[2], from[3], _MM_SHUFFLE(2, 0, 2, 0));
+    f64_vec odd01 = _mm512_shuffle_f64x2(from[0], from[1], _MM_SHUFFLE(3, 1, 3, 1));
+    f64_vec odd23 = _mm512_shuffle_f64x2(from[2], from[3], _MM_SHUFFLE(3, 1, 3, 1));
+    to[0] = _mm512_shuffle_f64x2(even01, even23, _MM_SHUFFLE(2, 0, 2, 0));
+    to[1] = _mm512_shuffle_f64x2(odd01, odd23, _MM_SHUFFLE(2, 0, 2, 0));
+    to[2] = _mm512_shuffle_f64x2(even01, even23, _MM_SHUFFLE(3, 1, 3, 1));
+    to[3] = _mm512_shuffle_f64x2(odd01, odd23, _MM_SHUFFLE(3, 1, 3, 1));
+}
+static inline void f64_transpose(f64_vec v[f64_lanes])
+{
+    f64_vec low[4], high[4]; /* quarter q: columns 2 q, 2 q + 1 of two rows */
+    for (int i = 0; i < 4; i++) {
+        low[i] = _mm512_unpacklo_pd(v[2 * i], v[2 * i + 1]);
+        high[i] = _mm512_unpackhi_pd(v[2 * i], v[2 * i + 1]);
+    }
+    transpose_quarters(low, low);
+    transpose_quarters(high, high);
+    for (int q = 0; q < 4; q++) {
+        v[2 * q] = low[q];
+        v[2 * q + 1] = high[q];
+    }
+}
+static inline void f32_transpose(f32_vec v[f32_lanes])
+{
+    f64_vec column[4][4]; /* [c][i]: columns c, c + 4, c + 8, c + 12 of rows 4 i to 4 i + 3 */
+    for (int i = 0; i < 4; i++) {
+        const f32_vec *row = v + 4 * i;
+        f64_vec low01 = _mm512_castps_pd(_mm512_unpacklo_ps(row[0], row[1]));
+        f64_vec low23 = _mm512_castps_pd(_mm512_unpacklo_ps(row[2], row[3]));
+        f64_vec high01 = _mm512_castps_pd(_mm512_unpackhi_ps(row[0], row[1]));
+        f64_vec high23 = _mm512_castps_pd(_mm512_unpackhi_ps(row[2], row[3]));
+        column[0][i] = _mm512_unpacklo_pd(low01, low23);
+        column[1][i] = _mm512_unpackhi_pd(low01, low23);
+        column[2][i] = _mm512_unpacklo_pd(high01, high23);
+        column[3][i] = _mm512_unpackhi_pd(high01, high23);
+    }
+    for (int c = 0; c < 4; c++) {
+        transpose_quarters(column[c], column[c]);
+        for (int q = 0; q < 4; q++)
+            v[4 * q + c] = _mm512_castpd_ps(column[c][q]);
+    }
+}
+
+static inline void f32_stream(float *p, f32_vec a) { _mm512_stream_ps(p, a); }
+static inline void f64_stream(double *p, f64_vec a) { _mm512_stream_pd(p, a); }
+static inline void stream_fence(void) { _mm_sfence(); }

@@ -56,7 +56,8 @@ static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c) { return a * b
 static inline f64_vec f64_muladd(f64_vec a, f64_vec b, f64_vec c) { return a * b + c; }
 
 /* T_times_pair: a * (hi + lo) rounded once (up to 2^-20 ulp), |lo| <= ulp(hi) / 2, where a
- * is a term and hi + lo a factor, see exp_body.h; subnormal results included. */
+ * is a term and hi + lo a factor, see exp_body.h. On top of that half the least subnormal
+ * number, because the product with lo may be one: subnormal results are within 1 ulp. */
 static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
 {
     return (float)((double)a * ((double)hi + (double)lo));
@@ -159,3 +160,13 @@ static inline f32_vec f32_load_f16(const uint16_t *p) { return half_to_float(*p)
 static inline void f32_store_f16(uint16_t *p, f32_vec a) { *p = float_to_half(a); }
 static inline f32_vec f32_load_bf16(const uint16_t *p) { return bfloat_to_float(*p); }
 static inline void f32_store_bf16(uint16_t *p, f32_vec a) { *p = float_to_bfloat(a); }
+
+/* T_transpose: lane j of v[i] changes places with lane i of v[j], for lanes vectors. */
+static inline void f32_transpose(f32_vec v[f32_lanes]) { (void)v; }
+static inline void f64_transpose(f64_vec v[f64_lanes]) { (void)v; }
+
+/* T_stream: stores to an address aligned to the vector, past the caches where the ISA can.
+ * stream_fence: before anybody else may read what the thread has streamed. */
+static inline void f32_stream(float *p, f32_vec a) { *p = a; }
+static inline void f64_stream(double *p, f64_vec a) { *p = a; }
+static inline void stream_fence(void) {}

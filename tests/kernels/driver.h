@@ -1,0 +1,48 @@
+/* What driver.c and its parts share. */
+#ifndef DRIVER_H
+#define DRIVER_H
+
+#include "guarded.h"
+#include "hinge.h"
+#include "rows.h"
+
+/* One job over C-contiguous arrays, as test_kernels.py packs it; arrays follow. */
+typedef struct request {
+    int64_t task;       /* an fs_op, or HINGE */
+    int64_t compute, x_type, y_type;
+    int64_t outer, n, inner;
+    int64_t masked;     /* a mask of x's shape follows x */
+    int64_t in_place;   /* y is x */
+    int64_t in_pieces;  /* rows in pieces, as several threads share a long one */
+    int64_t p, largest; /* hinge */
+    int64_t labelled;   /* hinge: labels follow, else positives */
+    double temperature, margin;
+} request;
+
+enum { HINGE = 5 };
+
+/* Bytes to an element of an fs_type. */
+static inline size_t size_of(int64_t type)
+{
+    static const unsigned char sizes[] = {4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8};
+    return sizes[type];
+}
+
+static inline int never(fs_watch *watch)
+{
+    (void)watch;
+    return 0;
+}
+
+/* driver.c: `bytes` bytes from standard input, guarded. */
+char *receive(size_t bytes);
+void send_back(const char *from, size_t bytes);
+
+/* driver_hinge.c */
+void run_hinge(const fs_kernels *kernels, const request *r);
+
+/* driver_exp.c: exp(x) for each `stride`th x = -0, ... of which the bits without the sign
+ * are first to last; prints the largest error. */
+void run_exp(const fs_kernels *kernels, uint32_t first, uint32_t last, uint32_t stride);
+
+#endif

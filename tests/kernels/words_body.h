@@ -1,0 +1,212 @@
+/* The words for one T: included twice by words.c. */
+
+typedef struct {
+    REAL a[LANES], b[LANES], c[LANES], d[LANES];
+} V(lines);
+
+/* Any bits, or one of those that are special. */
+static REAL V(sample)(void)
+{
+    static const REAL special[] = {0,      1,         (REAL)-0.0,       -1,
+                                   (REAL)NAN, (REAL)INFINITY, (REAL)-INFINITY, (REAL)0.5};
+    uint64_t bits = random_bits();
+    if (bits >> 62 == 0)
+        return special[bits % 8];
+    if (bits >> 62 == 1) /* the least ones */
+        return OF_BITS((BITS)bits % 4);
+    return bits >> 62 == 2 ? OF_BITS((BITS)bits) : (REAL)((int64_t)bits % 1024) / 8;
+}
+
+static void V(draw)(V(lines) *in)
+{
+    for (int j = 0; j < LANES; j++) {
+        in->a[j] = V(sample)();
+        in->b[j] = random_bits() % 4 ? V(sample)() : in->a[j];
+        in->c[j] = V(sample)();
+        in->d[j] = V(sample)();
+    }
+}
+
+static int V(same_bits)(REAL a, REAL b)
+{
+    return TO_BITS(a) == TO_BITS(b);
+}
+
+static int V(same)(REAL a, REAL b)
+{
+    return V(same_bits)(a, b) || (a != a && b != b);
+}
+
+#define STRING_(text) #text
+#define STRING(text) STRING_(text)
+#define WORD(word) STRING(T) "_" word
+
+/* One word on the lines of `in`, and what plain C makes of lane j. */
+#define CHECK_BY(SAME, NAME, VECTOR, EXPECTED)                                    \
+    do {                                                                          \
+        V(store)(out, VECTOR);                                                    \
+        for (int j = 0; j < LANES; j++) {                                         \
+            const REAL a = in.a[j], b = in.b[j], c = in.c[j], d = in.d[j];        \
+            (void)a, (void)b, (void)c, (void)d;                                   \
+            if (!V(SAME)(out[j], (REAL)(EXPECTED)))                               \
+                fail(WORD(NAME), j);                                              \
+        }                                                                         \
+    } while (0)
+#define CHECK(NAME, VECTOR, EXPECTED) CHECK_BY(same, NAME, VECTOR, EXPECTED)
+#define CHECK_BITS(NAME, VECTOR, EXPECTED) CHECK_BY(same_bits, NAME, VECTOR, EXPECTED)
+
+static void V(check_lanes)(void)
+{
+    V(lines) in;
+    REAL out[LANES];
+    V(draw)(&in);
+    V(vec) va = V(load)(in.a), vb = V(load)(in.b), vc = V(load)(in.c), vd = V(load)(in.d);
+    CHECK_BITS("load, store", va, a);
+    CHECK("set", V(set)(in.b[0]), in.b[0]);
+    CHECK("add", V(add)(va, vb), a + b);
+    CHECK("sub", V(sub)(va, vb), a - b);
+    CHECK("mul", V(mul)(va, vb), a * b);
+    CHECK_BITS("max", V(max)(va, vb), a > b ? a : b);
+    CHECK("muladd", V(muladd)(va, vb, vc), FUSED ? FMA(a, b, c) : a * b + c);
+    CHECK_BITS("exponent_of", V(exponent_of)(va), OF_BITS(TO_BITS(a) << EXPONENT));
+    CHECK_BITS("add_bits", V(add_bits)(va, vb), OF_BITS(TO_BITS(a) + TO_BITS(b)));
+    CHECK_BITS("sub_bits", V(sub_bits)(va, vb), OF_BITS(TO_BITS(a) - TO_BITS(b)));
+    CHECK_BITS("if_equal", V(if_equal)(va, vb, vc, vd), a == b ? c : d);
+    CHECK_BITS("if_less", V(if_less)(va, vb, vc, vd), a < b ? c : d);
+}
+
+/* Next to memory that must not be touched, and beside memory that must not change. */
+static void V(check_parts)(void)
+{
+    V(lines) in;
+    REAL out[LANES];
+    V(draw)(&in);
+    for (int count = 1; count <= LANES; count++) {
+        size_t bytes = (size_t)count * sizeof(REAL);
+        REAL *part = (REAL *)guarded(bytes);
+        memcpy(part, in.a, bytes);
+        V(vec) loaded = V(load_part)(part, count, V(load)(in.b));
+        CHECK_BITS("load_part", loaded, j < count ? a : b);
+        memset(part, 0, bytes);
+        V(store_part)(part, count, V(load)(in.a));
+        if (memcmp(part, in.a, bytes))
+            fail(WORD("store_part"), count);
+        release((char *)part, bytes);
+        REAL around[LANES];
+        memcpy(around, in.b, sizeof around);
+        V(store_part)(around, count, V(load)(in.a));
+        CHECK_BITS("store_part", V(load)(around), j < count ? a : b);
+    }
+}
+
+/* a (hi + lo) of a term and a factor as exp_body.h has them: half an ulp, what the judge
+ * itself may lose, and half the least subnormal number. */
+static void V(check_times_pair)(void)
+{
+    enum { SPARE = EXPONENT == 23 ? 64 : 512, NORMAL = EXPONENT == 23 ? -126 : -1022 };
+    const long double half_of_least = ldexpl(1, NORMAL - EXPONENT - 1);
+    REAL a[LANES], hi[LANES], lo[LANES], out[LANES];
+    for (int j = 0; j < LANES; j++) {
+        double fraction = (double)(random_bits() >> 11) * 0x1p-53;
+        a[j] = (REAL)ldexp(1 + fraction / 3, SPARE - (int)(random_bits() % (2 * SPARE)));
+        hi[j] = (REAL)ldexp(1 + fraction * fraction, -SPARE - (int)(random_bits() % 40));
+        lo[j] = (REAL)ldexp(hi[j] * (fraction - 0.5), -EXPONENT - 1);
+    }
+    V(store)(out, V(times_pair)(V(load)(a), V(load)(hi), V(load)(lo)));
+    for (int j = 0; j < LANES; j++) {
+        long double exact = (long double)a[j] * hi[j] + (long double)a[j] * lo[j];
+        int exponent = ilogb((double)exact);
+        long double ulp = ldexpl(1, (exponent < NORMAL ? NORMAL : exponent) - EXPONENT);
+        if (!(fabsl(out[j] - exact) <= ulp * (0.5L + 0x1p-9L) + half_of_least))
+            fail(WORD("times_pair"), j);
+    }
+}
+
+static void V(check_largest)(void)
+{
+    for (int at = 0; at < LANES; at++) {
+        REAL a[LANES];
+        for (int j = 0; j < LANES; j++)
+            a[j] = j == at ? -1 : j % 3 ? (REAL)-INFINITY : -2 - (REAL)j;
+        if (V(largest)(V(load)(a)) != -1)
+            fail(WORD("largest"), at);
+    }
+}
+
+/* Doubles of which every sum and product here is exact, but for one rounding. */
+static void V(check_wide)(void)
+{
+    REAL a[LANES], b[LANES];
+    double sum[LANES], out[LANES], total = 0;
+    for (int j = 0; j < LANES; j++) {
+        a[j] = (REAL)((int64_t)random_bits() % 0x1000001);
+        b[j] = (REAL)((int64_t)random_bits() % 0x1000001);
+        sum[j] = ldexp((double)(random_bits() % 1024), 2 * j) / 3;
+    }
+    V(vec) va = V(load)(a), vb = V(load)(b);
+    V(wide) from = V(wide_load)(sum);
+    V(wide_store)(out, V(wide_add)(from, va));
+    for (int j = 0; j < LANES; j++)
+        if (out[j] != sum[j] + (double)a[j])
+            fail(WORD("wide_add"), j);
+    V(wide_store)(out, V(wide_add_product)(from, va, vb));
+    for (int j = 0; j < LANES; j++)
+        if (out[j] != sum[j] + (double)a[j] * (double)b[j])
+            fail(WORD("wide_add_product"), j);
+    for (int j = 0; j < LANES; j++)
+        total += (double)a[j];
+    if (V(wide_total)(V(wide_add)(V(wide_zero)(), va)) != total)
+        fail(WORD("wide_zero, wide_total"), 0);
+}
+
+static void V(check_transpose)(void)
+{
+    V(vec) rows[LANES];
+    REAL row[LANES];
+    for (int i = 0; i < LANES; i++) {
+        for (int j = 0; j < LANES; j++)
+            row[j] = (REAL)(i * LANES + j);
+        rows[i] = V(load)(row);
+    }
+    V(transpose)(rows);
+    for (int i = 0; i < LANES; i++) {
+        V(store)(row, rows[i]);
+        for (int j = 0; j < LANES; j++)
+            if (row[j] != (REAL)(j * LANES + i))
+                fail(WORD("transpose"), j);
+    }
+}
+
+static void V(check_stream)(void)
+{
+    V(lines) in;
+    V(draw)(&in);
+    size_t bytes = LANES * sizeof(REAL);
+    REAL *to = (REAL *)guarded(bytes); /* ends with a page: aligned */
+    V(stream)(to, V(load)(in.a));
+    stream_fence();
+    if (memcmp(to, in.a, bytes))
+        fail(WORD("stream"), 0);
+    release((char *)to, bytes);
+}
+
+static void V(check)(void)
+{
+    for (int i = 0; i < 3000; i++) {
+        V(check_lanes)();
+        V(check_times_pair)();
+        V(check_wide)();
+    }
+    for (int i = 0; i < 20; i++)
+        V(check_parts)();
+    V(check_largest)();
+    V(check_transpose)();
+    V(check_stream)();
+}
+
+#undef CHECK
+#undef CHECK_BITS
+#undef CHECK_BY
+#undef WORD
+#undef STRING
+#undef STRING_
