@@ -256,7 +256,8 @@ static fs_pair F(other_terms)(const REAL *x, ptrdiff_t count, REAL max, int hold
     return F(terms)(x, count, NULL, 0, &shift, first, around);
 }
 
-/* softmax: y = e * (hi + lo). */
+/* softmax: y = e * (hi + lo). e is readable in whole vectors: a partial load of what has
+ * just been stored waits for the store to leave the core (AMD). */
 static inline void F(scale)(const REAL *e, REAL *y, ptrdiff_t count, REAL factor_hi,
                             REAL factor_lo)
 {
@@ -268,10 +269,20 @@ static inline void F(scale)(const REAL *e, REAL *y, ptrdiff_t count, REAL factor
                      V(times_pair)(V(load)(e + i + j * LANES), hi, lo));
     for (; i + LANES <= count; i += LANES)
         V(store)(y + i, V(times_pair)(V(load)(e + i), hi, lo));
-    if (i < count) {
-        VEC last = V(load_part)(e + i, count - i, hi);
-        V(store_part)(y + i, count - i, V(times_pair)(last, hi, lo));
-    }
+    if (i < count)
+        V(store_part)(y + i, count - i, V(times_pair)(V(load)(e + i), hi, lo));
+}
+
+/* The same in place, in memory that ends behind `count` elements. */
+static inline void F(scale_in_place)(REAL *y, ptrdiff_t count, REAL hi, REAL lo)
+{
+    REAL last[LANES];
+    ptrdiff_t rest = count % LANES, whole = count - rest;
+    F(scale)(y, y, whole, hi, lo);
+    memcpy(last, y + whole, (size_t)rest * sizeof *y);
+    for (ptrdiff_t i = rest; i < LANES; i++)
+        last[i] = 0;
+    F(scale)(last, y + whole, rest, hi, lo);
 }
 
 /* log_softmax: y = (x - hi) - lo. Where x is next to hi the first difference is exact;
@@ -507,8 +518,8 @@ static void F(row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
         return;
     }
     if (job->op == FS_SOFTMAX && F(keeps_terms)(job)) {
-        REAL *y = (REAL *)line.y + first;
-        F(scale)(y, y, last - first, (REAL)norm->pair.hi, (REAL)norm->pair.lo);
+        F(scale_in_place)((REAL *)line.y + first, last - first, (REAL)norm->pair.hi,
+                          (REAL)norm->pair.lo);
     } else {
         F(finish_from_x)(job, line, first, last, norm);
     }
