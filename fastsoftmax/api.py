@@ -99,8 +99,8 @@ def softmax(
     array([[0.269, 0.731, 0.   ],
            [0.5  , 0.5  , 0.   ]])
     """
-    if temperature is _NEUTRAL and where is None and out is None and dtype is None:
-        y = cpu.fast(cpu.SOFTMAX, x, axis)
+    if dtype is None:
+        y = cpu.fast(cpu.SOFTMAX, x, axis, temperature, where, out)
         if y is not None:
             return y
     call = plan.as_call(x, axis, where, dtype, temperature)
@@ -179,8 +179,8 @@ def log_softmax(
     array([[-6.93147181e-01, -6.93147181e-01],
            [-4.24835426e-18, -4.00000000e+01]])
     """
-    if temperature is _NEUTRAL and where is None and out is None and dtype is None:
-        y = cpu.fast(cpu.LOG_SOFTMAX, x, axis)
+    if dtype is None:
+        y = cpu.fast(cpu.LOG_SOFTMAX, x, axis, temperature, where, out)
         if y is not None:
             return y
     call = plan.as_call(x, axis, where, dtype, temperature)
@@ -270,8 +270,8 @@ def logsumexp(
     (np.float64(-inf), np.float64(0.0))
     """
     plain = b is None and not keepdims and not return_sign
-    if plain and where is None and out is None and dtype is None:
-        y = cpu.fast(cpu.LOGSUMEXP, a, axis)
+    if plain and dtype is None:
+        y = cpu.fast(cpu.LOGSUMEXP, a, axis, 1.0, where, out)
         if y is not None:
             return y
     if b is None and not return_sign:

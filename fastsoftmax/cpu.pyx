@@ -10,8 +10,8 @@ C. Work is cut into blocks of rows, tiles of columns, or pieces of one long row.
 D. The thread that called polls for signals between blocks, at most every 50 ms. The
    exception is left set and the job abandoned.
 E. `fast` is the way of the common call (a C-contiguous float array along one axis or
-   all, no options): NumPy's C API, no plan, the GIL kept while the work is shorter than
-   giving it back.
+   all; `where` and `out`, if any, like x): NumPy's C API, no plan, the GIL kept
+   while the work is shorter than giving it back.
 """
 
 import os
@@ -495,7 +495,62 @@ cdef inline int run_contiguous(fs_job *job) except -1:
     return execute(job)
 
 
-def fast(int op, x, axis):
+cdef bint may_write(cnp.ndarray out, int ndim, const cnp.npy_intp *shape,
+                    cnp.ndarray x) noexcept:
+    """Whether out is a plain result for x: itself, or nowhere near it."""
+    cdef size_t x_begin = <size_t>PyArray_DATA(x), begin = <size_t>PyArray_DATA(out)
+    cdef int d
+    if cnp.PyArray_TYPE(out) != cnp.PyArray_TYPE(x) or cnp.PyArray_NDIM(out) != ndim:
+        return False
+    if not cnp.PyArray_ISCARRAY(out):
+        return False
+    for d in range(ndim):
+        if cnp.PyArray_DIM(out, d) != shape[d]:
+            return False
+    return (
+        begin + cnp.PyArray_NBYTES(out) <= x_begin
+        or x_begin + cnp.PyArray_NBYTES(x) <= begin
+        or (begin == x_begin and cnp.PyArray_SAMESHAPE(out, x))
+    )
+
+
+cdef bint set_temperature(fs_job *job, temperature) except -1:
+    """Says what x is divided by; False where `plan` must look closer."""
+    cdef double value
+    if type(temperature) is not float:
+        return False
+    value = <float><double>temperature if job.compute == FS_F32 else temperature
+    if value != 1:
+        job.source.temperature = value
+        job.source.direct = 0
+    return 0 < value < INFINITY
+
+
+cdef bint set_mask(fs_job *job, where, cnp.ndarray x, cnp.ndarray y) noexcept:
+    """Says which elements count; False where `plan` must look closer."""
+    cdef size_t begin, y_begin = <size_t>PyArray_DATA(y)
+    cdef cnp.ndarray mask
+    if where is None:
+        return True
+    if not PyArray_CheckExact(where):
+        return False
+    mask = <cnp.ndarray>where
+    begin = <size_t>PyArray_DATA(mask)
+    if cnp.PyArray_TYPE(mask) != cnp.NPY_BOOL or not cnp.PyArray_SAMESHAPE(mask, x):
+        return False
+    if begin < y_begin + cnp.PyArray_NBYTES(y) and (
+        y_begin < begin + cnp.PyArray_NBYTES(mask)
+    ):
+        return False
+    job.mask = <const char *>begin
+    job.source.direct = 0
+    job.source.mask_inner = 1
+    job.source.mask_n = job.inner
+    job.outer_mask[0] = job.n * job.inner
+    return cnp.PyArray_ISCARRAY_RO(mask)
+
+
+def fast(int op, x, axis, temperature, where, out):
     """The result of the common call, or None where `plan` must look closer."""
     cdef fs_job job
     cdef cnp.ndarray a, y
@@ -515,11 +570,20 @@ def fast(int op, x, axis):
             y_ndim += 1
     if outer * n * inner == 0:
         return None
-    y = cnp.PyArray_EMPTY(y_ndim, shape, cnp.PyArray_TYPE(a), 0)
+    if out is None:
+        y = cnp.PyArray_EMPTY(y_ndim, shape, cnp.PyArray_TYPE(a), 0)
+    elif PyArray_CheckExact(out) and may_write(<cnp.ndarray>out, y_ndim, shape, a):
+        y = <cnp.ndarray>out
+    else:
+        return None
     set_contiguous(&job, <fs_op>op, type_of(a), PyArray_DATA(a), PyArray_DATA(y), outer,
                    n, inner)
+    if not set_temperature(&job, temperature) or not set_mask(&job, where, a, y):
+        return None
     run_contiguous(&job)
-    return cnp.PyArray_ToScalar(PyArray_DATA(y), y) if y_ndim == 0 else y
+    if y_ndim == 0 and out is None:
+        return cnp.PyArray_ToScalar(PyArray_DATA(y), y)
+    return y
 
 
 def fast_vjp(int op, y, dy, axis):
