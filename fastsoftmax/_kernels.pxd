@@ -66,6 +66,7 @@ cdef extern from "kernels/rows.h" nogil:
         const char *dy
         char *y
         ptrdiff_t outer, n, inner, y_n, y_inner, tile
+        int past_caches
         int n_outer
         ptrdiff_t *outer_shape
         ptrdiff_t *outer_x

@@ -76,7 +76,7 @@ typedef struct fs_job {
     ptrdiff_t y_n, y_inner;   /* bytes in y between neighbours along n, along inner */
     ptrdiff_t tile;           /* columns to a tile, at most FS_TILE; no result depends
                                * on it */
-    int past_caches;          /* y is larger than the caches */
+    int past_caches;          /* no cache will hold y until it is read */
     int n_outer;              /* outer is the product of this many dimensions */
     ptrdiff_t outer_shape[FS_MAX_OUTER];
     ptrdiff_t outer_x[FS_MAX_OUTER], outer_mask[FS_MAX_OUTER], outer_y[FS_MAX_OUTER];
