@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="JSON", help="where results go")
     add("--list", action="store_true", help="print the cells' names and end")
     add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="what moved")
-    add("--show", type=Path, metavar="JSON", help="report on a file, measure nothing")
+    add("--show", type=Path, metavar="JSON", help="report on a file, and draw it")
     return made
 
 
@@ -165,6 +166,16 @@ def judged_columns() -> list[tuple[str, str]]:
     return [(op, dtype) for op in accuracy.OPS for dtype in dtypes]
 
 
+def draw(results: Results, path: Path) -> list[Path]:
+    """Draw the charts beside a results file, if Matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no charts: matplotlib is not installed", file=sys.stderr)
+        return []
+    from .charts import save_charts
+
+    return save_charts(results, path)
+
+
 def run(options: argparse.Namespace) -> None:
     """Do what the options say."""
     if options.compare:
@@ -172,7 +183,10 @@ def run(options: argparse.Namespace) -> None:
         print(comparison(before, after))
         return
     if options.show:
-        print(report(results_file.load(options.show), options.each))
+        results = results_file.load(options.show)
+        print(report(results, options.each))
+        if not options.no_charts:
+            draw(results, options.show)
         return
     if options.list:
         print(*(case.name for case in chosen_cases(options)), sep="\n")
@@ -180,8 +194,9 @@ def run(options: argparse.Namespace) -> None:
     results = measure(options)
     path = destination(options)
     results_file.save(results, path)
+    drawn = [] if options.no_charts or is_partial(options) else draw(results, path)
     print(report(results, options.each))
-    print(f"\nresults: {path}")
+    print(f"\nresults: {path}", *(f"chart: {chart}" for chart in drawn), sep="\n")
 
 
 def main() -> None:

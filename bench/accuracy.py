@@ -70,8 +70,9 @@ def errors(library: Library, op: str, dtype: str) -> dict[str, list[float]]:
     found = {}
     for kind in KINDS:
         parts = [_errors(library, op, dtype, kind, *shape) for shape in SHAPES]
-        done = np.concatenate([part for part in parts if part is not None] or [[]])
-        if done.size:
+        known = [part for part in parts if part is not None]
+        if known:
+            done = np.concatenate(known)
             found[kind] = [_short(done.max()), _short(done.mean())]
     return found
 

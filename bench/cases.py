@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import product
 
 OPS = (
@@ -167,21 +168,23 @@ def full() -> list[Case]:
 
 def quick() -> list[Case]:
     """Some forty cells, in which every op, axis and target occurs."""
-    one, two, single = {"threads": "1"}, {"threads": "2"}, {"dtypes": "float32"}
     rest = "log_softmax logsumexp hinge hinge_grad softmax_vjp log_softmax_vjp"
+    both = partial(_cells, dtypes="float32")
+    one, two = partial(both, threads="1"), partial(both, threads="2")
+    double = partial(_cells, dtypes="float64", threads="1")
     return [
-        *_cells("softmax", "10 1x10 1x1000 1x128256 32x1000", **single, **one),
-        *_cells("softmax", "4096x10 65536x16 4096x128 64x32000", **single, **one),
-        *_cells("softmax", "4096x1000", **single),
-        *_cells("softmax", "65536x16 64x32000", **single, **two),
-        *_cells("softmax", "1x1000 4096x10 4096x1000", dtypes="float64", **one),
-        *_cells("softmax", "32x1000 16384x1000", calls="out=", **single, **one),
-        *_cells("softmax", "1024x256", calls="out=", **single),
-        *_cells("softmax", "128x4096 1000x4096 3x100000", axis=0, **single, **one),
-        *_cells("softmax", "128x4096", axis=0, dtypes="float64", **one),
-        *_cells("softmax", "64x100x50", axis=1, **single, **one),
-        *_cells("softmax", "32x1000", cache="cold", **single, **one),
-        *_cells(rest, "4096x10 4096x1000", **single, **one),
+        *one("softmax", "10 1x10 1x1000 1x128256 32x1000 4096x10 65536x16 4096x128"),
+        *one("softmax", "64x32000"),
+        *both("softmax", "4096x1000"),
+        *two("softmax", "65536x16 64x32000"),
+        *double("softmax", "1x1000 4096x10 4096x1000"),
+        *one("softmax", "32x1000 16384x1000", calls="out="),
+        *both("softmax", "1024x256", calls="out="),
+        *one("softmax", "128x4096 1000x4096 3x100000", axis=0),
+        *double("softmax", "128x4096", axis=0),
+        *one("softmax", "64x100x50", axis=1),
+        *one("softmax", "32x1000", cache="cold"),
+        *one(rest, "4096x10 4096x1000"),
     ]
 
 

@@ -29,7 +29,7 @@ class Data:
         """Logits: normal, times 5."""
         if self.given is not None:
             return self.given
-        return self._normal(0) * self._type(5)
+        return np.asarray(self._normal(0) * self._type(5))
 
     @cached_property
     def y(self) -> Array:

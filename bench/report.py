@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .peers import LIMITS, NAMES, OURS
-from .results_file import EXPECTED, Results
+from .results_file import Results
 from .summary import (
     best_peer,
     geometric_mean,
@@ -28,7 +28,7 @@ def report(results: Results, each: bool) -> str:
         "\n".join(_heading(results)),
         "\n".join(speed_table(results.cells)),
         "\n".join(group_table(results.cells)),
-        "\n".join(target_table(results.cells)),
+        "\n".join(target_table(results, each)),
         "\n".join(accuracy_table(results)),
         "\n".join(_notes(results)),
     ]
@@ -81,8 +81,9 @@ def library_table(cell: Cell) -> str:
         if name in cell.busy:
             line += f"  kept {cell.busy[name]} processors busy"
         lines.append(line)
-    for why in dict.fromkeys(cell.missing.values()):
-        names = [name for name, reason in cell.missing.items() if reason == why]
+    lines += [f"  {name:12} failed: {why}" for name, why in cell.failed.items()]
+    for why in dict.fromkeys(cell.unsupported.values()):
+        names = [name for name, reason in cell.unsupported.items() if reason == why]
         lines.append(f"  {why}: {', '.join(names)}")
     return "\n".join(lines)
 
@@ -103,17 +104,21 @@ def group_table(cells: list[Cell]) -> Iterator[str]:
         yield f"{group.mean:8.2f}x {group.slower:5} of {group.cells:4}  {group.name}"
 
 
-def target_table(cells: list[Cell]) -> Iterator[str]:
-    """Lines of targets, reached or not."""
-    found = targets(cells)
+def target_table(results: Results, each: bool) -> Iterator[str]:
+    """Lines of targets: where they were reached, and the cell that is furthest off."""
+    found = targets(results.cells, results.machine["caches"])
     if found:
-        yield "targets"
+        yield "targets, worst cell of each"
     for target in found:
         sign = ">=" if target.at_least else "<="
+        met = sum(map(target.met, target.values.values()))
+        furthest = target.values[target.worst]
         yield (
-            f"{target.value:8.2f} ({sign} {target.wanted:.2f}: "
-            f"{'yes' if target.met else 'NO '}) {target.what}; {target.cell}"
+            f"{furthest:8.2f} ({sign} {target.wanted}) {target.what}: "
+            f"met in {met} of {len(target.values)}; {target.worst}"
         )
+        if each:
+            yield from (f"{v:14.2f}  {name}" for name, v in target.values.items())
 
 
 def accuracy_table(results: Results) -> Iterator[str]:
@@ -138,13 +143,8 @@ def _errors(errors: dict[str, list[float]] | None) -> str:
 
 
 def _notes(results: Results) -> Iterator[str]:
-    unusual = {
-        (name, why)
-        for cell in results.cells
-        for name, why in cell.missing.items()
-        if not why.startswith(EXPECTED)
-    }
-    for name, why in sorted(unusual):
+    failed = {pair for cell in results.cells for pair in cell.failed.items()}
+    for name, why in sorted(failed):
         yield f"{name} failed in some cells: {why}"
     busy = sorted({name for cell in results.cells for name in cell.busy})
     if busy:

@@ -46,18 +46,11 @@ def _cell_line(cell: Cell) -> dict[str, Any]:
             for name, (seconds, spread) in cell.times.items()
         },
     }
-    unusual = {
-        name: why for name, why in cell.missing.items() if not why.startswith(EXPECTED)
-    }
-    if unusual:
-        line["missing"] = unusual
+    if cell.failed:
+        line["failed"] = cell.failed
     if cell.busy:
         line["busy"] = cell.busy
     return line
-
-
-# Why a library has no part in a cell, where that is no news.
-EXPECTED = ("has no", "does not compute", "only", "not written", "one thread", "rows")
 
 
 def save(results: Results, path: Path) -> None:
@@ -92,8 +85,8 @@ def load(path: Path) -> Results:
         Cell(
             parse(line["name"]),
             {name: (time[0], time[1]) for name, time in line["times"].items()},
-            line.get("missing", {}),
-            line.get("busy", {}),
+            failed=line.get("failed", {}),
+            busy=line.get("busy", {}),
         )
         for line in found["cells"]
     ]

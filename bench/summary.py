@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from .cases import Case
-from .machine import largest_cache
 from .peers import LIMITS, OURS
 from .timing import Cell
 
@@ -75,107 +75,106 @@ def groups(cells: Iterable[Cell]) -> list[Group]:
 
 
 class Target(NamedTuple):
-    """What was to be reached, in one cell."""
+    """What was to be reached, and what was, in each cell."""
 
     what: str
-    cell: str
-    value: float
     wanted: float
     at_least: bool
+    values: dict[str, float]
+
+    def met(self, value: float) -> bool:
+        """Tell whether a value is good enough."""
+        return value >= self.wanted if self.at_least else value <= self.wanted
 
     @property
-    def met(self) -> bool:
-        """Whether it was."""
-        if self.at_least:
-            return self.value >= self.wanted
-        return self.value <= self.wanted
+    def worst(self) -> str:
+        """Return the cell that is furthest from it."""
+        choose = min if self.at_least else max
+        return choose(self.values, key=lambda name: self.values[name])
 
 
-def targets(cells: list[Cell]) -> list[Target]:
+def targets(cells: list[Cell], caches: dict[str, int]) -> list[Target]:
     """Return every target that the cells tell something about."""
-    found = [*_call_cost(cells), *_in_cache(cells), *_out_of_cache(cells)]
-    return [*found, *_two_threads(cells), *_flatness(cells)]
-
-
-def _against(
-    cells: Iterable[Cell], limit: str, what: str, wanted: float, at_least: bool
-) -> Iterator[Target]:
-    for cell in cells:
-        if OURS in cell.times and limit in cell.times:
-            value = cell.times[OURS][0] / cell.times[limit][0]
-            value = 1 / value if at_least else value
-            yield Target(what, cell.case.name, value, wanted, at_least)
-
-
-def _plain(case: Case, call: str) -> bool:
-    """Warm float32 softmax of rows, one thread: where targets are set."""
-    return (case.op, case.dtype, case.call, case.cache, case.threads) == (
-        "softmax",
-        "float32",
-        call,
-        "warm",
-        1,
-    ) and case.axis_word == "last"
-
-
-def _call_cost(cells: list[Cell]) -> Iterator[Target]:
-    small = [c for c in cells if _plain(c.case, "default") and c.case.size == 10]
-    what = "ten elements: our time over np.exp's"
-    yield from _against(small, "np.exp", what, 1.5, False)
-
-
-def _in_cache(cells: list[Cell]) -> Iterator[Target]:
-    some = [
-        cell
-        for cell in cells
-        if _plain(cell.case, "out=")
-        and cell.case.n >= 1000
-        and cell.case.size >= 1 << 14
-        and 2 * cell.case.nbytes <= 1 << 20
+    last = max(caches.values(), default=32 << 20)
+    second = caches.get("L2", 1 << 20)
+    rows = [cell for cell in cells if _is_out_of_rows(cell.case)]
+    in_cache = [c for c in rows if c.case.n >= 1000 and _fits(c.case, 1 << 14, second)]
+    large = [cell for cell in rows if cell.case.nbytes > last]
+    small = [cell for cell in cells if _is_ten(cell.case)]
+    found = [
+        Target("ten elements: our time / np.exp's", 1.5, False, _over(small, "np.exp")),
+        Target(
+            "in cache: three careless passes' time / ours",
+            0.85,
+            True,
+            _inverse(_over(in_cache, "three passes")),
+        ),
+        Target(
+            "out of cache: np.copyto's time / ours",
+            1.0,
+            True,
+            _inverse(_over(large, "copy")),
+        ),
+        Target(
+            "out of cache: stream copy's time / ours",
+            0.75,
+            True,
+            _inverse(_over(large, "stream copy")),
+        ),
+        Target("in cache: one thread / two", 1.8, True, _two_threads(cells, last // 2)),
+        Target("ns per element: largest / smallest", 1.5, False, _flatness(rows)),
     ]
-    what = "in cache: three careless passes' time over ours"
-    yield from _against(some, "three passes", what, 0.85, True)
+    return [target for target in found if target.values]
 
 
-def _out_of_cache(cells: list[Cell]) -> Iterator[Target]:
-    some = [
-        cell
+def _is_out_of_rows(case: Case) -> bool:
+    """Tell where most targets are set: rows of float32, `out=`, one thread."""
+    plain = (case.op, case.dtype, case.call, case.cache, case.threads)
+    wanted = ("softmax", "float32", "out=", "warm", 1)
+    return plain == wanted and case.axis_word == "last"
+
+
+def _is_ten(case: Case) -> bool:
+    plain = (case.op, case.dtype, case.call, case.size, case.threads)
+    return plain == ("softmax", "float32", "default", 10, 1)
+
+
+def _fits(case: Case, least_size: int, cache: int) -> bool:
+    return case.size >= least_size and 2 * case.nbytes <= cache
+
+
+def _over(cells: list[Cell], limit: str) -> dict[str, float]:
+    return {
+        cell.case.name: cell.times[OURS][0] / cell.times[limit][0]
         for cell in cells
-        if _plain(cell.case, "out=") and cell.case.nbytes > largest_cache()
-    ]
-    what = "out of cache: np.copyto's time over ours"
-    yield from _against(some, "copy", what, 1.0, True)
-    what = "out of cache: stream copy's time over ours"
-    yield from _against(some, "stream copy", what, 0.75, True)
+        if OURS in cell.times and limit in cell.times
+    }
 
 
-def _two_threads(cells: list[Cell]) -> Iterator[Target]:
-    single = {c.case.name: c for c in cells if OURS in c.times}
-    for cell in cells:
-        case = cell.case
-        fits = case.size >= 1 << 18 and 2 * case.nbytes <= largest_cache() // 2
-        if case.threads != 2 or case.call != "out=" or not fits:
-            continue
-        other = single.get(case.name.replace("threads=2", "threads=1"))
-        if other and OURS in cell.times:
-            value = other.times[OURS][0] / cell.times[OURS][0]
-            yield Target("two threads over one", case.name, value, 1.8, True)
+def _inverse(values: dict[str, float]) -> dict[str, float]:
+    return {name: 1 / value for name, value in values.items()}
 
 
-def _flatness(cells: list[Cell]) -> Iterator[Target]:
-    """Compare ns per element of rows of at least 64, 64 KiB and more."""
-    some = [
-        cell
-        for cell in cells
-        if _plain(cell.case, "out=")
-        and OURS in cell.times
-        and cell.case.nbytes >= 1 << 16
-        and cell.case.n >= 64
-    ]
-    if len(some) < 2:
-        return
-    some.sort(key=lambda cell: ns_per_element(cell, OURS))
-    low, high = (ns_per_element(cell, OURS) for cell in (some[0], some[-1]))
-    shapes = " over ".join(cell.case.name.split()[2] for cell in (some[-1], some[0]))
-    what = "flatness: largest over smallest ns per element"
-    yield Target(what, shapes, high / low, 1.5, False)
+def _two_threads(cells: list[Cell], cache: int) -> dict[str, float]:
+    """Compare `out=` calls on work that is large enough for two threads."""
+    ours = {cell.case: cell.times[OURS][0] for cell in cells if OURS in cell.times}
+    found = {}
+    for case, seconds in ours.items():
+        single = replace(case, threads=1)
+        counts = case.threads == 2 and case.call == "out=" and single in ours
+        if counts and _fits(case, 1 << 18, cache):
+            found[case.name] = ours[single] / seconds
+    return found
+
+
+def _flatness(rows: list[Cell]) -> dict[str, float]:
+    """Compare rows of at least 64, arrays of 64 KiB and more, each with the best."""
+    values = {
+        cell.case.name: ns_per_element(cell, OURS)
+        for cell in rows
+        if OURS in cell.times and cell.case.nbytes >= 1 << 16 and cell.case.n >= 64
+    }
+    if len(values) < 2:
+        return {}
+    best = min(values.values())
+    return {name: value / best for name, value in values.items()}

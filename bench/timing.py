@@ -37,11 +37,13 @@ class Cell:
     """What was measured of a case: per library seconds a call, and their spread.
 
     The spread is the range between the quartiles of the blocks, over their median.
+    `busy` holds how many processors a library used, where that is more than it should.
     """
 
     case: Case
     times: dict[str, tuple[float, float]] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
+    unsupported: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     busy: dict[str, float] = field(default_factory=dict)
 
 
@@ -79,7 +81,7 @@ class Process:
             reply: dict[str, Any] = json.loads(line)
             return reply
         self.dead = self.dead or self._last_words()
-        return {"missing": self.dead}
+        return {"failed": self.dead}
 
     def _last_words(self) -> str:
         code = self.child.wait()
@@ -109,8 +111,8 @@ class Session:
     def __enter__(self) -> Session:
         for process in list(self.processes):
             reply = process.receive()
-            if "missing" in reply:
-                self.absent[process.library] = reply["missing"]
+            if "failed" in reply:
+                self.absent[process.library] = reply["failed"]
                 self.processes.remove(process)
                 process.close()
         return self
@@ -135,13 +137,13 @@ class Session:
             first = turn % len(ready) if ready else 0
             for process in ready[first:] + ready[:first]:
                 reply = self._block(process)
-                if "missing" in reply:
-                    cell.missing[process.library] = reply["missing"]
+                if "failed" in reply:
+                    cell.failed[process.library] = reply["failed"]
                 else:
                     blocks[process.library].append(reply["seconds"])
                     busy[process.library].append(reply.get("busy", 0.0))
         for name, values in blocks.items():
-            if values and name not in cell.missing:
+            if values and name not in cell.failed:
                 cell.times[name] = (statistics.median(values), _spread(values))
                 processors = statistics.median(busy[name])
                 if processors > case.threads + EXTRA_PROCESSORS:
@@ -154,8 +156,10 @@ class Session:
         ready = []
         for process in self.processes:
             reply = process.receive()
-            if "missing" in reply:
-                cell.missing[process.library] = reply["missing"]
+            if "unsupported" in reply:
+                cell.unsupported[process.library] = reply["unsupported"]
+            elif "failed" in reply:
+                cell.failed[process.library] = reply["failed"]
             else:
                 ready.append(process)
         return ready

@@ -30,6 +30,10 @@ TOLERANCE = 1e-2
 BATCHES = 9
 
 
+class WrongAnswerError(Exception):
+    """A library's result is not the formula's."""
+
+
 class Worker:
     """Holds the library, and the call of the cell at hand."""
 
@@ -38,6 +42,7 @@ class Worker:
         self.seconds = seconds
         self.run: Callable[[], Any] = int
         self.times = 1
+        self.cold = False
         self.flushed: Any = None
 
     def prepare(self, name: str) -> dict[str, Any]:
@@ -49,9 +54,9 @@ class Worker:
         call = self.library.prepare(data)
         self._check(call, data)
         self.run, self.times = call.run, call.times
-        if case.cache == "cold" and self.flushed is None:
-            self.flushed = np.ones(2 * largest_cache() // 8)
         self.cold = case.cache == "cold"
+        if self.cold and self.flushed is None:
+            self.flushed = np.ones(2 * largest_cache() // 8)
         return {}
 
     def _check(self, call: Call, data: Data) -> None:
@@ -60,13 +65,11 @@ class Worker:
         result = np.asarray(call.finish(call.run()), np.float64)
         correct = expected(data)
         if result.shape != correct.shape:
-            raise UnsupportedError(f"wrong shape: {result.shape}, not {correct.shape}")
+            raise WrongAnswerError(f"shape {result.shape}, not {correct.shape}")
         scale = np.max(np.abs(correct), initial=1e-30)
         error = float(np.max(np.abs(result - correct)) / scale)
         if not error < TOLERANCE:
-            raise UnsupportedError(
-                f"wrong answer: off by {error:.1e} of the largest entry"
-            )
+            raise WrongAnswerError(f"off by {error:.1e} of the largest entry")
 
     def block(self) -> dict[str, Any]:
         """Time one block: seconds per call, and how many processors were busy."""
@@ -112,8 +115,6 @@ def _batch(run: Callable[[], Any], count: int) -> float:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, UnsupportedError):
-        return text
     return f"{type(error).__name__}: {text}"[:200]
 
 
@@ -126,16 +127,21 @@ def main() -> None:
     try:
         worker = Worker(library, int(threads), float(seconds))
         print(json.dumps({}), file=replies)
+    except UnsupportedError as why:
+        print(json.dumps({"failed": str(why)}), file=replies)
+        return
     except Exception as error:
-        print(json.dumps({"missing": _one_line(error)}), file=replies)
+        print(json.dumps({"failed": _one_line(error)}), file=replies)
         return
     gc.disable()
     for line in sys.stdin:
         method, *arguments = json.loads(line)
         try:
             reply = getattr(worker, method)(*arguments)
+        except UnsupportedError as why:
+            reply = {"unsupported": str(why)}
         except Exception as error:
-            reply = {"missing": _one_line(error)}
+            reply = {"failed": _one_line(error)}
         print(json.dumps(reply), file=replies)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..cases import OPS
+from ..cases import OPS, Case
 from ..data import Data
 from .base import Call, Library
 
@@ -17,8 +17,13 @@ class Ours(Library):
     def start(self) -> None:
         self.lib.set_num_threads(self.threads)
 
+    def supports(self, case: Case) -> str:
+        if case.call == "out=" and case.op.startswith("hinge"):
+            return "has no out= for losses"
+        return super().supports(case)
+
     def call(self, data: Data) -> Call:
-        case, axis, function = data.case, data.case.axis, None
+        case, axis = data.case, data.case.axis
         if case.op.startswith("hinge"):
             return self._hinge(data)
         function = getattr(self.lib, case.op)
@@ -41,8 +46,3 @@ class Ours(Library):
                 lambda: function(x, labels, return_grad=True), lambda pair: pair[1]
             )
         return Call(lambda: function(x, labels))
-
-    def supports(self, case):
-        if case.call == "out=" and case.op.startswith("hinge"):
-            return "has no out= for losses"
-        return super().supports(case)

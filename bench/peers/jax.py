@@ -34,11 +34,11 @@ class Jax(Library):
         case, put = data.case, self.lib.device_put
         function = self.lib.jit(self._function(case))
         if case.op.startswith("hinge"):
-            arguments = (put(data.x), put(data.labels))
+            arguments = [put(data.x), put(data.labels)]
         elif case.op.endswith("_vjp"):
-            arguments = (put(data.y), put(data.dy))
+            arguments = [put(data.y), put(data.dy)]
         else:
-            arguments = (put(data.x),)
+            arguments = [put(data.x)]
         if case.op == "hinge_grad":
             ready = self.lib.block_until_ready
             return Call(lambda: ready(function(*arguments)), lambda pair: pair[1])
@@ -54,7 +54,7 @@ class Jax(Library):
         if case.op == "hinge_grad":
             found: Callable[..., Any] = self.lib.value_and_grad(self._loss)
             return found
-        return {
+        functions: dict[str, Callable[..., Any]] = {
             "softmax": lambda x: nn.softmax(x, axis=axis),
             "log_softmax": lambda x: nn.log_softmax(x, axis=axis),
             "logsumexp": lambda x: self.lib.scipy.special.logsumexp(x, axis=axis),
@@ -64,7 +64,8 @@ class Jax(Library):
             "log_softmax_vjp": lambda y, dy: (
                 dy - np.exp(y) * np.sum(dy, axis=axis, keepdims=True)
             ),
-        }[case.op]
+        }
+        return functions[case.op]
 
     def _loss(self, scores: Any, labels: Any) -> Any:
         """Sum the terms; the positive's own is the margin, 1, in every row."""

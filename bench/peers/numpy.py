@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..cases import OPS
+from ..cases import OPS, Case
 from ..data import Array, Data, hinge, hinge_terms, vjp
 from .base import Call, Library
 
@@ -34,7 +34,7 @@ class NumPy(Library):
     ops = OPS
     has_out = True
 
-    def supports(self, case):
+    def supports(self, case: Case) -> str:
         if case.call == "out=" and case.op not in ("softmax", "log_softmax"):
             return "has no out="
         return super().supports(case)
@@ -67,7 +67,8 @@ def _into_buffers(data: Data) -> Callable[[], Array]:
         np.subtract(x, per_set, out=y)
         np.exp(y, out=y)
         np.sum(y, axis=axis, keepdims=True, out=per_set)
-        return np.divide(y, per_set, out=y)
+        np.divide(y, per_set, out=y)
+        return y
 
     def log_softmax_out() -> Array:
         np.max(x, axis=axis, keepdims=True, out=per_set)
@@ -75,6 +76,7 @@ def _into_buffers(data: Data) -> Callable[[], Array]:
         np.exp(y, out=scratch)
         np.sum(scratch, axis=axis, keepdims=True, out=per_set)
         np.log(per_set, out=per_set)
-        return np.subtract(y, per_set, out=y)
+        np.subtract(y, per_set, out=y)
+        return y
 
     return softmax_out if data.case.op == "softmax" else log_softmax_out
