@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -204,6 +205,8 @@ def main() -> None:
     options = parser().parse_args()
     if options.rounds is not None and options.rounds < 1:
         parser().error(f"--rounds {options.rounds}: expected 1 or more")
+    # As for Ctrl-C, no process may be left behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         run(options)
     except (ValueError, OSError) as error:

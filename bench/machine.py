@@ -45,6 +45,11 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def _load() -> tuple[float, ...]:
+    """Return how many processes wanted a processor, of late: others', before we start."""
+    return os.getloadavg()[:2] if hasattr(os, "getloadavg") else ()
+
+
 def describe() -> dict[str, Any]:
     """Return what goes into a results file."""
     cpu = importlib.import_module("fastsoftmax.cpu")
@@ -56,6 +61,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "huge pages": _text(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         "governor": _text(CPU / "cpu0" / "cpufreq" / "scaling_governor"),
+        "load": [round(value, 1) for value in _load()],
         "isa": cpu.isa,
         "openmp": cpu.openmp,
         "environment": {

@@ -18,6 +18,8 @@ from .timing import Cell
 
 # Changes below this are as likely the machine's as ours.
 NOISE = 0.05
+# Load average beyond which others disturb.
+BUSY = 0.3
 # Cells of which every library is shown without being asked for.
 FEW = 12
 
@@ -29,7 +31,8 @@ def report(results: Results, each: bool) -> str:
         "\n".join(speed_table(results.cells)),
         "\n".join(group_table(results.cells)),
         "\n".join(target_table(results, each)),
-        "\n".join(accuracy_table(results)),
+        "\n".join(accuracy_table(results, ("uniform", "normal"))),
+        "\n".join(accuracy_table(results, ("peaked",))),
         "\n".join(_notes(results)),
     ]
     if each or len(results.cells) <= FEW:
@@ -42,6 +45,8 @@ def _heading(results: Results) -> Iterator[str]:
     sizes = ", ".join(f"{n} {b >> 10} KiB" for n, b in machine["caches"].items())
     yield f"{machine['processor']} x {machine['processors']}, {sizes}"
     yield f"ISA {machine['isa']}, Python {machine['python']}, {machine['system']}"
+    if max(machine.get("load") or [0]) > BUSY:
+        yield f"the machine was busy before the run: load {machine['load']}"
     yield ", ".join(f"{name} {version}" for name, version in results.versions.items())
     for name, why in results.absent.items():
         yield f"without {name}: {why}"
@@ -121,24 +126,25 @@ def target_table(results: Results, each: bool) -> Iterator[str]:
             yield from (f"{v:14.2f}  {name}" for name, v in target.values.items())
 
 
-def accuracy_table(results: Results) -> Iterator[str]:
-    """Lines of largest and mean error in ULP, over all kinds of input."""
+def accuracy_table(results: Results, kinds: tuple[str, ...]) -> Iterator[str]:
+    """Lines of largest and mean error in ULP, over some kinds of input."""
     if not results.accuracy:
         return
     columns = list(results.accuracy)
-    yield "largest / mean error in ULP, over all inputs"
+    yield f"largest / mean error in ULP, inputs: {', '.join(kinds)}"
     yield f"{'':12}" + "".join(f"{column:>22}" for column in columns)
     names = {name for errors in results.accuracy.values() for name in errors}
     for name in sorted(names, key=NAMES.index):
-        row = [_errors(results.accuracy[column].get(name)) for column in columns]
+        found = (results.accuracy[column].get(name, {}) for column in columns)
+        row = [_errors([e[kind] for kind in kinds if kind in e]) for e in found]
         yield f"{name:12}" + "".join(f"{text:>22}" for text in row)
 
 
-def _errors(errors: dict[str, list[float]] | None) -> str:
-    if not errors:
+def _errors(pairs: list[list[float]]) -> str:
+    if not pairs:
         return "-"
-    largest = max(pair[0] for pair in errors.values())
-    mean = sum(pair[1] for pair in errors.values()) / len(errors)
+    largest = max(pair[0] for pair in pairs)
+    mean = sum(pair[1] for pair in pairs) / len(pairs)
     return f"{largest:.3g} / {mean:.2g}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 from . import ROOT
 from .cases import Case
-from .peers import environment
+from .peers import LIMITS, environment
 
 # Beyond this, three rounds must do.
 HUGE = 1 << 24
@@ -47,8 +48,16 @@ class Cell:
     busy: dict[str, float] = field(default_factory=dict)
 
 
+# Where processes cannot be stopped, idle threads may spin on for so many seconds.
+SPINNING = 0 if hasattr(signal, "SIGSTOP") else 0.05
+
+
 class Process:
-    """The process of one library with a number of threads."""
+    """The process of one library with a number of threads.
+
+    It is stopped while others have their turns: idle threads of some libraries spin for
+    up to 40 ms, which would slow down whoever comes next.
+    """
 
     def __init__(self, library: str, threads: int, seconds: float) -> None:
         self.library = library
@@ -67,6 +76,7 @@ class Process:
     def send(self, *request: Any) -> None:
         """Ask for something."""
         assert self.child.stdin is not None
+        self._signal("SIGCONT")
         try:
             self.child.stdin.write(json.dumps(request) + "\n")
             self.child.stdin.flush()
@@ -78,10 +88,15 @@ class Process:
         assert self.child.stdout is not None
         line = "" if self.dead else self.child.stdout.readline()
         if line:
+            self._signal("SIGSTOP")
             reply: dict[str, Any] = json.loads(line)
             return reply
         self.dead = self.dead or self._last_words()
         return {"failed": self.dead}
+
+    def _signal(self, name: str) -> None:
+        if hasattr(signal, name):
+            self.child.send_signal(getattr(signal, name))
 
     def _last_words(self) -> str:
         code = self.child.wait()
@@ -91,7 +106,7 @@ class Process:
 
     def close(self) -> None:
         """End the process."""
-        self.child.terminate()
+        self.child.kill()
         self.child.communicate()
         self.errors.close()
 
@@ -165,16 +180,17 @@ class Session:
         return ready
 
     def _block(self, process: Process) -> dict[str, Any]:
-        # Idle threads of the library before may still be spinning.
-        time.sleep(self.settings.pause_seconds)
+        time.sleep(self.settings.pause_seconds + SPINNING)
         process.send("block")
         return process.receive()
 
     def errors(self, op: str, dtype: str) -> dict[str, dict[str, list[float]]]:
         """Return the errors of every library, by kind of input."""
         found = {}
-        for process in self.processes:
+        peers = [one for one in self.processes if one.library not in LIMITS]
+        for process in peers:
             process.send("errors", op, dtype)
+        for process in peers:
             errors = process.receive().get("errors")
             if errors:
                 found[process.library] = errors
