@@ -46,7 +46,7 @@ def processor() -> str:
 
 
 def _load() -> tuple[float, ...]:
-    """Return how many processes wanted a processor, of late: others', before we start."""
+    """Return how many processes wanted a processor of late: others, before us."""
     return os.getloadavg()[:2] if hasattr(os, "getloadavg") else ()
 
 

@@ -178,9 +178,16 @@ def test_wrong_answers_are_found():
         worker._check(peers.Call(lambda: right * np.nan), given)
 
 
-def test_absent_library_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert peers.absence("torch") == "torch is not installed"
+@pytest.mark.parametrize("name", ["torch", "scipy", "sklearn"])
+def test_absent_library_is_named(monkeypatch, name):
+    monkeypatch.setattr("importlib.util.find_spec", only_whole_packages)
+    assert peers.absence(name) == f"{name} is not installed"
+
+
+def only_whole_packages(name):
+    """Fail as the true one does for a submodule of what is not installed."""
+    if "." in name:
+        raise ModuleNotFoundError(name)
 
 
 def test_dead_process_says_why():

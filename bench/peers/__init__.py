@@ -56,8 +56,10 @@ def absence(name: str) -> str:
     """Return why a library cannot be measured here; nothing if it can."""
     cls = library_class(name)
     for module in (cls.module, *cls.also_needs):
-        if importlib.util.find_spec(module) is None:
-            return f"{module} is not installed"
+        # A submodule would be looked for by importing what it is in.
+        whole = module.partition(".")[0]
+        if importlib.util.find_spec(whole) is None:
+            return f"{whole} is not installed"
     return ""
 
 
