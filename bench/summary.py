@@ -123,6 +123,8 @@ def targets(cells: list[Cell], caches: dict[str, int]) -> list[Target]:
         ),
         Target("in cache: one thread / two", 1.8, True, _two_threads(cells, last // 2)),
         Target("ns per element: largest / smallest", 1.5, False, _flatness(rows)),
+        Target("hinge: our time / np.max's", 1.3, False, _loss(cells, "np.max")),
+        Target("hinge_grad: our time / np.copyto's", 2.0, False, _loss(cells, "copy")),
     ]
     return [target for target in found if target.values]
 
@@ -137,6 +139,17 @@ def _is_out_of_rows(case: Case) -> bool:
 def _is_ten(case: Case) -> bool:
     plain = (case.op, case.dtype, case.call, case.size, case.threads)
     return plain == ("softmax", "float32", "default", 10, 1)
+
+
+def _loss(cells: list[Cell], limit: str) -> dict[str, float]:
+    """Compare losses of float32, one thread; each limit goes with one of the two."""
+    some = [
+        cell
+        for cell in cells
+        if cell.case.op.startswith("hinge")
+        and (cell.case.dtype, cell.case.threads) == ("float32", 1)
+    ]
+    return _over(some, limit)
 
 
 def _fits(case: Case, least_size: int, cache: int) -> bool:

@@ -25,7 +25,7 @@ class Limit(Library):
     """NumPy's arrays, one thread."""
 
     module = package = "numpy"
-    ops = ("softmax",)
+    ops: tuple[str, ...] = ("softmax",)
     has_out = True
     is_limit = True
     one_thread_only = True
@@ -49,15 +49,28 @@ class Exp(Limit):
         return Call(lambda: np.exp(x))
 
 
+class Max(Limit):
+    """np.max of each row: what reading the scores costs."""
+
+    name = "np.max"
+    ops = ("hinge",)
+    has_out = False
+
+    def call(self, data: Data) -> Call:
+        x = data.x
+        return Call(lambda: np.max(x, axis=-1))
+
+
 class Copy(Limit):
-    """x.copy(); with `out=`, np.copyto."""
+    """x.copy(); with `out=`, and beside a loss's gradient, np.copyto."""
 
     name = "copy"
+    ops = ("softmax", "hinge_grad")
     one_thread_only = False
 
     def call(self, data: Data) -> Call:
         x = data.x
-        if data.case.call == "out=":
+        if data.case.call == "out=" or data.case.op == "hinge_grad":
             out = data.out
             return Call(lambda: np.copyto(out, x))
         return Call(lambda: x.copy())
