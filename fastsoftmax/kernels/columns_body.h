@@ -263,6 +263,7 @@ static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
     ptrdiff_t width = count > LANES ? SHORT_ROWS : LANES;
     fs_job columns; /* only what work_tile looks at is set */
     columns.op = job->op;
+    columns.n_outer = 0;
     columns.y_type = REAL_TYPE;
     columns.n = job->n;
     columns.source = (fs_source){1, REAL_TYPE, 0, width * sizeof *cells, sizeof *cells,
