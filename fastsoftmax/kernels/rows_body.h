@@ -256,6 +256,23 @@ static fs_pair F(all_terms)(const REAL *x, ptrdiff_t count, REAL *e, REAL max,
     return F(terms)(F(lowered)(x, count, max, e), count, e, 1, &shift, next, -1, NULL);
 }
 
+/* Where the first ABREAST vectors begin that hold `max`; the rest behind the last whole ones
+ * if none do. */
+static inline ptrdiff_t F(find_group)(const REAL *x, ptrdiff_t count, REAL max)
+{
+    const ptrdiff_t step = ABREAST * LANES;
+    VEC wanted = V(set)(max), one = V(set)(1);
+    ptrdiff_t i = 0;
+    for (; i + step <= count; i += step) {
+        VEC found = V(set)(0);
+        for (int j = 0; j < ABREAST; j++)
+            found = V(if_equal)(V(load)(x + i + j * LANES), wanted, one, found);
+        if (V(largest)(found) > 0)
+            break;
+    }
+    return i;
+}
+
 /* The terms' sum without the first element that equals the line's maximum, if the block
  * holds it: the vectors around it are replaced by a copy that holds -inf there. */
 static fs_pair F(other_terms)(const REAL *x, ptrdiff_t count, REAL max, int holds_max,
@@ -264,9 +281,10 @@ static fs_pair F(other_terms)(const REAL *x, ptrdiff_t count, REAL max, int hold
     REAL around[ABREAST * LANES], buffer[BLOCK];
     ptrdiff_t skip = 0, first = -1;
     if (holds_max) {
+        first = skip = fs_least(F(find_group)(x, count, max),
+                                (count - 1) / (ABREAST * LANES) * (ABREAST * LANES));
         while (skip < count - 1 && !(x[skip] == max))
             skip++;
-        first = skip - skip % (ABREAST * LANES);
     }
     F(shift) shift = F(shift_for)(V(set)(max));
     x = F(lowered)(x, count, max, buffer);
@@ -286,9 +304,8 @@ static inline void F(scale)(const REAL *e, REAL *y, ptrdiff_t count, REAL factor
     VEC hi = V(set)(factor_hi), lo = V(set)(factor_lo);
     ptrdiff_t i = 0;
     for (; i + 4 * LANES <= count; i += 4 * LANES)
-        for (int j = 0; j < 4; j++)
-            V(store)(y + i + j * LANES,
-                     V(times_pair)(V(load)(e + i + j * LANES), hi, lo));
+        for (ptrdiff_t j = i; j < i + 4 * LANES; j += LANES)
+            V(store)(y + j, V(times_pair)(V(load)(e + j), hi, lo));
     for (; i + LANES <= count; i += LANES)
         V(store)(y + i, V(times_pair)(V(load)(e + i), hi, lo));
     if (i < count)
@@ -328,6 +345,9 @@ static inline void F(lower)(const REAL *x, REAL *y, ptrdiff_t count, REAL log_hi
 {
     VEC hi = V(set)(log_hi), lo = V(set)(log_lo);
     ptrdiff_t i = 0;
+    for (; i + 4 * LANES <= count; i += 4 * LANES)
+        for (ptrdiff_t j = i; j < i + 4 * LANES; j += LANES)
+            V(store)(y + j, V(sub)(V(sub)(V(load)(x + j), hi), lo));
     for (; i + LANES <= count; i += LANES)
         V(store)(y + i, V(sub)(V(sub)(V(load)(x + i), hi), lo));
     if (i < count) {

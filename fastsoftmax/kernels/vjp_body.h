@@ -25,19 +25,22 @@ static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums)
     return V(mul)(y, V(sub)(V(sub)(dy, sums->hi), sums->lo));
 }
 
-/* exp(y) comes with a factor of 2^SPARE, and goes up to 2^(SPARE - 1) itself, far above any
- * probability: beyond that it counts as infinite. Below 2^-190 (f64: 2^-1534) it is 0. */
-static inline VEC F(log_softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums,
-                                     const F(shift) *shift)
+/* INOUT y: the result. exp(y) comes with a factor of 2^SPARE, and goes up to 2^(SPARE - 1)
+ * itself, far above any probability: beyond that it counts as infinite. Below 2^-190 (f64:
+ * 2^-1534) it is 0. */
+FS_INLINE void F(log_softmax_vjp)(int abreast, VEC *y, const VEC *dy, const F(vjp_sums) *sums,
+                                  const F(shift) *shift)
 {
-    VEC s, q, zero = V(set)(0);
-    F(exp_terms)(1, &y, shift, &s, &q);
-    VEC e = V(mul)(F(term)(s, q), sums->scale);
+    VEC s[ABREAST], q[ABREAST], zero = V(set)(0);
     VEC too_large = V(set)((REAL)((SPARE - 1) * 0.69));
-    VEC finite = V(if_less)(too_large, y, zero, e); /* an infinite e has no use for lo */
-    e = V(if_less)(too_large, y, V(set)((REAL)INFINITY), e);
-    VEC rest = V(muladd)(V(sub)(zero, e), sums->hi, dy);
-    return V(muladd)(V(sub)(zero, finite), sums->lo, rest);
+    F(exp_terms)(abreast, y, shift, s, q);
+    EACH {
+        VEC e = V(mul)(F(term)(s[j], q[j]), sums->scale);
+        VEC finite = V(if_less)(too_large, y[j], zero, e); /* inf has no use for lo */
+        e = V(if_less)(too_large, y[j], V(set)((REAL)INFINITY), e);
+        VEC rest = V(muladd)(V(sub)(zero, e), sums->hi, dy[j]);
+        y[j] = V(muladd)(V(sub)(zero, finite), sums->lo, rest);
+    }
 }
 
 /* Rounds a sum to a pair of REALs. exp(y) 2^SPARE times a large sum must not overflow,
@@ -78,28 +81,36 @@ static inline const REAL *F(read_y)(const fs_job *job, fs_line line, ptrdiff_t i
     return F(read)(source, line.x + i * source->n, source->n, NULL, 0, count, buffer);
 }
 
+/* Two sums side by side: one addition need not wait for the other. */
 static inline double F(dot)(const REAL *a, const REAL *b, ptrdiff_t count)
 {
-    V(wide) sum = V(wide_zero)();
+    V(wide) sum[2] = {V(wide_zero)(), V(wide_zero)()};
     VEC zero = V(set)(0);
     ptrdiff_t i = 0;
+    for (; i + 2 * LANES <= count; i += 2 * LANES)
+        for (int j = 0; j < 2; j++)
+            sum[j] = V(wide_add_product)(sum[j], V(load)(a + i + j * LANES),
+                                         V(load)(b + i + j * LANES));
     for (; i + LANES <= count; i += LANES)
-        sum = V(wide_add_product)(sum, V(load)(a + i), V(load)(b + i));
+        sum[0] = V(wide_add_product)(sum[0], V(load)(a + i), V(load)(b + i));
     if (i < count)
-        sum = V(wide_add_product)(sum, V(load_part)(a + i, count - i, zero),
-                                  V(load_part)(b + i, count - i, zero));
-    return V(wide_total)(sum);
+        sum[1] = V(wide_add_product)(sum[1], V(load_part)(a + i, count - i, zero),
+                                     V(load_part)(b + i, count - i, zero));
+    return V(wide_total)(sum[0]) + V(wide_total)(sum[1]);
 }
 
 static inline double F(total)(const REAL *a, ptrdiff_t count)
 {
-    V(wide) sum = V(wide_zero)();
+    V(wide) sum[2] = {V(wide_zero)(), V(wide_zero)()};
     ptrdiff_t i = 0;
+    for (; i + 2 * LANES <= count; i += 2 * LANES)
+        for (int j = 0; j < 2; j++)
+            sum[j] = V(wide_add)(sum[j], V(load)(a + i + j * LANES));
     for (; i + LANES <= count; i += LANES)
-        sum = V(wide_add)(sum, V(load)(a + i));
+        sum[0] = V(wide_add)(sum[0], V(load)(a + i));
     if (i < count)
-        sum = V(wide_add)(sum, V(load_part)(a + i, count - i, V(set)(0)));
-    return V(wide_total)(sum);
+        sum[1] = V(wide_add)(sum[1], V(load_part)(a + i, count - i, V(set)(0)));
+    return V(wide_total)(sum[0]) + V(wide_total)(sum[1]);
 }
 
 /* Pass 1 over [first, last). */
@@ -119,25 +130,44 @@ static fs_pair F(vjp_row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
     return (fs_pair){sum, 0};
 }
 
+/* The next `abreast` vectors, of which `count` elements are there. */
+FS_INLINE void F(vjp_step)(int abreast, fs_op op, const REAL *y, const REAL *dy, REAL *to,
+                           ptrdiff_t count, const F(vjp_sums) *sums, const F(shift) *shift)
+{
+    VEC a[ABREAST], b[ABREAST], zero = V(set)(0);
+    EACH {
+        ptrdiff_t i = j * LANES;
+        int whole = count >= i + LANES;
+        a[j] = whole ? V(load)(y + i) : V(load_part)(y + i, count - i, zero);
+        b[j] = whole ? V(load)(dy + i) : V(load_part)(dy + i, count - i, zero);
+    }
+    if (op == FS_SOFTMAX_VJP)
+        EACH a[j] = F(softmax_vjp)(a[j], b[j], sums);
+    else
+        F(log_softmax_vjp)(abreast, a, b, sums, shift);
+    EACH {
+        if (count >= (j + 1) * LANES)
+            V(store)(to + j * LANES, a[j]);
+        else
+            V(store_part)(to + j * LANES, count - j * LANES, a[j]);
+    }
+}
+
 static inline void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *to,
                                 ptrdiff_t count, const F(vjp_sums) *sums)
 {
-    VEC zero = V(set)(0);
-    F(shift) shift = F(shift_for)(zero);
-    for (ptrdiff_t i = 0; i < count; i += LANES) {
-        ptrdiff_t part = fs_least(LANES, count - i);
-        int whole = part == LANES;
-        fs_prefetch(y + i + AHEAD);
-        fs_prefetch(dy + i + AHEAD);
-        VEC a = whole ? V(load)(y + i) : V(load_part)(y + i, part, zero);
-        VEC b = whole ? V(load)(dy + i) : V(load_part)(dy + i, part, zero);
-        VEC dx = op == FS_SOFTMAX_VJP ? F(softmax_vjp)(a, b, sums)
-                                      : F(log_softmax_vjp)(a, b, sums, &shift);
-        if (whole)
-            V(store)(to + i, dx);
-        else
-            V(store_part)(to + i, part, dx);
+    const ptrdiff_t step = ABREAST * LANES;
+    F(shift) shift = F(shift_for)(V(set)(0));
+    ptrdiff_t i = 0;
+    for (; i + step <= count; i += step) {
+        for (size_t line = 0; line < step * sizeof *y; line += 64) {
+            fs_prefetch((const char *)(y + i + AHEAD) + line);
+            fs_prefetch((const char *)(dy + i + AHEAD) + line);
+        }
+        F(vjp_step)(ABREAST, op, y + i, dy + i, to + i, step, sums, &shift);
     }
+    for (; i < count; i += LANES)
+        F(vjp_step)(1, op, y + i, dy + i, to + i, fs_least(LANES, count - i), sums, &shift);
 }
 
 /* Pass 2 over [first, last). */
@@ -282,10 +312,11 @@ static void F(vjp_tile_finish)(fs_job *job, fs_line line, ptrdiff_t width,
             ptrdiff_t part = fs_least(LANES, width - j);
             F(vjp_sums) sums = {V(load)(tile->hi + j), V(load)(tile->lo + j),
                                 V(load)(tile->scale + j)};
-            VEC a = V(load_part)(y + j, part, zero), b = V(load_part)(dy + j, part, zero);
-            V(store_part)(to + j, part, job->op == FS_SOFTMAX_VJP
-                                            ? F(softmax_vjp)(a, b, &sums)
-                                            : F(log_softmax_vjp)(a, b, &sums, &shift));
+            if (job->op == FS_SOFTMAX_VJP)
+                F(vjp_step)(1, FS_SOFTMAX_VJP, y + j, dy + j, to + j, part, &sums, &shift);
+            else
+                F(vjp_step)(1, FS_LOG_SOFTMAX_VJP, y + j, dy + j, to + j, part, &sums,
+                            &shift);
         }
         F(divide)(to, width, job->divisor);
         if (to == tile->out)
