@@ -204,6 +204,20 @@ def test_resizes(x: np.ndarray, rows: int) -> None:
     assert (softmax(x, axis=-1) == before).all()
 
 
+def test_resizing_gives_back_what_it_no_longer_needs(tmp_path: Path) -> None:
+    script = """
+resident = status("VmRSS")
+y = result(32)
+y.resize((4096, 128), refcheck=False)
+assert status("VmRSS") - resident < 4 and right(y)
+y.resize((8192, 128), refcheck=False)
+assert kept() == 2 and right(y[:4096])
+del y
+assert kept() == 6
+"""
+    python(tmp_path, script)
+
+
 def test_tracemalloc_counts_results_while_they_live(x: np.ndarray) -> None:
     tracemalloc.start()
     try:
@@ -219,6 +233,73 @@ def test_tracemalloc_counts_results_while_they_live(x: np.ndarray) -> None:
 
 
 # ---- handlers ----
+
+# By what NumPy's C headers say of an array and of its handler.
+FUNCTIONS = """
+keeper = result(1)
+handler = ctypes.py_object.from_address(id(keeper) + object.__basicsize__ + 72).value
+address = ctypes.pythonapi.PyCapsule_GetPointer
+address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+struct = address(handler, b"mem_handler")
+pointer, size = ctypes.c_void_p, ctypes.c_size_t
+
+def function(place, *signature):
+    at = pointer.from_address(struct + 136 + 8 * place).value
+    call = ctypes.CFUNCTYPE(*signature)(at)  # without the GIL
+    return lambda *arguments: call(None, *arguments)
+
+malloc = function(0, pointer, pointer, size)
+calloc = function(1, pointer, pointer, size, size)
+realloc = function(2, pointer, pointer, pointer, size)
+free = function(3, None, pointer, pointer, size)
+"""
+
+
+def test_functions_keep_the_promises_of_c(tmp_path: Path) -> None:
+    script = """
+a = malloc(3 * MIB)
+ctypes.memset(a, 1, 3 * MIB)
+free(a, 3 * MIB)
+b = calloc(3, MIB)
+assert b == a and ctypes.string_at(b, 3 * MIB) == bytes(3 * MIB)
+assert calloc(1 << 40, 1 << 40) is None and malloc((1 << 64) - 1) is None
+assert realloc(b, 1 << 60) is None and realloc(b, (1 << 64) - 1) is None
+free(b, 3 * MIB)
+c = realloc(None, MIB)
+ctypes.memset(c, 5, MIB)
+d = realloc(c, 2 * MIB)
+assert ctypes.string_at(d, MIB) == b"\\5" * MIB
+free(d, 2 * MIB)
+free(None, 0)
+for bytes_ in (0, 1, 4096, 65536):
+    e = malloc(bytes_)
+    ctypes.memset(e, 1, bytes_)
+    free(e, bytes_)
+"""
+    python(tmp_path, FUNCTIONS + script)
+
+
+def test_no_block_is_given_out_twice_without_the_gil(tmp_path: Path) -> None:
+    script = """
+sys.setswitchinterval(1e-6)
+wrong = []
+
+def takes(seed):
+    for turn in range(20_000):
+        block = malloc(MIB)
+        mark = ctypes.c_long.from_address(block)
+        mark.value = own = seed * 1_000_000 + turn
+        if mark.value != own:
+            wrong.append(own)
+        free(block, MIB)
+
+threads = [threading.Thread(target=takes, args=(seed,)) for seed in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not wrong
+assert 0 < kept() <= 4
+"""
+    python(tmp_path, FUNCTIONS + script)
 
 
 def numpy_api(index: int, *signature: Any) -> Callable[..., Any]:
