@@ -63,7 +63,7 @@ LENGTHS += [2047, 2048, 2049, 4100]
 WIDTHS = [2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 255, 256, 257, 300]
 
 # Stated in exp_body.h.
-TERM_ULP = 0.88
+TERM_ULP = 0.9
 
 
 Builder = Callable[[str], Build]
