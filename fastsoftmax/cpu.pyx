@@ -121,7 +121,7 @@ cdef void choose_memory() except *:
         raise ImportError(
             f"FASTSOFTMAX_KEEP_MIB={wanted!r} is not a whole number from 0 to {MOST_MIB}"
         )
-    if FS_CAN_KEEP and wanted != "0":
+    if FS_CAN_KEEP:
         keep_mib = int(wanted)
         fs_keep_at_most(<size_t>keep_mib << 20)
 
