@@ -66,7 +66,10 @@ extension = Extension(
     sources=["fastsoftmax/cpu.pyx", *sorted(str(path) for path in KERNELS.glob("*.c"))],
     depends=[str(path) for path in sorted(KERNELS.glob("*.h"))],
     include_dirs=["fastsoftmax", np.get_include()],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+    define_macros=[
+        ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+        ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
+    ],
     extra_compile_args=SAFE_MATH
     + (["/std:c11"] if WINDOWS else ["-std=c11", "-D_POSIX_C_SOURCE=200809L"])
     + [flag for flag in openmp if not flag.startswith("-l")],

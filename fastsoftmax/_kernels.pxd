@@ -19,6 +19,22 @@ cdef extern from "kernels/process.h" nogil:
     int fs_can_start(int threads)
 
 
+cdef extern from "numpy/arrayobject.h":
+    object PyDataMem_SetHandler(object handler)
+    object PyDataMem_GetHandler()
+
+
+cdef extern from "kernels/outputs.h":
+    enum:
+        FS_CAN_KEEP
+    ctypedef struct PyDataMem_Handler:
+        pass
+    PyDataMem_Handler fs_handler
+    int fs_is_default(object handler)
+    size_t fs_kept_bytes()
+    void fs_keep_at_most(size_t bytes)
+
+
 cdef extern from "kernels/rows.h" nogil:
     ctypedef enum fs_op:
         FS_SOFTMAX

@@ -430,7 +430,7 @@ def _elementwise(
         plan.check_out(out, shape, call.dtype)
         y = np.asarray(out).reshape(call.x.shape)
     else:
-        y = np.empty_like(call.x, dtype=call.dtype, order="K", subok=False)
+        y = cpu.empty_like(call.x, call.dtype)
     if not call.has_kernels:
         x, second = plan.cast(call.x, call.dtype), call.second
         if call.is_vjp and second is not None:

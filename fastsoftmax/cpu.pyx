@@ -12,11 +12,14 @@ D. The thread that called polls for signals between blocks, at most every 50 ms.
 E. `fast` is the way of the common call (a C-contiguous float array along one axis or
    all; `where` and `out`, if any, like x): NumPy's C API, no plan, the GIL kept
    while the work is shorter than giving it back.
+F. Large results live in memory that is kept when they are freed, up to a cap, and reused
+   (kernels/outputs.h).
 """
 
 import os
 
 from cpython.long cimport PyLong_AsLongAndOverflow
+from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
@@ -26,6 +29,8 @@ cimport numpy as cnp
 from numpy cimport PyArray_CheckExact, PyArray_DATA
 
 from ._kernels cimport *
+
+import numpy as np
 
 from . import caches as _caches
 from . import threads as _threads
@@ -90,6 +95,82 @@ fs_watch_forks()
 
 cdef inline const fs_kernels *kernels_for(fs_type compute) noexcept nogil:
     return table.f32 if compute == FS_F32 else table.f64
+
+
+# ---- where results live (kernels/outputs.h) ----
+
+# Bytes from which results get memory of ours. What malloc does is as fast while one
+# result at a time is freed; where two are, it hands them back to the kernel (softmax
+# and its gradient in one function: 3.6 times slower at 1 MiB, 2 times at 8).
+cdef enum:
+    OURS_FROM = 1048576
+# MiB: softmax of 512 tokens over a vocabulary of 128256, in float32, just fits.
+cdef int KEEP_MIB = 256
+cdef int MOST_MIB = 65536
+
+cdef object our_handler = PyCapsule_New(&fs_handler, "mem_handler", NULL)
+cdef int keep_mib = 0
+
+
+cdef void choose_memory() except *:
+    global keep_mib
+    wanted = os.environ.get("FASTSOFTMAX_KEEP_MIB") or str(KEEP_MIB)
+    if not wanted.isascii() or not wanted.isdigit() or len(wanted) > 5 or (
+        int(wanted) > MOST_MIB
+    ):
+        raise ImportError(
+            f"FASTSOFTMAX_KEEP_MIB={wanted!r} is not a whole number from 0 to {MOST_MIB}"
+        )
+    if FS_CAN_KEEP:
+        keep_mib = int(wanted)
+        fs_keep_at_most(<size_t>keep_mib << 20)
+
+
+choose_memory()
+
+
+def keeps_mib():
+    """MiB of freed results kept at most; 0 where NumPy's allocator serves them."""
+    return keep_mib
+
+
+def kept_bytes():
+    """Bytes of freed results that are kept now."""
+    return fs_kept_bytes()
+
+
+cdef object in_our_memory(make, tuple arguments):
+    """make(*arguments), an array in our memory; in NumPy's where ours fails.
+
+    It does beyond some thousand arrays (FS_MOST_BLOCKS). A user's own handler stays.
+    """
+    cdef object before = PyDataMem_GetHandler()
+    if keep_mib > 0 and fs_is_default(before):
+        PyDataMem_SetHandler(our_handler)
+        try:
+            return make(*arguments)
+        except MemoryError:
+            pass
+        finally:
+            PyDataMem_SetHandler(before)
+    return make(*arguments)
+
+
+cdef inline cnp.ndarray empty(int ndim, cnp.npy_intp *shape, int type_num,
+                              ptrdiff_t size):
+    """A C-contiguous array of `size` floats, no more than another one has."""
+    cdef int d
+    if size * (4 if type_num == cnp.NPY_FLOAT else 8) < OURS_FROM:
+        return cnp.PyArray_EMPTY(ndim, shape, type_num, 0)
+    lengths = tuple([shape[d] for d in range(ndim)])
+    return in_our_memory(np.empty, (lengths, cnp.PyArray_DescrFromType(type_num)))
+
+
+def empty_like(x, dtype):
+    """An array shaped and laid out like x."""
+    if x.size * dtype.itemsize < OURS_FROM:
+        return np.empty_like(x, dtype, "K", False)
+    return in_our_memory(np.empty_like, (x, dtype, "K", False))
 
 
 # ---- how many threads, and when to stop ----
@@ -583,7 +664,8 @@ def fast(int op, x, axis, temperature, where, out):
     if outer * n * inner == 0:
         return None
     if out is None:
-        y = cnp.PyArray_EMPTY(y_ndim, shape, cnp.PyArray_TYPE(a), 0)
+        y = empty(y_ndim, shape, cnp.PyArray_TYPE(a),
+                  outer * (1 if op == FS_LOGSUMEXP else n) * inner)
     elif PyArray_CheckExact(out) and may_write(<cnp.ndarray>out, y_ndim, shape, a):
         y = <cnp.ndarray>out
     else:
@@ -616,8 +698,8 @@ def fast_vjp(int op, y, dy, axis):
     factor_around(a, place, &outer, &n, &inner)
     if outer * n * inner == 0:
         return None
-    dx = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a),
-                           cnp.PyArray_TYPE(a), 0)
+    dx = empty(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a),
+               outer * n * inner)
     set_contiguous(&job, <fs_op>op, type_of(a), PyArray_DATA(a), PyArray_DATA(dx),
                    outer, n, inner)
     job.dy = <const char *>PyArray_DATA(b)
@@ -789,8 +871,8 @@ cdef tuple loss_and_gradient(fs_hinge *job, cnp.ndarray scores, bint flat, reduc
     if reduction == "mean":
         job.scale = 1.0 / job.inner
     if return_grad:
-        grad = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(scores), cnp.PyArray_DIMS(scores),
-                                 cnp.PyArray_TYPE(scores), 0)
+        grad = empty(cnp.PyArray_NDIM(scores), cnp.PyArray_DIMS(scores),
+                     cnp.PyArray_TYPE(scores), cnp.PyArray_SIZE(scores))
         set_gradient(job, grad)
     total = execute_hinge(job)
     if not by_row:

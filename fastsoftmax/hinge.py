@@ -249,7 +249,7 @@ def pair_hinge_loss(
 
 
 def _like(array: Array, dtype: np.dtype[Any]) -> Array:
-    return np.empty_like(array, dtype=dtype, order="K", subok=False)
+    return cpu.empty_like(array, dtype)
 
 
 def _loss(

@@ -72,6 +72,7 @@ def config() -> dict[str, Any]:
         "isas": cpu.supported_isas,
         "threads": get_num_threads(),
         "openmp": cpu.openmp,
+        "keep_mib": cpu.keeps_mib(),
         "numpy": np.__version__,
     }
 
@@ -81,7 +82,9 @@ def show_config() -> None:
 
     The lines name the package's version, the instruction set (ISA) of the kernels in
     use and those that exist here (set ``FASTSOFTMAX_ISA`` before the import to force
-    one), the number of threads, whether the build has OpenMP, and NumPy's version.
+    one), the number of threads, whether the build has OpenMP, how much memory of freed
+    results is kept for later ones (set ``FASTSOFTMAX_KEEP_MIB`` before the import to
+    change it, 0 to leave all memory to NumPy), and NumPy's version.
 
     Examples
     --------
@@ -94,4 +97,6 @@ def show_config() -> None:
     print(f"ISA         {found['isa']} (supported here: {', '.join(found['isas'])})")
     print(f"threads     {found['threads']}")
     print(f"OpenMP      {'yes' if found['openmp'] else 'no (serial build)'}")
+    kept = f"of freed results, up to {found['keep_mib']} MiB are kept for later ones"
+    print(f"memory      {kept if found['keep_mib'] else 'as NumPy has it'}")
     print(f"NumPy       {found['numpy']}")

@@ -721,6 +721,8 @@ static void F(row_groups)(const fs_job *job, ptrdiff_t first, ptrdiff_t last)
     ptrdiff_t step = fs_least(GROUP, room / group.pitch);
     for (ptrdiff_t row = first; row < last; row += step)
         F(row_group)(job, row, fs_least(step, last - row), &group);
+    if (job->past_caches)
+        stream_fence();
 }
 
 #include "columns_body.h"

@@ -49,7 +49,8 @@ static int is_vjp(const request *r)
 static void describe(fs_job *job, const request *r, const char *x, const char *second,
                      char *y)
 {
-    ptrdiff_t x_size = (ptrdiff_t)size_of(r->x_type), y_size = (ptrdiff_t)size_of(r->y_type);
+    ptrdiff_t x_size = (ptrdiff_t)size_of(r->x_type);
+    ptrdiff_t y_size = (ptrdiff_t)size_of(r->y_type);
     ptrdiff_t second_size = is_vjp(r) ? x_size : 1, line = r->n * r->inner;
     int plain = is_vjp(r) || (r->temperature == 1 && !r->masked);
     memset(job, 0, sizeof *job);

@@ -7,7 +7,8 @@
 static void describe(fs_hinge *job, const request *r, char *const array[FS_ARRAYS])
 {
     int columns = r->inner > 1;
-    ptrdiff_t x_size = (ptrdiff_t)size_of(r->x_type), y_size = (ptrdiff_t)size_of(r->y_type);
+    ptrdiff_t x_size = (ptrdiff_t)size_of(r->x_type);
+    ptrdiff_t y_size = (ptrdiff_t)size_of(r->y_type);
     ptrdiff_t along_n = columns ? r->inner : 1, along_rows = columns ? 1 : r->n;
     memset(job, 0, sizeof *job);
     job->compute = (fs_type)r->compute;

@@ -1,0 +1,249 @@
+"""Builds the kernels' driver (tests/kernels) for a machine, and gives it jobs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import struct
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import pytest
+from references import Array
+
+from fastsoftmax import cpu
+
+TESTS = Path(__file__).resolve().parent
+DRIVER = TESTS / "kernels"
+EMULATED = DRIVER / "emulated"
+KERNELS = TESTS.parent / "fastsoftmax" / "kernels"
+
+# In the order of fs_type.
+TYPES = (
+    *map(np.dtype, ("f4", "f8", "f2", ml_dtypes.bfloat16, "?")),
+    *map(np.dtype, ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")),
+)
+TASKS = ("softmax", "log_softmax", "logsumexp", "softmax_vjp", "log_softmax_vjp")
+
+# Those of setup.py; the kernels set the rest by pragmas.
+FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-D_DEFAULT_SOURCE")
+AVX2 = ("-mavx2", "-mfma", "-mf16c")
+FLAGS_OF = {
+    "scalar": (),
+    "avx2": AVX2,
+    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2),
+    "neon": (),
+}
+
+
+def need(there: Any, reason: str) -> None:
+    """Skip; or fail, where .ci/run has installed what is needed."""
+    if not there and os.environ.get("FASTSOFTMAX_REQUIRE_CROSS"):
+        pytest.fail(reason)
+    if not there:
+        pytest.skip(reason)
+
+
+class Target(NamedTuple):
+    """An instruction set and the machine it is for."""
+
+    machine: str  # of compilers and emulators: x86_64, aarch64
+    isa: str
+
+    def __str__(self) -> str:
+        return f"{self.machine}-{self.isa}"
+
+    @property
+    def native(self) -> bool:
+        return self.machine == platform.machine()
+
+    @property
+    def emulated(self) -> bool:
+        """Whether SIMDe stands in for the processor."""
+        return self.native and self.isa not in cpu.supported_isas
+
+    @property
+    def slow(self) -> bool:
+        return self.emulated or not self.native
+
+    @property
+    def launcher(self) -> tuple[str, ...]:
+        return () if self.native else (f"qemu-{self.machine}",)
+
+
+def targets() -> list[Target]:
+    """Every set there is: those of this machine first."""
+    here = platform.machine()
+    every = [Target("x86_64", isa) for isa in ("avx512", "avx2", "scalar")]
+    every = [target for target in every if target.native]
+    if here == "aarch64":
+        every.append(Target(here, "scalar"))
+    return [*every, Target("aarch64", "neon")]
+
+
+def compiler(machine: str) -> str:
+    return "cc" if machine == platform.machine() else f"{machine}-linux-gnu-gcc"
+
+
+def has_simde() -> bool:
+    return Path("/usr/include/simde/x86/avx512.h").exists()
+
+
+def check_tools(target: Target) -> None:
+    tools = (compiler(target.machine), *target.launcher)
+    for tool in tools:
+        need(shutil.which(tool), f"needs {tool}")
+    if target.emulated:
+        need(has_simde(), "needs SIMDe's headers")
+        need("avx2" in cpu.supported_isas, "the emulation is compiled for AVX2")
+
+
+def run(*command: Any, given: bytes | None = None) -> bytes:
+    """Return what a command prints; fail with what it complains of."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        input=given,
+        capture_output=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, (command, done.returncode, done.stderr[-2000:])
+    return done.stdout
+
+
+def emulation(isa: str) -> tuple[str, ...]:
+    """Flags that put SIMDe's functions in the place of the compiler's."""
+    return (f"-I{EMULATED}", "-Wno-psabi", "-O1", *AVX2) if isa == "avx512" else ()
+
+
+def compile_to(folder: Path, machine: str) -> Path:
+    """Compile the driver, with AVX-512 emulated where this machine lacks it."""
+    sources = [*sorted(KERNELS.glob("*.c")), *sorted(DRIVER.glob("driver*.c"))]
+    emulate = Target("x86_64", "avx512").emulated and has_simde()
+
+    def compile_one(source: Path) -> Path:
+        flags: tuple[str, ...] = ()
+        if source.name == "rows_avx512.c" and machine == "x86_64" and emulate:
+            source, flags = EMULATED / source.name, emulation("avx512")
+        to = folder / f"{source.stem}.o"
+        include = (f"-I{KERNELS}", f"-I{DRIVER}")
+        run(compiler(machine), *FLAGS, *flags, *include, "-c", source, "-o", to)
+        return to
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, sources))
+    driver = folder / "driver"
+    static = () if machine == platform.machine() else ("-static",)
+    run(compiler(machine), *static, *objects, "-lm", "-o", driver)
+    return driver
+
+
+def compile_words(folder: Path, target: Target) -> Path:
+    """Compile the test of one vocabulary."""
+    flags = emulation(target.isa) if target.emulated else FLAGS_OF[target.isa]
+    program = folder / f"words_{target}"
+    fused = int(target.isa != "scalar")
+    run(
+        compiler(target.machine),
+        *FLAGS,
+        "-O1",  # takes a third of the time
+        *flags,
+        f"-I{KERNELS}",
+        f'-DVOCABULARY="vec_{target.isa}.h"',
+        f"-DFUSED={fused}",
+        *(() if target.native else ("-static",)),
+        DRIVER / "words.c",
+        "-lm",
+        "-o",
+        program,
+    )
+    return program
+
+
+# ---- jobs ----
+
+
+class Job(NamedTuple):
+    """Bytes for the driver, and the shapes and types of what comes back."""
+
+    request: bytes
+    results: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+
+
+def computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    wide = dtype.kind in "iub" or dtype == np.float64
+    return np.dtype(np.float64 if wide else np.float32)
+
+
+def graded(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float64) if dtype.kind in "iub" else dtype
+
+
+def pack(task: int, x: Array, arrays: Sequence[Array | None], **options: Any) -> bytes:
+    """The request of driver.h: x is [outer, n, inner]."""
+    fields = ("masked", "in_place", "in_pieces", "p", "largest", "labelled")
+    types = (computed(x.dtype), x.dtype, graded(x.dtype))
+    header = struct.pack(
+        "13q2d",
+        task,
+        *map(TYPES.index, types),
+        *x.shape,
+        *(int(options.get(field, 0)) for field in fields),
+        options.get("temperature", 1.0),
+        options.get("margin", 1.0),
+    )
+    return header + b"".join(a.tobytes() for a in (x, *arrays) if a is not None)
+
+
+def job(task: str, x: Array, second: Array | None = None, **options: Any) -> Job:
+    """A softmax; `second` is a mask or, for the gradients, dy."""
+    masked = second is not None and not task.endswith("vjp")
+    shape = (x.shape[0], x.shape[2]) if task == "logsumexp" else x.shape
+    request = pack(TASKS.index(task), x, [second], masked=masked, **options)
+    return Job(request, ((shape, graded(x.dtype)),))
+
+
+def hinge_job(
+    x: Array, positives: Array, mask: Array | None = None, **options: Any
+) -> Job:
+    """Losses and gradient of x = [rows, n, 1] or [1, n, columns].
+
+    `positives` are labels if they are int64, else scores, whose gradient comes last.
+    """
+    labelled = positives.dtype == np.int64
+    options |= {"masked": mask is not None, "labelled": labelled}
+    request = pack(len(TASKS), x, [mask, positives], **options)
+    rows, gradient = (x.shape[0] * x.shape[2],), graded(x.dtype)
+    results = [(rows, computed(x.dtype)), (x.shape, gradient)]
+    return Job(request, (*results, *([] if labelled else [(rows, gradient)])))
+
+
+class Build(NamedTuple):
+    """A driver, and how to start it."""
+
+    program: Path
+    launcher: tuple[str, ...] = ()
+
+    def print(self, *arguments: Any) -> str:
+        return run(*self.launcher, self.program, *arguments).decode()
+
+    def do(self, isa: str, jobs: Sequence[Job]) -> list[list[Array]]:
+        """Return the results of each job."""
+        given = b"".join(one.request for one in jobs)
+        printed = run(*self.launcher, self.program, "run", isa, given=given)
+        results, at = [], 0
+        for one in jobs:
+            results.append([])
+            for shape, dtype in one.results:
+                count = int(np.prod(shape))
+                flat = np.frombuffer(printed, dtype, count, at)
+                results[-1].append(flat.reshape(shape))
+                at += flat.nbytes
+        assert at == len(printed)
+        return results

@@ -1,0 +1,397 @@
+"""The kernels alone, for instruction sets that this machine lacks too.
+
+A driver in C (tests/kernels) runs them on memory that ends where a page begins which
+must not be touched. NEON runs under qemu, AVX-512 by way of SIMDe.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hinge_reference
+import ml_dtypes
+import numpy as np
+import pytest
+import vjp_references
+from kernel_driver import (
+    KERNELS,
+    Build,
+    Job,
+    Target,
+    check_tools,
+    compile_to,
+    compile_words,
+    hinge_job,
+    job,
+    need,
+    targets,
+)
+from references import (
+    WIDE_ENOUGH,
+    Array,
+    Exact,
+    assert_close,
+    by_table,
+    exact,
+    in_units,
+    unit,
+)
+from test_special_values import masks, special_rows
+
+from fastsoftmax import cpu, log_softmax_vjp, softmax_vjp
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="memory as on Linux"),
+    pytest.mark.skipif(not KERNELS.exists(), reason="needs the sources"),
+    pytest.mark.skipif(not WIDE_ENOUGH, reason="no wider float to judge by"),
+]
+
+NAMES = ("softmax", "log_softmax", "logsumexp")
+FLOATS = ["float32", "float64", "float16", "bfloat16"]
+DTYPES = [*FLOATS, "int8", "int32", "uint16"]
+
+# Around every vector, unrolled loop, tile and block.
+LENGTHS = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 257]
+LENGTHS += [2047, 2048, 2049, 4100]
+WIDTHS = [2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 255, 256, 257, 300]
+
+# Stated in exp_body.h.
+TERM_ULP = 0.9
+
+Builder = Callable[[str], Build]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    """Compile the driver once for each machine."""
+
+    @functools.cache
+    def compiled(machine: str) -> Build:
+        folder = tmp_path_factory.mktemp(machine)
+        launcher = Target(machine, "scalar").launcher
+        return Build(compile_to(folder, machine), launcher)
+
+    return compiled
+
+
+@pytest.fixture(params=targets(), ids=str)
+def target(request: pytest.FixtureRequest) -> Target:
+    found: Target = request.param
+    check_tools(found)
+    return found
+
+
+@pytest.fixture
+def do(build: Builder, target: Target) -> Callable[[list[Job]], list[list[Array]]]:
+    """Run jobs on the target."""
+    return functools.partial(build(target.machine).do, target.isa)
+
+
+def as_dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+# ---- words, exponential, choice ----
+
+
+def test_every_word_does_what_plain_c_does(tmp_path: Path, target: Target):
+    program = compile_words(tmp_path, target)
+    done = Build(program, target.launcher)
+    assert done.print() == ""
+
+
+NEAR_0, FAR, INFINITY = 0x30800000, 0x43030000, 0x7F800000  # the bits of 2^-30, 131
+
+
+def largest_error(driver: Build, isa: str, *parts: tuple[int, int, int]) -> float:
+    """The exponential's error in ULP of the term: of -x, first to last, by a stride."""
+
+    def run_part(part: tuple[int, int, int]) -> float:
+        worst, _, scale = driver.print("exp", isa, *part).split()
+        assert float.fromhex(scale) == 2.0**64
+        return float(worst)
+
+    with ThreadPoolExecutor(2) as pool:
+        return max(pool.map(run_part, parts))
+
+
+def test_exp(build: Builder, target: Target):
+    """Of every float from -2^-30 down to where exp is 2^-189; of some on an emulation.
+
+    Above that exp is 1, below it is 0 in any result: some there, and -inf.
+    """
+    stride = 1 if not target.slow else 257 if target.native else 1031
+    middle = (NEAR_0 + FAR) // 2
+    error = largest_error(
+        build(target.machine),
+        target.isa,
+        (NEAR_0, middle, stride),
+        (middle, FAR, stride),
+        (0, NEAR_0, 1009 * stride),
+        (FAR, INFINITY, 1009 * stride),
+        (INFINITY, INFINITY, 1),
+    )
+    assert 0.5 < error <= TERM_ULP
+
+
+@pytest.mark.slow
+def test_exp_of_every_negative_float(build: Builder, target: Target):
+    if target.slow:
+        pytest.skip("takes minutes on an emulation")
+    middle = FAR - FAR // 6
+    parts = [(0, middle, 1), (middle, FAR, 1), (FAR, INFINITY, 101)]
+    error = largest_error(build(target.machine), target.isa, *parts)
+    assert 0.5 < error <= TERM_ULP
+
+
+CHOICES = [("SandyBridge", ["scalar"]), ("Haswell", ["avx2", "scalar"])]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="processors of x86-64")
+@pytest.mark.parametrize(("processor", "isas"), CHOICES)
+def test_what_is_chosen_on_other_processors(build: Builder, processor, isas):
+    check_tools(Target("x86_64", "scalar"))
+    need(shutil.which("qemu-x86_64"), "needs qemu-x86_64")
+    here = build("x86_64")
+    launcher = ("qemu-x86_64", "-E", "UNGUARDED=1", "-cpu", processor)
+    there = Build(here.program, launcher)
+    assert there.print("isas").split() == isas
+    x = draw("float32", 70, 33)
+    given = (x[..., None], x.reshape(2, 33, 35))
+    jobs = [job(name, a) for name in NAMES for a in given]
+    for a, b in zip(there.do("best", jobs), here.do(isas[0], jobs), strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+
+
+def test_the_driver_chooses_as_the_package_does(build: Builder):
+    check_tools(Target(platform.machine(), "scalar"))
+    printed = build(platform.machine()).print("isas")
+    assert tuple(printed.split()) == cpu.supported_isas
+
+
+# ---- the softmaxes ----
+
+
+@functools.lru_cache
+def draw(name: str, rows: int, n: int) -> Array:
+    """Rows of several kinds in turn: in reach of exp, and not; subnormal results."""
+    dtype = as_dtype(name)
+    rng = np.random.default_rng([rows, n])
+    x = rng.uniform(-30, 30, (rows, n))
+    if dtype.kind in "iu":
+        return (x * 2 if dtype.kind == "i" else abs(x)).astype(dtype)
+    x[1::6] += 800
+    x[2::6] -= 800.3
+    x[3::6] = rng.uniform(-20, -12, x[3::6].shape)  # one far above many
+    x[3::6, n // 2] = 0.3
+    low, high = (700, 745) if name == "float64" else (80, 110)
+    below = rng.uniform(low, high, x[4::6].shape)
+    x[4::6] = np.where(rng.random(below.shape) < 0.5, -below, x[4::6] / 30)
+    x[5::6] *= 60
+    return x.astype(dtype)
+
+
+class Judge:
+    """What the functions should make of rows, and how far they may be off."""
+
+    def __init__(self, x: Array) -> None:
+        self.expected: Exact = exact(x)
+
+    def assert_right(self, name: str, y: Array) -> None:
+        expected = getattr(self.expected, name)
+        scale = unit(expected, y.dtype)
+        bound = 2.0
+        if y.dtype.itemsize == 2:
+            bound = 0.5 + 2.0**-10
+        elif name == "logsumexp" and y.dtype == np.float64:
+            scale = unit(self.expected.largest, y.dtype)
+        elif name == "logsumexp":
+            bound = 1.0
+        if name == "logsumexp":  # where the terms cancel, long double cannot tell
+            untold = abs(expected) < 2.0**-28 * self.expected.largest
+            scale = np.where(untold, np.inf, scale)
+        error = in_units(y, expected, scale)
+        assert error <= bound, f"{name}: {error} ULP"
+
+
+@functools.lru_cache
+def judged(name: str, rows: int, n: int) -> Judge:
+    return Judge(draw(name, rows, n))
+
+
+def rows_of(n: int) -> int:
+    """More and less than a vector's, or than short rows taken at once."""
+    return 70 if n <= 65 else 13
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_rows_of_every_length(do, name):
+    given = [(rows_of(n), n) for n in LENGTHS]
+    jobs = [job(f, draw(name, *shape)[..., None]) for shape in given for f in NAMES]
+    results = iter(do(jobs))
+    for shape in given:
+        for function in NAMES:
+            y = next(results)[0]
+            y = y[..., 0]
+            judged(name, *shape).assert_right(function, y)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_columns_of_every_length_and_number(do, name):
+    given = [(13, n) for n in LENGTHS] + [(w, n) for w in WIDTHS for n in (3, 4, 66)]
+    given = [(w, n) for w, n in given if w > 1]
+    jobs = [job(f, draw(name, *shape).T[None]) for shape in given for f in NAMES]
+    results = iter(do(jobs))
+    for shape in given:
+        for function in NAMES:
+            y = next(results)[0][0]
+            judged(name, *shape).assert_right(function, y.T)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_in_place_and_in_pieces(do, name):
+    """The same bits as when y is elsewhere and the row in one piece."""
+    x = draw(name, 2, 65537 + 2049)[..., None]
+    short = draw(name, 70, 33)
+    shapes = [x, short[..., None], short.reshape(2, 33, 35), draw(name, 300, 5).T[None]]
+    for function in NAMES[:2]:
+        apart = do([job(function, a) for a in shapes])
+        within = do([job(function, a, in_place=True) for a in shapes])
+        for a, b in zip(apart, within, strict=True):
+            vjp_references.assert_same_bits(a[0], b[0])
+    for function in NAMES:
+        whole, pieces = do([job(function, x), job(function, x, in_pieces=True)])
+        vjp_references.assert_same_bits(whole[0], pieces[0])
+        judged(name, 2, 65537 + 2049).assert_right(function, whole[0][..., 0])
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_temperature(do, name):
+    shapes = [(70, 33), (13, 257)]
+    for shape in shapes:
+        x = draw(name, *shape)
+        judge = Judge(x / x.dtype.type(0.7))
+        for function in NAMES[:2]:
+            rows, columns = do(
+                [
+                    job(function, x[..., None], temperature=0.7),
+                    job(function, x.T[None], temperature=0.7),
+                ]
+            )
+            judge.assert_right(function, rows[0][..., 0])
+            judge.assert_right(function, columns[0][0].T)
+
+
+# ---- NaN, infinities, masks ----
+
+
+@functools.lru_cache
+def by_the_table(function: str, name: str, n: int) -> list[tuple[Array, Any, Array]]:
+    """Rows, a mask or None, results, for each mask."""
+    x = np.array(special_rows(n)).astype(as_dtype(name))
+    return [
+        (x, kept, np.array([by_table(function, row, kept) for row in x]))
+        for kept in list(masks(n).values())[: 3 if n > 1000 else None]
+    ]
+
+
+@pytest.mark.parametrize("function", NAMES)
+@pytest.mark.parametrize("name", FLOATS)
+def test_special_values(do, name, function):
+    given = [
+        case for n in (3, 17, 65, 2049) for case in by_the_table(function, name, n)
+    ]
+    jobs = []
+    for x, kept, _ in given:
+        mask = None if kept is None else np.broadcast_to(kept, x.shape).view(np.uint8)
+        jobs.append(job(function, x[..., None], mask))
+        jobs.append(job(function, x.T[None], None if mask is None else mask.T))
+    results = iter(do(jobs))
+    for x, kept, expected in given:
+        rows, columns = next(results)[0], next(results)[0]
+        message = f"{x.shape} where {kept}"
+        assert_close(rows[..., 0], expected, message)
+        assert_close(columns[0].T, expected, message)
+
+
+# ---- gradients ----
+
+
+@pytest.mark.parametrize("function", [softmax_vjp, log_softmax_vjp])
+@pytest.mark.parametrize("name", FLOATS)
+def test_vjp(do, name, function):
+    dtype = as_dtype(name).type
+    shapes = [(rows_of(n), n) for n in LENGTHS] + [(w, 5) for w in WIDTHS]
+    given = [vjp_references.draw(function, shape, dtype) for shape in shapes]
+    jobs = []
+    for y, dy in given:
+        jobs.append(job(function.__name__, y[..., None], dy))
+        jobs.append(job(function.__name__, y.T[None], dy.T, temperature=0.7))
+    results = iter(do(jobs))
+    for y, dy in given:
+        rows, columns = next(results)[0], next(results)[0]
+        expected = vjp_references.judge(function, y, dy, -1)
+        vjp_references.assert_within(rows[..., 0], expected, f"{y.shape}")
+        expected = vjp_references.judge(function, y, dy, -1, 0.7)
+        vjp_references.assert_within(columns[0].T, expected, f"{y.shape}")
+
+
+# ---- hinge losses ----
+
+
+class Scores(NamedTuple):
+    """Scores [rows, n], and the losses' expected values: plain, masked, column 0."""
+
+    x: Array
+    labels: Array
+    kept: Array
+    expected: list[hinge_reference.Batch]
+
+
+@functools.lru_cache
+def scores(name: str, rows: int, n: int, variant: str, p: int) -> Scores:
+    x = hinge_reference.draw((rows, n), as_dtype(name))
+    labels = hinge_reference.draw_labels((rows,), n)
+    kept = np.random.default_rng(n).random((rows, n)) < 0.8
+    of = functools.partial(hinge_reference.by_loop, x, p=p, variant=variant)
+    return Scores(x, labels, kept, [of(labels), of(labels, where=kept), of()])
+
+
+def hinge_jobs(given: Scores, **options: Any) -> list[Job]:
+    """Rows and columns of both; rows with their positives apart."""
+    x, mask = given.x, given.kept.view(np.uint8)
+    return [
+        hinge_job(x[..., None], given.labels, **options),
+        hinge_job(x.T[None], given.labels, **options),
+        hinge_job(x[..., None], given.labels, mask, **options),
+        hinge_job(x.T[None], given.labels, mask.T, **options),
+        hinge_job(x[:, 1:, None], x[:, 0], **options),
+    ]
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("variant", ["sum", "max"])
+@pytest.mark.parametrize("name", [*FLOATS, "int16"])
+def test_hinge(do, name, variant, p):
+    dtype = as_dtype(name)
+    shapes = [(70, 3), (131, 24), (9, 25), (5, 66), (3, 2050)]
+    given = [scores(name, *shape, variant, p) for shape in shapes]
+    options = {"p": p, "largest": variant == "max"}
+    results = iter(do([one for g in given for one in hinge_jobs(g, **options)]))
+    for x, _, _, expected in given:
+        for batch in (0, 0, 1, 1, 2):
+            loss, grad, *positives = next(results)
+            dx = grad[..., 0] if grad.shape[-1] == 1 else grad[0].T
+            if positives:
+                dx = np.column_stack([positives[0], dx])
+            wanted = expected[batch]
+            hinge_reference.assert_loss(loss, wanted, dtype, "none", p)
+            terms = x.shape[1]
+            hinge_reference.assert_gradient(dx, wanted.grad, dtype, p, terms)

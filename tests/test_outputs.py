@@ -1,0 +1,693 @@
+"""Where large results live: arrays like any others, in memory kept up to a cap."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+try:
+    from numpy._core.multiarray import get_handler_name
+except ImportError:
+    pytest.skip("this NumPy does not tell its handlers", allow_module_level=True)
+
+import fastsoftmax
+from fastsoftmax import (
+    cpu,
+    hinge_loss,
+    log_softmax,
+    log_softmax_vjp,
+    pair_hinge_loss,
+    softmax,
+    softmax_vjp,
+)
+
+if sys.platform != "linux":
+    pytest.skip("NumPy's own memory alone", allow_module_level=True)
+
+OURS, NUMPYS = "fastsoftmax", "default_allocator"
+MIB = 1 << 20
+SOURCES = Path(__file__).parents[1] / "fastsoftmax"
+
+PRELUDE = """
+import ctypes, gc, mmap, os, queue, random, re, resource, sys, threading
+import numpy as np
+import fastsoftmax
+from fastsoftmax import cpu, softmax
+from numpy._core.multiarray import get_handler_name
+
+MIB = 1 << 20
+fastsoftmax.set_num_threads(1)
+
+def logits(mib, value=0.0):
+    # Of so many MiB, in four times 512 bytes.
+    return np.broadcast_to(np.float32(value), (int(mib * 2048), 128))
+
+def result(mib):
+    return softmax(logits(mib), axis=-1)
+
+def right(y):
+    return bool((y == np.float32(1 / 128)).all())
+
+def kept():
+    return cpu.kept_bytes() / MIB
+
+def status(name):
+    # In MiB.
+    with open("/proc/self/status") as text:
+        return int(re.search(name + r":\\s+(\\d+) kB", text.read())[1]) / 1024
+
+def lazily_free():
+    with open("/proc/self/smaps_rollup") as text:
+        return int(re.search(r"LazyFree:\\s+(\\d+) kB", text.read())[1]) / 1024
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def child(work):
+    # Runs it in a fork; its exit status is to be 0.
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def attempt(
+    folder: Path, script: str, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in a fresh process, on the package under test."""
+    here = str(Path(fastsoftmax.__file__).parents[1])
+    kept = {k: v for k, v in os.environ.items() if k != "FASTSOFTMAX_KEEP_MIB"}
+    return subprocess.run(
+        [sys.executable, "-c", PRELUDE + script],
+        cwd=folder,
+        env=kept | {"PYTHONPATH": here} | changes,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def python(folder: Path, script: str, **changes: str) -> str:
+    done = attempt(folder, script, **changes)
+    assert done.returncode == 0, f"exit {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def x() -> np.ndarray:
+    """Return logits of 4 MiB."""
+    if cpu.keeps_mib() < 64:
+        pytest.skip("FASTSOFTMAX_KEEP_MIB is set too low")
+    return np.random.default_rng(3).uniform(-90, 90, (1000, 1049)).astype(np.float32)
+
+
+# ---- arrays like any others ----
+
+
+def test_large_results_are_in_our_memory_and_small_ones_in_numpys(
+    x: np.ndarray,
+) -> None:
+    assert x.nbytes > 4 * MIB
+    assert get_handler_name(softmax(x, axis=-1)) == OURS
+    assert get_handler_name(softmax(x[:2], axis=-1)) == NUMPYS
+    assert get_handler_name(softmax(x[:249], axis=-1)) == NUMPYS  # 3 KB below
+    assert get_handler_name(softmax(x[:250], axis=-1)) == OURS  # 1 KB above
+    assert get_handler_name() == NUMPYS
+    assert get_handler_name(softmax(x, axis=-1).copy()) == NUMPYS
+
+
+def test_results_own_writable_memory(x: np.ndarray) -> None:
+    y = softmax(x, axis=-1)
+    assert y.flags.owndata
+    assert y.base is None
+    assert y.flags.writeable
+    assert y.flags.aligned
+    assert y.ctypes.data % 64 == 0
+    assert type(y) is np.ndarray
+
+
+def gradients(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    labels = np.arange(len(x)) % x.shape[1]
+    one = hinge_loss(x, labels=labels, return_grad=True)[1]
+    pairs = pair_hinge_loss(x[:, 0], x[:, 1:], return_grad=True)[1]
+    return {"hinge": one, "hinge, pairs": pairs[1], "vjp": softmax_vjp(y, x, axis=-1)}
+
+
+def test_every_way_to_a_result_of_the_shape_of_x_leads_to_our_memory(
+    x: np.ndarray,
+) -> None:
+    y = softmax(x, axis=-1)
+    results = {
+        "fast": y,
+        "temperature": softmax(x, axis=-1, temperature=2.0),
+        "columns": log_softmax(x, axis=0),
+        "integers": softmax(x.astype(np.int8), axis=-1),
+        "halves": softmax(np.tile(x.astype(np.float16), (2, 1)), axis=-1),
+        "Fortran": softmax(np.asfortranarray(x), axis=-1),
+        "all": softmax(x),
+        **gradients(x, y),
+    }
+    elsewhere = [name for name, y in results.items() if get_handler_name(y) != OURS]
+    assert not elsewhere
+    assert results["Fortran"].flags.f_contiguous
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_results_have_the_bits_that_out_gets(x: np.ndarray, dtype: type) -> None:
+    x = x.astype(dtype)
+    y, out = np.empty_like(x), np.empty_like(x)
+    softmax(x, axis=-1, out=y)
+    for axis in (0, -1):
+        for function in (softmax, log_softmax):
+            for _ in range(3):  # fresh memory, then used
+                found = function(x, axis=axis)
+                assert (found == function(x, axis=axis, out=out)).all()
+                found[...] = np.nan
+                del found
+    for vjp in (softmax_vjp, log_softmax_vjp):
+        assert (vjp(y, x, axis=-1) == vjp(y, x, axis=-1, out=out)).all()
+
+
+def test_pickles_and_copies(x: np.ndarray) -> None:
+    y = softmax(x, axis=-1)
+    again = pickle.loads(pickle.dumps(y, protocol=5))
+    assert (again == y).all()
+    assert (y.copy() == y).all()
+    assert y.T.base is y
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300, 999, 1000, 1001, 1777, 5000])
+def test_resizes(x: np.ndarray, rows: int) -> None:
+    y = softmax(x, axis=-1)
+    before, both = y.copy(), min(rows, len(x))
+    y.resize((rows, x.shape[1]), refcheck=False)
+    assert get_handler_name(y) == OURS
+    assert (y[:both] == before[:both]).all()
+    assert not y[both:].any()
+    y[...] = 1
+    del y
+    assert (softmax(x, axis=-1) == before).all()
+
+
+def test_resizing_gives_back_what_it_no_longer_needs(tmp_path: Path) -> None:
+    script = """
+resident = status("VmRSS")
+y = result(32)
+y.resize((4096, 128), refcheck=False)
+assert status("VmRSS") - resident < 4 and right(y)
+y.resize((8192, 128), refcheck=False)
+assert kept() == 2 and right(y[:4096])
+del y
+assert kept() == 6
+"""
+    python(tmp_path, script)
+
+
+def test_tracemalloc_counts_results_while_they_live(x: np.ndarray) -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        y = softmax(x, axis=-1)
+        held = tracemalloc.get_traced_memory()[0] - before
+        del y
+        after = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert x.nbytes <= held < x.nbytes + 10_000
+    assert after < 10_000
+
+
+# ---- handlers ----
+
+# By what NumPy's C headers say of an array and of its handler.
+FUNCTIONS = """
+keeper = result(1)
+handler = ctypes.py_object.from_address(id(keeper) + object.__basicsize__ + 72).value
+address = ctypes.pythonapi.PyCapsule_GetPointer
+address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+struct = address(handler, b"mem_handler")
+pointer, size = ctypes.c_void_p, ctypes.c_size_t
+
+def function(place, *signature):
+    at = pointer.from_address(struct + 136 + 8 * place).value
+    call = ctypes.CFUNCTYPE(*signature)(at)  # without the GIL
+    return lambda *arguments: call(None, *arguments)
+
+malloc = function(0, pointer, pointer, size)
+calloc = function(1, pointer, pointer, size, size)
+realloc = function(2, pointer, pointer, pointer, size)
+free = function(3, None, pointer, pointer, size)
+"""
+
+
+def test_functions_keep_the_promises_of_c(tmp_path: Path) -> None:
+    script = """
+a = malloc(3 * MIB)
+ctypes.memset(a, 1, 3 * MIB)
+free(a, 3 * MIB)
+b = calloc(3, MIB)
+assert b == a and ctypes.string_at(b, 3 * MIB) == bytes(3 * MIB)
+assert calloc(1 << 40, 1 << 40) is None and malloc((1 << 64) - 1) is None
+assert realloc(b, 1 << 60) is None and realloc(b, (1 << 64) - 1) is None
+free(b, 3 * MIB)
+c = realloc(None, MIB)
+ctypes.memset(c, 5, MIB)
+d = realloc(c, 2 * MIB)
+assert ctypes.string_at(d, MIB) == b"\\5" * MIB
+free(d, 2 * MIB)
+free(None, 0)
+for bytes_ in (0, 1, 4096, 65536):
+    e = malloc(bytes_)
+    ctypes.memset(e, 1, bytes_)
+    free(e, bytes_)
+"""
+    python(tmp_path, FUNCTIONS + script)
+
+
+def numpy_api(index: int, *signature: Any) -> Callable[..., Any]:
+    """Return a function of NumPy's C API by its place in the table."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype = ctypes.c_void_p
+    pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    table = pointer(np._core._multiarray_umath._ARRAY_API, None)
+    address = ctypes.cast(table, ctypes.POINTER(ctypes.c_void_p))[index]
+    return ctypes.PYFUNCTYPE(*signature)(address)
+
+
+def test_a_handler_of_the_users_stays_in_use(x: np.ndarray) -> None:
+    set_handler = numpy_api(304, ctypes.py_object, ctypes.py_object)
+    get_handler = numpy_api(305, ctypes.py_object)
+    capsule = ctypes.pythonapi.PyCapsule_New
+    capsule.restype = ctypes.py_object
+    capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    default = get_handler()
+    struct = ctypes.pythonapi.PyCapsule_GetPointer(default, b"mem_handler")
+    users = capsule(struct, b"mem_handler", None)  # not NumPy's, though it works alike
+    assert set_handler(users) is default
+    try:
+        assert get_handler_name(softmax(x, axis=-1)) == NUMPYS
+        assert get_handler_name(softmax(x, axis=-1, temperature=2.0)) == NUMPYS
+        assert get_handler() is users
+    finally:
+        set_handler(default)
+    assert get_handler_name(softmax(x, axis=-1)) == OURS
+    assert get_handler() is default
+
+
+def test_numpys_handler_is_back_after_an_error(x: np.ndarray) -> None:
+    endless = np.broadcast_to(np.float32(0), (1 << 50, 2))
+    with pytest.raises(MemoryError):
+        softmax(endless, axis=-1)
+    with pytest.raises(ValueError, match=r"too (big|large)"):
+        cpu.empty_like(np.broadcast_to(np.int8(0), 1 << 61), np.dtype(np.float64))
+    assert get_handler_name() == NUMPYS
+    assert get_handler_name(np.empty(1 << 21)) == NUMPYS
+    assert get_handler_name(softmax(x, axis=-1)) == OURS
+
+
+# ---- what is kept ----
+
+
+def test_the_memory_of_a_freed_result_is_that_of_the_next(tmp_path: Path) -> None:
+    script = """
+y = result(32)
+place = y.ctypes.data
+assert kept() == 0
+del y
+assert 32 <= kept() < 33
+before = faults()
+y = result(32)
+assert faults() - before < 10  # 8192 pages, or 16 huge ones
+assert y.ctypes.data == place and kept() == 0 and right(y)
+z = result(32)
+assert z.ctypes.data != place and right(y)
+y[...] = z[...] = np.nan
+del y, z
+assert 64 <= kept() < 65
+y, z = result(32), result(20)
+assert kept() == 0 and right(y) and right(z)
+del z
+assert kept() >= 32  # a block is taken whole
+z = result(3)
+assert kept() >= 32 and right(z)  # but not by what needs less than half of it
+"""
+    python(tmp_path, script)
+
+
+def test_huge_pages_are_asked_for(tmp_path: Path) -> None:
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("a kernel without them")
+    script = """
+y = result(32)
+with open("/proc/self/smaps") as text:
+    parts = text.read().split(f"{y.ctypes.data - 65536:x}-")  # 64 KiB for the head
+assert len(parts) == 2
+assert " hg" in re.search("VmFlags:(.*)", parts[1])[1]
+assert y.ctypes.data % (2 * MIB) == 0
+"""
+    python(tmp_path, script)
+
+
+def test_the_cap_holds_and_the_oldest_go(tmp_path: Path) -> None:
+    script = """
+space = status("VmSize")
+live = [result(8) for _ in range(6)]
+places = [y.ctypes.data for y in live]
+assert status("VmSize") - space > 48
+for _ in range(6):
+    del live[0]
+    assert kept() <= 20
+assert kept() == 16
+assert status("VmSize") - space < 21
+assert result(8).ctypes.data == places[-1]
+big = result(24)
+del big
+assert kept() == 16  # more than the cap is not kept, and displaces nothing
+y = [result(1.5 * n) for n in range(1, 9)]
+del y
+assert kept() <= 20
+"""
+    python(tmp_path, script, FASTSOFTMAX_KEEP_MIB="20")
+
+
+def test_many_small_blocks_are_bounded_in_number(tmp_path: Path) -> None:
+    script = """
+y = [result(1) for _ in range(40)]
+del y
+assert 8 <= kept() < 9
+"""
+    python(tmp_path, script)
+
+
+def test_zero_leaves_all_memory_to_numpy(tmp_path: Path) -> None:
+    script = """
+y = result(32)
+assert get_handler_name(y) == "default_allocator" and right(y)
+assert get_handler_name(softmax(logits(4), axis=-1)) == "default_allocator"
+del y
+assert kept() == 0
+fastsoftmax.show_config()
+"""
+    shown = python(tmp_path, script, FASTSOFTMAX_KEEP_MIB="0")
+    assert "memory      as NumPy has it" in shown
+
+
+@pytest.mark.parametrize(("setting", "mib"), [("", 256), ("7", 7), ("65536", 65536)])
+def test_show_config_tells_the_cap(tmp_path: Path, setting: str, mib: int) -> None:
+    shown = python(tmp_path, "fastsoftmax.show_config()", FASTSOFTMAX_KEEP_MIB=setting)
+    assert f"up to {mib} MiB are kept" in shown
+
+
+@pytest.mark.parametrize(
+    "setting", ["-1", "1.5", "256M", " ", "٣", "65537", "9" * 5000]
+)
+def test_a_bad_cap_is_an_import_error_saying_what_is_expected(
+    tmp_path: Path, setting: str
+) -> None:
+    done = attempt(tmp_path, "", FASTSOFTMAX_KEEP_MIB=setting)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith(f"ImportError: FASTSOFTMAX_KEEP_MIB={setting!r} is not")
+    assert message.endswith("a whole number from 0 to 65536")
+
+
+def test_arrays_may_outlive_the_interpreter(tmp_path: Path) -> None:
+    python(
+        tmp_path, "sys.kept_for_ever = [result(4)]; y = result(8); del y; z = result(5)"
+    )
+
+
+# ---- what the kernel may take ----
+
+
+def test_kept_memory_is_lazily_free_and_is_taken_under_pressure(
+    tmp_path: Path,
+) -> None:
+    script = """
+resident = status("VmRSS")
+y = result(32)
+place = y.ctypes.data
+assert lazily_free() == 0
+assert status("VmRSS") - resident > 31
+del y
+if lazily_free() == 0:
+    sys.exit("no MADV_FREE here")
+assert lazily_free() > 31
+libc = ctypes.CDLL(None, use_errno=True)
+# What pressure does, for these pages alone: MADV_PAGEOUT is 21.
+taken = libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(32 * MIB), 21)
+assert taken == 0, ctypes.get_errno()
+assert status("VmRSS") - resident < 2
+y = result(32)
+assert y.ctypes.data == place and right(y)
+assert lazily_free() == 0
+"""
+    python(tmp_path, script)
+
+
+def test_what_is_in_use_is_never_taken(tmp_path: Path) -> None:
+    script = """
+y = result(32)
+del y
+y = result(32)
+libc = ctypes.CDLL(None)
+libc.madvise(ctypes.c_void_p(y.ctypes.data), ctypes.c_size_t(32 * MIB), 21)
+assert right(y)
+"""
+    python(tmp_path, script)
+
+
+# ---- limits ----
+
+LIMIT = """
+def limit(mib):
+    # The address space, to that much more than it is now.
+    most = int((status("VmSize") + mib) * MIB)
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+"""
+
+
+def test_kept_memory_is_given_back_where_there_is_no_other(tmp_path: Path) -> None:
+    script = """
+y = [result(60), result(60)]
+del y
+assert kept() >= 120
+limit(60)
+y = result(130)
+assert right(y) and kept() == 0
+del y
+"""
+    python(tmp_path, LIMIT + script)
+
+
+def test_nothing_is_kept_in_a_limited_address_space(tmp_path: Path) -> None:
+    script = """
+limit(200)
+y = result(32)
+assert get_handler_name(y) == "fastsoftmax"
+del y
+assert kept() == 0
+for _ in range(30):
+    z = np.empty(150 * MIB, np.int8)
+    del z
+    y = result(100)
+    del y
+try:
+    result(300)
+except MemoryError as error:
+    print(error)
+else:
+    sys.exit("300 MiB in 200")
+assert right(result(32)) and get_handler_name() == "default_allocator"
+"""
+    assert "Unable to allocate" in python(tmp_path, LIMIT + script)
+
+
+def test_thousands_of_arrays_leave_the_process_its_mappings(tmp_path: Path) -> None:
+    script = """
+def mappings():
+    with open("/proc/self/maps") as maps:
+        return len(maps.readlines())
+
+x = logits(1)
+live = [cpu.empty_like(x, x.dtype) for _ in range(9000)]
+names = [get_handler_name(y) for y in live]
+assert names[0] == "fastsoftmax" and names[-1] == "default_allocator"
+assert 4000 < mappings() < 10_000
+assert right(result(1)) and get_handler_name() == "default_allocator"
+del live
+assert mappings() < 500
+live = [result(1) for _ in range(20)]  # more than are kept
+assert right(live[-1]) and get_handler_name(live[-1]) == "fastsoftmax"
+"""
+    python(tmp_path, script)
+
+
+# ---- threads and forks ----
+
+
+def test_threads_never_share_a_block(tmp_path: Path) -> None:
+    script = """
+# Results are freed by another thread than the one that made them.
+freed, wrong = queue.SimpleQueue(), []
+
+def makes(seed):
+    sizes = random.Random(seed)
+    for turn in range(150):
+        y = result(sizes.choice([1, 2, 3, 5]))
+        marks = seed * 1000 + turn
+        y[...] = marks
+        z = result(sizes.choice([1, 2, 3]))
+        if not (y == marks).all() or not right(z):
+            wrong.append(marks)
+        freed.put((y, marks))
+
+def frees():
+    while (item := freed.get()) is not None:
+        if not (item[0] == item[1]).all():
+            wrong.append(item[1])
+        del item
+
+makers = [threading.Thread(target=makes, args=(seed,)) for seed in range(6)]
+takers = [threading.Thread(target=frees) for _ in range(2)]
+for thread in makers + takers: thread.start()
+for thread in makers: thread.join()
+for _ in takers: freed.put(None)
+for thread in takers: thread.join()
+assert not wrong
+assert 0 < kept() <= 10
+"""
+    python(tmp_path, script, FASTSOFTMAX_KEEP_MIB="10")
+
+
+STRESS = """
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <kernels/outputs.h>
+
+static void *takes(void *thread)
+{
+    unsigned random = (unsigned)(size_t)thread;
+    for (long turn = 0; turn < 10000; turn++) {
+        random = random * 1664525u + 1013904223u;
+        size_t bytes = (size_t)((random >> 28) % 3 + 1) << 18, last = bytes / 8 - 1;
+        long own = (long)(size_t)thread << 32 | turn;
+        long *block = fs_malloc(NULL, bytes);
+        block[0] = block[last] = own;
+        if ((random >> 10) % 16 == 0)
+            block = fs_realloc(NULL, block, 2 * bytes);
+        if (block[0] != own || block[last] != own)
+            return thread;
+        fs_free(NULL, block, bytes);
+    }
+    return NULL;
+}
+
+int main(void)
+{
+    pthread_t threads[4];
+    void *wrong;
+    int kept = 0;
+    fs_keep_at_most(2 << 20);
+    for (size_t i = 0; i < 4; i++)
+        pthread_create(&threads[i], NULL, takes, (void *)(i + 1));
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i], &wrong);
+        if (wrong)
+            return 1;
+    }
+    for (int slot = 0; slot < FS_SLOTS; slot++)
+        kept += fs_kept[slot] != 0;
+    return fs_kept_bytes() > 2 << 20 ? 2 : kept != fs_blocks ? 3 : 0;
+}
+"""
+
+
+def test_no_block_is_given_out_twice_or_lost(tmp_path: Path) -> None:
+    # In C, because in Python the GIL keeps threads apart.
+    headers = sysconfig.get_path("include")
+    if shutil.which("cc") is None or not Path(headers, "Python.h").exists():
+        pytest.skip("no C compiler, or no headers of Python")
+    Path(tmp_path, "stress.c").write_text(STRESS)
+    folders = [headers, np.get_include(), str(SOURCES)]
+    command = ["cc", "-O2", "-pthread", "-DNPY_TARGET_VERSION=NPY_2_0_API_VERSION"]
+    command += [f"-I{folder}" for folder in folders] + ["stress.c", "-o", "stress"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    for _ in range(3):
+        assert subprocess.run([tmp_path / "stress"], timeout=60).returncode == 0
+
+
+def test_a_fork_drops_what_is_kept_and_leaves_what_lives(tmp_path: Path) -> None:
+    script = """
+y, z = result(16), result(8)
+del z
+assert kept() >= 8
+
+def work():
+    global y
+    assert kept() == 0 and right(y)
+    y[...] = 7
+    place = y.ctypes.data
+    del y
+    assert kept() == 0  # was shared
+    own = result(16)
+    assert right(own)
+    del own
+    assert kept() >= 16
+    before = faults()
+    own = result(16)
+    assert faults() - before < 10 and right(own)
+
+child(work)
+assert kept() == 0 and right(y)
+del y
+assert kept() == 0
+y = result(16)
+del y
+assert kept() >= 16
+"""
+    python(tmp_path, script)
+
+
+def test_forks_while_threads_allocate(tmp_path: Path) -> None:
+    script = """
+assert right(result(2))  # a fork within a first call's imports would hang in them
+stop, wrong = threading.Event(), []
+
+def loop():
+    while not stop.is_set():
+        if not right(result(2)):
+            wrong.append(1)
+
+def work():
+    for _ in range(3):
+        y, z = result(2), result(1)
+        assert right(y) and right(z)
+
+threads = [threading.Thread(target=loop) for _ in range(2)]
+for thread in threads: thread.start()
+for _ in range(40):
+    child(work)
+stop.set()
+for thread in threads: thread.join()
+assert not wrong
+"""
+    python(tmp_path, script)
