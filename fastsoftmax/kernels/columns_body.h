@@ -331,7 +331,9 @@ static void F(tile_finish)(fs_job *job, F(tile) *tile)
         }
         if (abreast == ABREAST && job->op == FS_SOFTMAX && are_kept)
             F(finish_rows)(ABREAST, FS_SOFTMAX, 1, x, to, tile);
-        else if (abreast == ABREAST && job->op == FS_LOG_SOFTMAX)
+        else if (abreast == ABREAST && job->op == FS_SOFTMAX)
+            F(finish_rows)(ABREAST, FS_SOFTMAX, 0, x, to, tile);
+        else if (abreast == ABREAST)
             F(finish_rows)(ABREAST, FS_LOG_SOFTMAX, 1, x, to, tile);
         else
             F(finish_rows)(abreast, job->op, are_kept, x, to, tile);
