@@ -60,6 +60,7 @@ cdef extern from "kernels/rows.h" nogil:
         FS_MAX_OUTER
         FS_PIECE
         FS_TILE
+        FS_NARROW
     ctypedef struct fs_source:
         int direct
         fs_type type

@@ -240,11 +240,11 @@ cdef void each_block_of_rows(const fs_kernels *k, fs_job *job,
 
 
 cdef void each_tile(const fs_kernels *k, fs_job *job, int threads) noexcept nogil:
-    # A vector's worth of float32 in AVX-512 is the narrowest tile worth having.
+    # FS_NARROW is a vector's worth of float32 in AVX-512 also: less is not worth having.
     cdef ptrdiff_t share = job.inner * job.outer // (2 * threads)
     job.tile = FS_TILE
     if threads > 1:
-        job.tile = max(<ptrdiff_t>16, min(job.tile, share // 16 * 16))
+        job.tile = max(<ptrdiff_t>FS_NARROW, min(job.tile, share // FS_NARROW * FS_NARROW))
     cdef ptrdiff_t tiles = (job.inner + job.tile - 1) // job.tile * job.outer, tile
     if threads == 1:
         for tile in range(tiles):

@@ -1,147 +1,238 @@
-/* Columns: n rows of `inner` neighbouring elements, each column a line of its own, in
- * tiles of at most FS_TILE columns. Every lane is a column with its own maximum, shift and sums;
- * included by rows_body.h.
+/* Columns: n rows of `inner` neighbouring elements, each column a line of its own. Every lane
+ * is a column with its own maximum, shift and sums; included by rows_body.h.
+ *
+ * A tile that fits its cells is copied there on its way in and stays until the results
+ * leave. Of a taller one x is read again in every pass, and y keeps the terms. Where columns
+ * are folded, maxima are joined between passes 1 and 2, sums between 2 and 3.
  */
 
-/* What is known of the columns of one tile. */
 typedef struct {
+    fs_line line;         /* IN: where the tile begins */
+    REAL *cells;          /* IN: x, then the terms, in rows of `padded`; NULL: no room */
+    F(shape) shape;       /* IN */
+    F(rows_of) from;      /* where the next pass reads */
+    int lowers;           /* whether something is to be taken off some column first */
     F(norms) norms;
-    REAL skip[FS_TILE];  /* what pass 2 leaves out once: the maximum, then NaN */
+    REAL off[FS_TILE];    /* what that is */
+    REAL least[FS_TILE], magic[FS_TILE]; /* an F(shift) */
+    REAL skip[FS_TILE];   /* what pass 2 leaves out once: the maximum, then NaN */
     REAL total[FS_TILE], lost[FS_TILE]; /* an F(sum) over the latest rows */
-    int lowers;          /* whether something is to be taken off some column first */
 } F(tile);
 
-/* The next `count` elements of row `row` of the tile, or of the columns from `line`. */
-static inline const REAL *F(read_row)(const fs_source *source, fs_line line,
-                                      ptrdiff_t row, ptrdiff_t count, REAL *buffer)
+/* The next pass reads plain REALs at `place`. */
+static inline void F(read_from)(F(tile) *tile, void *place, ptrdiff_t step_n)
 {
-    const char *mask = line.mask ? line.mask + row * source->mask_n : NULL;
-    return F(read)(source, line.x + row * source->n, source->inner, mask,
-                   source->mask_inner, count, buffer);
+    fs_source source = {1, REAL_TYPE, 0, step_n, sizeof(REAL), 0, 0, 1.0, 0};
+    tile->from = F(rows_from)(&tile->shape, &source, place, NULL, (REAL)-INFINITY);
 }
 
-static inline REAL *F(y_row)(const fs_job *job, fs_line line, ptrdiff_t row)
+static inline void F(read_from_cells)(F(tile) *tile)
 {
-    return (REAL *)(line.y + row * job->y_n);
+    F(read_from)(tile, tile->cells, 0);
+    tile->from.step = tile->shape.padded * (ptrdiff_t)sizeof(REAL);
+    tile->from.whole = tile->shape.rows;
 }
 
-static void F(tile_max)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *tile)
+/* ---- pass 1 ---- */
+
+/* The maxima over `abreast` rows and those before; the rows go to `to`, if anywhere. */
+FS_INLINE void F(max_of_rows)(int abreast, const REAL *const *x, REAL *const *to,
+                              ptrdiff_t padded, REAL *max)
 {
-    REAL buffer[FS_TILE];
-    VEC none = V(set)((REAL)-INFINITY);
-    for (ptrdiff_t j = 0; j < width; j += LANES)
-        V(store)(tile->norms.max + j, none);
-    for (ptrdiff_t row = 0; row < job->n; row++) {
+    for (ptrdiff_t i = 0; i < padded; i += LANES) {
+        VEC largest = V(load)(max + i);
+        EACH {
+            VEC here = V(load)(x[j] + i);
+            if (to[0])
+                V(store)(to[j] + i, here);
+            largest = V(max)(here, largest);
+        }
+        V(store)(max + i, largest);
+    }
+}
+
+/* Whether x, which is not plain REALs, is staged into y by pass 1, for the others. */
+static inline int F(stages_into_y)(const fs_job *job, const F(tile) *tile)
+{
+    return !tile->cells && !job->source.direct && F(keeps_terms)(job);
+}
+
+/* What pass 2 is to leave out of each column: its maximum, where that is met first. */
+static void F(join_maxima)(F(tile) *tile)
+{
+    REAL *max = tile->norms.max;
+    memcpy(tile->skip, max, (size_t)tile->shape.padded * sizeof *max);
+    for (ptrdiff_t c = 0; tile->shape.fold > 1 && c < tile->shape.columns; c++) {
+        ptrdiff_t first = c;
+        for (ptrdiff_t i = c; i < tile->shape.width; i += tile->shape.columns)
+            first = max[i] > max[first] ? i : first;
+        for (ptrdiff_t i = c; i < tile->shape.width; i += tile->shape.columns) {
+            tile->skip[i] = i == first ? max[first] : (REAL)NAN;
+            if (i != first)
+                max[i] = max[first];
+        }
+    }
+}
+
+static void F(tile_max)(fs_job *job, F(tile) *tile)
+{
+    REAL buffer[ABREAST][FS_TILE], *max = tile->norms.max;
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
+        V(store)(max + i, V(set)((REAL)-INFINITY));
+    for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
-        REAL *to = F(keeps_terms)(job) ? F(y_row)(job, line, row) : buffer;
-        const REAL *x = F(read_row)(&job->source, line, row, width, to);
-        for (ptrdiff_t j = 0; j < width; j += LANES) {
-            VEC here = V(load_part)(x + j, fs_least(LANES, width - j), none);
-            V(store)(tile->norms.max + j, V(max)(here, V(load)(tile->norms.max + j)));
+        int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
+        const REAL *x[ABREAST];
+        REAL *to[ABREAST] = {NULL};
+        EACH {
+            if (tile->cells && tile->from.x != (const char *)tile->cells)
+                to[j] = tile->cells + (row + j) * tile->shape.padded;
+            else if (F(stages_into_y)(job, tile))
+                to[j] = F(y_row)(job, &tile->shape, tile->line.y, row + j, buffer[j]);
+            x[j] = F(read_row)(&tile->shape, &tile->from, row + j, to[j] ? to[j] : buffer[j]);
         }
+        if (abreast == ABREAST) /* a constant lets the compiler unroll */
+            F(max_of_rows)(ABREAST, x, to, tile->shape.padded, max);
+        else
+            F(max_of_rows)(abreast, x, to, tile->shape.padded, max);
+        EACH if (F(stages_into_y)(job, tile))
+            F(put_row)(job, &tile->shape, tile->line.y, row + j, to[j]);
     }
+    if (tile->cells)
+        F(read_from_cells)(tile);
+    else if (F(stages_into_y)(job, tile))
+        F(read_from)(tile, tile->line.y, job->y_n);
+    F(join_maxima)(tile);
 }
 
-/* `rows` (at most 4) rows' terms at columns [j, j + part), added to the sums. */
-FS_INLINE void F(column_terms)(const REAL *x[4], REAL *e[4], int rows, ptrdiff_t j,
-                               ptrdiff_t part, int with_largest, F(tile) *tile)
-{
-    VEC none = V(set)((REAL)-INFINITY);
-    VEC skip = V(load)(tile->skip + j);
-    F(shift) shift = F(shift_for)(V(load)(tile->norms.max + j));
-    F(sum) sum = {V(load)(tile->total + j), V(load)(tile->lost + j)};
-    VEC from[ABREAST], s[ABREAST], q[ABREAST];
-    for (int i = 0; i < rows; i++) {
-        from[i] = V(load_part)(x[i] + j, part, none);
-        if (!with_largest) {
-            VEC left = V(if_equal)(from[i], skip, none, from[i]);
-            skip = V(if_equal)(from[i], skip, V(set)((REAL)NAN), skip);
-            from[i] = left;
-        }
-    }
-    F(exp_terms)(rows, from, &shift, s, q);
-    for (int i = 0; i < rows; i++) {
-        VEC term = F(term)(s[i], q[i]);
-        F(add_term)(&sum, s[i], q[i], term, with_largest);
-        if (e[i])
-            V(store_part)(e[i] + j, part, term);
-    }
-    V(store)(tile->total + j, sum.total);
-    V(store)(tile->lost + j, sum.lost);
-    V(store)(tile->skip + j, skip);
-}
+/* ---- pass 2 ---- */
 
-/* Moves the latest rows' sums to those of the rows before. */
 /* A row less what is to be taken off its columns first: in place where that is nothing. */
-static inline const REAL *F(lowered_row)(const REAL *x, ptrdiff_t width, const F(tile) *tile,
-                                         REAL *buffer)
+static inline const REAL *F(lowered_row)(const REAL *x, const F(tile) *tile, REAL *buffer)
 {
-    for (ptrdiff_t j = 0; tile->lowers && j < width; j++) {
-        REAL max = tile->norms.max[j];
-        int lowers = !(-SUBTRACT_FROM < max && max < SUBTRACT_FROM);
-        buffer[j] = lowers ? x[j] - max : x[j];
-    }
-    return tile->lowers ? buffer : x;
+    if (!tile->lowers)
+        return x;
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
+        V(store)(buffer + i, V(sub)(V(load)(x + i), V(load)(tile->off + i)));
+    return buffer;
 }
 
-static void F(settle)(F(tile) *tile, ptrdiff_t width, REAL start)
+/* The terms of `abreast` rows at columns i to i + LANES are added to the sums; the largest
+ * of a column is left out, once, or all terms go to e. */
+FS_INLINE void F(column_terms)(int abreast, const REAL *const *x, REAL *const *e,
+                               ptrdiff_t i, int with_largest, F(tile) *tile)
 {
-    for (ptrdiff_t j = 0; j < width; j++) {
-        fs_pair before = {tile->norms.sum[j], tile->norms.error[j]};
-        fs_pair latest = {tile->total[j] - start, tile->lost[j]};
-        fs_pair all = fs_pair_add(before, latest);
-        tile->norms.sum[j] = all.hi;
-        tile->norms.error[j] = all.lo;
-        tile->total[j] = start;
-        tile->lost[j] = 0;
+    VEC none = V(set)((REAL)-INFINITY);
+    F(shift) shift = {V(load)(tile->least + i), V(load)(tile->magic + i)};
+    F(sum) sum = {V(load)(tile->total + i), V(load)(tile->lost + i)};
+    VEC here[ABREAST], s[ABREAST], q[ABREAST];
+    EACH here[j] = V(load)(x[j] + i);
+    if (!with_largest) {
+        VEC skip = V(load)(tile->skip + i);
+        EACH {
+            VEC left = V(if_equal)(here[j], skip, none, here[j]);
+            skip = V(if_equal)(here[j], skip, V(set)((REAL)NAN), skip);
+            here[j] = left;
+        }
+        V(store)(tile->skip + i, skip);
+    }
+    F(exp_terms)(abreast, here, &shift, s, q);
+    EACH {
+        VEC term = F(term)(s[j], q[j]);
+        F(add_term)(&sum, s[j], q[j], term, with_largest);
+        if (with_largest)
+            V(store)(e[j] + i, term);
+    }
+    V(store)(tile->total + i, sum.total);
+    V(store)(tile->lost + i, sum.lost);
+}
+
+FS_INLINE void F(terms_of_some)(int abreast, const REAL *const *x, REAL *const *e,
+                                int with_largest, F(tile) *tile)
+{
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
+        F(column_terms)(abreast, x, e, i, with_largest, tile);
+}
+
+/* Constants let the compiler unroll and leave out what is not needed. */
+static void F(terms_of_rows)(int abreast, const REAL *const *x, REAL *const *e,
+                             int with_largest, F(tile) *tile)
+{
+    switch (with_largest ? abreast : -abreast) {
+    case 4: F(terms_of_some)(4, x, e, 1, tile); break;
+    case 3: F(terms_of_some)(3, x, e, 1, tile); break;
+    case 2: F(terms_of_some)(2, x, e, 1, tile); break;
+    case 1: F(terms_of_some)(1, x, e, 1, tile); break;
+    case -4: F(terms_of_some)(4, x, e, 0, tile); break;
+    case -3: F(terms_of_some)(3, x, e, 0, tile); break;
+    case -2: F(terms_of_some)(2, x, e, 0, tile); break;
+    case -1: F(terms_of_some)(1, x, e, 0, tile); break;
     }
 }
 
-static void F(tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *tile)
+static void F(begin_sums)(F(tile) *tile, REAL start)
 {
-    fs_source source = F(source_after_max)(job, &line);
-    REAL buffer[4][FS_TILE];
-    int with_largest = job->op == FS_SOFTMAX;
-    REAL start = F(start)(with_largest);
-    int store = job->op == FS_SOFTMAX && F(keeps_terms)(job);
-    for (ptrdiff_t j = 0; j < width; j++)
-        tile->norms.sum[j] = tile->norms.error[j] = 0;
     tile->lowers = 0;
-    for (ptrdiff_t j = 0; j < width; j += LANES) {
-        VEC max = V(load)(tile->norms.max + j);
-        V(store)(tile->skip + j, V(sub)(max, F(subtrahend)(max)));
-        V(store)(tile->total + j, V(set)(start));
-        V(store)(tile->lost + j, V(set)(0));
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
+        VEC max = V(load)(tile->norms.max + i), off = F(subtrahend)(max);
+        F(shift) shift = F(shift_for)(max);
+        V(store)(tile->off + i, off);
+        V(store)(tile->skip + i, V(sub)(V(load)(tile->skip + i), off));
+        V(store)(tile->least + i, shift.least);
+        V(store)(tile->magic + i, shift.magic);
+        V(store)(tile->total + i, V(set)(start));
+        V(store)(tile->lost + i, V(set)(0));
     }
-    for (ptrdiff_t j = 0; j < width; j++)
-        if (!(-SUBTRACT_FROM < tile->norms.max[j] && tile->norms.max[j] < SUBTRACT_FROM))
-            tile->lowers = 1;
-    for (ptrdiff_t row = 0; row < job->n; row += 4) {
+    for (ptrdiff_t i = 0; i < tile->shape.width; i++)
+        tile->lowers |= tile->off[i] != 0;
+}
+
+/* Moves the latest rows' sums to those of the `before` blocks before. */
+static void F(settle)(F(tile) *tile, ptrdiff_t before, REAL start)
+{
+    double *sum = tile->norms.sum, *error = tile->norms.error;
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i++) {
+        fs_pair latest = {tile->total[i] - start, tile->lost[i]};
+#if !T_IS_F32 /* f32 adds both up */
+        latest = fs_two_sum(latest.hi, latest.lo);
+#endif
+        if (before > 0)
+            latest = fs_pair_add((fs_pair){sum[i], error[i]}, latest);
+        sum[i] = latest.hi;
+        error[i] = latest.lo;
+        tile->total[i] = start;
+        tile->lost[i] = 0;
+    }
+}
+
+static void F(tile_sum)(fs_job *job, F(tile) *tile)
+{
+    REAL buffer[ABREAST][FS_TILE];
+    int with_largest = job->op == FS_SOFTMAX, keeps = with_largest && F(keeps_terms)(job);
+    REAL start = F(start)(with_largest);
+    F(begin_sums)(tile, start);
+    for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
-        const REAL *x[4];
-        REAL *e[4] = {NULL, NULL, NULL, NULL};
-        int rows = (int)fs_least(4, job->n - row);
-        for (int i = 0; i < rows; i++) {
-            x[i] = F(read_row)(&source, line, row + i, width, buffer[i]);
-            x[i] = F(lowered_row)(x[i], width, tile, buffer[i]);
-            e[i] = store ? F(y_row)(job, line, row + i) : NULL;
+        int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
+        const REAL *x[ABREAST];
+        REAL *e[ABREAST];
+        EACH {
+            x[j] = F(read_row)(&tile->shape, &tile->from, row + j, buffer[j]);
+            x[j] = F(lowered_row)(x[j], tile, buffer[j]);
+            e[j] = tile->cells ? tile->cells + (row + j) * tile->shape.padded
+                   : keeps     ? F(y_row)(job, &tile->shape, tile->line.y, row + j, buffer[j])
+                               : buffer[j];
         }
-        for (ptrdiff_t j = 0; j < width; j += LANES) {
-            ptrdiff_t part = fs_least(LANES, width - j);
-            /* Constants let the compiler unroll and leave out what is not needed. */
-            if (rows == 4 && with_largest)
-                F(column_terms)(x, e, 4, j, part, 1, tile);
-            else if (rows == 4)
-                F(column_terms)(x, e, 4, j, part, 0, tile);
-            else
-                F(column_terms)(x, e, rows, j, part, with_largest, tile);
-        }
-        if (row % BLOCK == BLOCK - 4)
-            F(settle)(tile, width, start);
+        F(terms_of_rows)(abreast, x, e, with_largest, tile);
+        EACH if (!tile->cells && keeps)
+            F(put_row)(job, &tile->shape, tile->line.y, row + j, e[j]);
+        if (row + ABREAST >= tile->shape.rows || row % BLOCK == BLOCK - ABREAST)
+            F(settle)(tile, row / BLOCK, start);
     }
-    F(settle)(tile, width, start);
+    if (!tile->cells && keeps)
+        F(read_from)(tile, tile->line.y, job->y_n);
 }
 
 /* The line of one column of the tile. */
@@ -152,154 +243,159 @@ static inline fs_line F(column)(const fs_source *source, const fs_job *job, fs_l
     return (fs_line){line.x + j * source->inner, {mask}, line.y + j * job->y_inner};
 }
 
-/* What pass 3 multiplies with or subtracts. */
-static void F(tile_norms)(const fs_job *job, fs_line line, ptrdiff_t width, F(tile) *tile)
+static void F(join_sums)(F(tile) *tile)
 {
-    fs_line from = line;
-    fs_source source = F(source_after_max)(job, &from);
-    F(finish_norms)(job->op, width, &tile->norms);
-    for (ptrdiff_t j = 0; j < width; j++)
-        if (F(is_special)(job->op, &tile->norms, j))
-            F(special_log_sum)(job, &source, F(column)(&source, job, from, j), &tile->norms,
-                               j);
+    double *sum = tile->norms.sum, *error = tile->norms.error;
+    for (ptrdiff_t i = tile->shape.columns; i < tile->shape.width; i += tile->shape.columns)
+        for (ptrdiff_t c = 0; c < tile->shape.columns; c++) {
+            fs_pair all = {sum[c], error[c]}, more = {sum[i + c], error[i + c]};
+            all = fs_pair_add(all, more);
+            sum[c] = all.hi;
+            error[c] = all.lo;
+        }
 }
 
-static void F(write_log_sums)(const fs_job *job, fs_line line, ptrdiff_t width,
-                              const F(tile) *tile)
+/* Column c's norm becomes that of columns c + columns, c + 2 columns, ... */
+static void F(spread_norms)(F(tile) *tile)
+{
+    for (ptrdiff_t i = tile->shape.columns; i < tile->shape.width; i++) {
+        tile->norms.hi[i] = tile->norms.hi[i - tile->shape.columns];
+        tile->norms.lo[i] = tile->norms.lo[i - tile->shape.columns];
+    }
+}
+
+/* What pass 3 multiplies with or subtracts. */
+static void F(tile_norms)(const fs_job *job, F(tile) *tile)
+{
+    F(join_sums)(tile);
+    F(finish_norms)(job->op, tile->shape.columns, &tile->norms);
+    int moved = F(stages_into_y)(job, tile); /* to y: x itself may be there no more */
+    const fs_source *source = moved ? &tile->from.source : &job->source;
+    fs_line line = tile->line;
+    line.x = moved ? line.y : line.x;
+    line.mask = moved ? NULL : line.mask;
+    for (ptrdiff_t j = 0; job->op != FS_SOFTMAX && j < tile->shape.columns; j++)
+        if (F(is_special)(job->op, &tile->norms, j))
+            F(special_log_sum)(job, source, F(column)(source, job, line, j), &tile->norms, j);
+    F(spread_norms)(tile);
+}
+
+static void F(write_log_sums)(const fs_job *job, const F(tile) *tile)
 {
     ptrdiff_t size = job->y_type == FS_F64 ? 8 : job->y_type == FS_F32 ? 4 : 2;
+    char *y = tile->line.y;
     if (job->y_inner == size) {
-        F(write)(tile->norms.hi, width, line.y, job->y_type);
+        F(write)(tile->norms.hi, tile->shape.columns, y, job->y_type);
         return;
     }
-    for (ptrdiff_t j = 0; j < width; j++)
-        F(write)(tile->norms.hi + j, 1, line.y + j * job->y_inner, job->y_type);
+    for (ptrdiff_t j = 0; j < tile->shape.columns; j++)
+        F(write)(tile->norms.hi + j, 1, y + j * job->y_inner, job->y_type);
 }
 
-/* Pass 3 of one row of the tile. */
-static inline void F(finish_row)(fs_op op, const REAL *x, REAL *y, ptrdiff_t width,
-                                 const F(tile) *tile, int terms_are_kept)
+/* ---- pass 3 ---- */
+
+/* The results of `abreast` rows of x, which holds terms where they are kept. */
+FS_INLINE void F(finish_rows)(int abreast, fs_op op, int terms_are_kept,
+                              const REAL *const *x, REAL *const *to, const F(tile) *tile)
 {
-    for (ptrdiff_t j = 0; j < width; j += LANES) {
-        ptrdiff_t part = fs_least(LANES, width - j);
-        VEC hi = V(load)(tile->norms.hi + j), lo = V(load)(tile->norms.lo + j);
-        VEC a = V(load_part)(x + j, part, hi);
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
+        VEC hi = V(load)(tile->norms.hi + i), lo = V(load)(tile->norms.lo + i);
+        VEC here[ABREAST], s[ABREAST], q[ABREAST];
+        EACH here[j] = V(load)(x[j] + i);
         if (op == FS_SOFTMAX && !terms_are_kept) {
-            F(shift) shift = F(shift_for)(V(load)(tile->norms.max + j));
-            VEC s, q;
-            F(exp_terms)(1, &a, &shift, &s, &q);
-            a = F(term)(s, q);
+            F(shift) shift = {V(load)(tile->least + i), V(load)(tile->magic + i)};
+            F(exp_terms)(abreast, here, &shift, s, q);
+            EACH here[j] = F(term)(s[j], q[j]);
         }
-        VEC result = op == FS_SOFTMAX ? V(times_pair)(a, hi, lo)
-                                      : V(sub)(V(sub)(a, hi), lo);
-        V(store_part)(y + j, part, result);
+        EACH V(store)(to[j] + i, op == FS_SOFTMAX
+                                     ? V(times_pair)(here[j], hi, lo)
+                                     : V(sub)(V(sub)(here[j], hi), lo));
     }
 }
 
-static void F(tile_finish)(fs_job *job, fs_line line, ptrdiff_t width,
-                           const F(tile) *tile)
+static void F(tile_finish)(fs_job *job, F(tile) *tile)
 {
-    fs_line from = line;
-    fs_source source = F(source_after_max)(job, &from);
-    REAL buffer[FS_TILE];
-    for (ptrdiff_t row = 0; row < job->n; row++) {
+    REAL buffer[ABREAST][FS_TILE];
+    int are_kept = tile->cells || F(keeps_terms)(job);
+    for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
-        if (F(keeps_terms)(job)) {
-            REAL *y = F(y_row)(job, line, row);
-            const REAL *x = y;
-            if (job->op != FS_SOFTMAX)
-                x = F(read_row)(&source, from, row, width, buffer);
-            F(finish_row)(job->op, x, y, width, tile, 1);
-        } else {
-            const REAL *x = F(read_row)(&source, from, row, width, buffer);
-            if (job->op == FS_SOFTMAX)
-                x = F(lowered_row)(x, width, tile, buffer);
-            F(finish_row)(job->op, x, buffer, width, tile, 0);
-            F(write)(buffer, width, line.y + row * job->y_n, job->y_type);
+        int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
+        const REAL *x[ABREAST];
+        REAL *to[ABREAST];
+        EACH {
+            x[j] = F(read_row)(&tile->shape, &tile->from, row + j, buffer[j]);
+            if (job->op == FS_SOFTMAX && !are_kept)
+                x[j] = F(lowered_row)(x[j], tile, buffer[j]);
+            to[j] = F(y_row)(job, &tile->shape, tile->line.y, row + j, buffer[j]);
         }
+        if (abreast == ABREAST && job->op == FS_SOFTMAX && are_kept)
+            F(finish_rows)(ABREAST, FS_SOFTMAX, 1, x, to, tile);
+        else if (abreast == ABREAST && job->op == FS_LOG_SOFTMAX)
+            F(finish_rows)(ABREAST, FS_LOG_SOFTMAX, 1, x, to, tile);
+        else
+            F(finish_rows)(abreast, job->op, are_kept, x, to, tile);
+        EACH F(put_row)(job, &tile->shape, tile->line.y, row + j, to[j]);
     }
 }
 
 /* All passes of one tile; `tile` holds the norms then. */
-static void F(work_tile)(fs_job *job, fs_line line, ptrdiff_t width, F(tile) *tile)
+static void F(work_tile)(fs_job *job, F(tile) *tile)
 {
-    F(tile_max)(job, line, width, tile);
-    F(tile_sum)(job, line, width, tile);
-    F(tile_norms)(job, line, width, tile);
+    tile->from = F(rows_from)(&tile->shape, &job->source, tile->line.x, tile->line.mask,
+                              (REAL)-INFINITY);
+    F(tile_max)(job, tile);
+    F(tile_sum)(job, tile);
+    F(tile_norms)(job, tile);
     if (job->op == FS_LOGSUMEXP)
-        F(write_log_sums)(job, line, width, tile);
+        F(write_log_sums)(job, tile);
     else if (!job->watch.stop)
-        F(tile_finish)(job, line, width, tile);
+        F(tile_finish)(job, tile);
+}
+
+/* Room for a tile, and the bytes of a row that tiles are not narrowed below, to fit. */
+#ifndef CELLS_BYTES
+#define CELLS_BYTES 32768
+#endif
+#ifndef NARROW_BYTES
+#define NARROW_BYTES 256
+#endif
+
+/* The tile's width that makes the best of `cells`, at most `width` columns; NULL for no cells
+ * where it does not fit. */
+static ptrdiff_t F(fit_tile)(const F(shape) *shape, REAL **cells)
+{
+    ptrdiff_t room = CELLS_BYTES / (ptrdiff_t)sizeof(REAL) / shape->rows;
+    ptrdiff_t narrow = NARROW_BYTES / sizeof(REAL);
+    if (shape->padded <= room)
+        return shape->columns;
+    if (room >= narrow && room < shape->columns)
+        return room / narrow * narrow;
+    *cells = NULL;
+    return shape->columns;
 }
 
 static void F(columns)(fs_job *job, ptrdiff_t index)
 {
     ptrdiff_t tiles = (job->inner + job->tile - 1) / job->tile;
     ptrdiff_t first = index % tiles * job->tile;
-    ptrdiff_t width = fs_least(job->tile, job->inner - first);
+    ptrdiff_t width = fs_least(job->tile, job->inner - first), fold = F(fold_of)(job);
     fs_line line = F(column)(&job->source, job, fs_locate(job, index / tiles), first);
+    F(shape) shape = F(shape_of)(job->n, width, fold);
     if (F(is_vjp)(job)) {
-        F(vjp_columns)(job, line, width);
+        F(vjp_columns)(job, line, &shape);
         return;
     }
     F(tile) tile;
-    F(work_tile)(job, line, width, &tile);
-    for (ptrdiff_t j = 0; job->mask && j < width; j++)
-        if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
-            F(rewrite_masked)(job, F(column)(&job->source, job, line, j), 0, job->n);
-}
-
-/* Short rows are worked on as columns of a transposed copy: no sum or maximum across
- * lanes, and one norm a lane. Lanes do not see each other, so a row's result is the same
- * bits whatever rows are beside it. */
-#define SHORT (2 * LANES) /* n from which a row of its own is faster */
-#define SHORT_ROWS 64 /* at once: with SHORT elements each, they fit the L1 cache */
-
-/* `count` rows from row `first` on, each at most SHORT long. */
-static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
-{
-    REAL cells[2 * LANES * SHORT_ROWS], row[2 * LANES], results[SHORT_ROWS];
-    ptrdiff_t width = count > LANES ? SHORT_ROWS : LANES;
-    fs_job columns; /* only what work_tile looks at is set */
-    columns.op = job->op;
-    columns.n_outer = 0;
-    columns.y_type = REAL_TYPE;
-    columns.n = job->n;
-    columns.source = (fs_source){1, REAL_TYPE, 0, width * sizeof *cells, sizeof *cells,
-                                 0, 0, 1.0, 0};
-    columns.y_n = columns.source.n;
-    columns.y_inner = sizeof *cells;
-    columns.watch = job->watch;
-    for (ptrdiff_t j = 0; j < count; j++) {
-        fs_line line = fs_locate(job, first + j);
-        const REAL *x = F(read)(&job->source, line.x, job->source.n, line.mask,
-                                job->source.mask_n, job->n, row);
-        for (ptrdiff_t i = 0; i < job->n; i++)
-            cells[i * width + j] = x[i];
+    REAL cells[CELLS_BYTES / sizeof(REAL)];
+    tile.cells = cells;
+    ptrdiff_t step = F(fit_tile)(&shape, &tile.cells);
+    for (ptrdiff_t at = 0; at < width && !job->watch.stop; at += step) {
+        tile.line = F(column)(&job->source, job, line, at);
+        tile.shape = F(shape_of)(job->n, fs_least(step, width - at), fold);
+        F(work_tile)(job, &tile);
+        for (ptrdiff_t j = 0; job->mask && j < tile.shape.columns; j++)
+            if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
+                F(rewrite_masked)(job, F(column)(&job->source, job, tile.line, j), 0, job->n);
     }
-    REAL *y = job->op == FS_LOGSUMEXP ? results : cells;
-    fs_line all = {(const char *)cells, {NULL}, (char *)y};
-    F(tile) tile;
-    F(work_tile)(&columns, all, count, &tile);
-    for (ptrdiff_t j = 0; j < count; j++) {
-        fs_line line = fs_locate(job, first + j);
-        if (job->op == FS_LOGSUMEXP) {
-            F(write)(results + j, 1, line.y, job->y_type);
-            continue;
-        }
-        REAL *to = job->y_type == REAL_TYPE ? (REAL *)line.y : row;
-        for (ptrdiff_t i = 0; i < job->n; i++)
-            to[i] = cells[i * width + j];
-        if (job->y_type != REAL_TYPE)
-            F(write)(row, job->n, line.y, job->y_type);
-        if (job->mask && isnan(tile.norms.hi[j]))
-            F(rewrite_masked)(job, line, 0, job->n);
-    }
-}
-
-static void F(short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
-{
-    for (ptrdiff_t row = first; row < last; row += SHORT_ROWS)
-        F(some_short_rows)(job, row, fs_least(SHORT_ROWS, last - row));
 }

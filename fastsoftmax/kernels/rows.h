@@ -36,6 +36,9 @@ enum { FS_PIECE = 65536 };
  */
 enum { FS_TILE = 256 };
 
+/* Fewer columns than these are never cut into tiles, as kernels may work on them together. */
+enum { FS_NARROW = 16 };
+
 /* How the elements of a line are read: the line's address is in fs_line. */
 typedef struct fs_source {
     int direct;               /* aligned native floats that need no staging */

@@ -356,6 +356,7 @@ static inline void F(lower)(const REAL *x, REAL *y, ptrdiff_t count, REAL log_hi
     }
 }
 
+#include "tile_body.h"
 #include "vjp_body.h"
 
 /* ---- between passes 2 and 3: once per line, in double ---- */
@@ -725,6 +726,7 @@ static void F(row_groups)(const fs_job *job, ptrdiff_t first, ptrdiff_t last)
 }
 
 #include "columns_body.h"
+#include "short_body.h"
 
 #include "hinge_body.h"
 
@@ -770,7 +772,7 @@ static const fs_kernels F(kernels) = {
 #undef GROUP_BYTES
 #undef AHEAD
 #undef SHORT
-#undef SHORT_ROWS
+#undef SHORT_BYTES
 #undef EXPONENT_BIAS
 #undef SUBTRACT_FROM
 #undef LOG2_E

@@ -257,37 +257,64 @@ static inline void f32_store_bf16(uint16_t *p, f32_vec a)
     _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(low, top));
 }
 
-static inline void f32_transpose(f32_vec v[f32_lanes])
+/* The 4 x 4 matrix in each half of four vectors, transposed. */
+static inline void transpose_halves(const f32_vec from[4], f32_vec to[4])
 {
-    f64_vec column[4][2]; /* [c][i]: columns c and c + 4 of rows 4 i to 4 i + 3 */
-    for (int i = 0; i < 2; i++) {
-        const f32_vec *row = v + 4 * i;
-        f64_vec low01 = _mm256_castps_pd(_mm256_unpacklo_ps(row[0], row[1]));
-        f64_vec low23 = _mm256_castps_pd(_mm256_unpacklo_ps(row[2], row[3]));
-        f64_vec high01 = _mm256_castps_pd(_mm256_unpackhi_ps(row[0], row[1]));
-        f64_vec high23 = _mm256_castps_pd(_mm256_unpackhi_ps(row[2], row[3]));
-        column[0][i] = _mm256_unpacklo_pd(low01, low23);
-        column[1][i] = _mm256_unpackhi_pd(low01, low23);
-        column[2][i] = _mm256_unpacklo_pd(high01, high23);
-        column[3][i] = _mm256_unpackhi_pd(high01, high23);
-    }
-    for (int c = 0; c < 4; c++) {
-        f64_vec upper = column[c][0], lower = column[c][1];
-        v[c] = _mm256_castpd_ps(_mm256_permute2f128_pd(upper, lower, 0x20));
-        v[c + 4] = _mm256_castpd_ps(_mm256_permute2f128_pd(upper, lower, 0x31));
+    f64_vec low01 = _mm256_castps_pd(_mm256_unpacklo_ps(from[0], from[1]));
+    f64_vec low23 = _mm256_castps_pd(_mm256_unpacklo_ps(from[2], from[3]));
+    f64_vec high01 = _mm256_castps_pd(_mm256_unpackhi_ps(from[0], from[1]));
+    f64_vec high23 = _mm256_castps_pd(_mm256_unpackhi_ps(from[2], from[3]));
+    to[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(low01, low23));
+    to[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23));
+    to[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23));
+    to[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23));
+}
+/* Halves are loaded and stored: what lanes have to cross, memory does. */
+static inline f32_vec f32_halves(const float *low, const float *high)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)),
+                                _mm_loadu_ps(high), 1);
+}
+static inline f64_vec f64_halves(const double *low, const double *high)
+{
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(low)),
+                                _mm_loadu_pd(high), 1);
+}
+static inline void f32_load_quads(const float *p, ptrdiff_t pitch, f32_vec v[4])
+{
+    for (int i = 0; i < 4; i++)
+        v[i] = f32_halves(p + i * pitch, p + (i + 4) * pitch);
+    transpose_halves(v, v);
+}
+static inline void f32_store_quads(float *p, ptrdiff_t pitch, const f32_vec v[4])
+{
+    f32_vec rows[4];
+    transpose_halves(v, rows);
+    for (int i = 0; i < 4; i++)
+        _mm_storeu_ps(p + i * pitch, _mm256_castps256_ps128(rows[i]));
+    for (int i = 0; i < 4; i++)
+        _mm_storeu_ps(p + (i + 4) * pitch, _mm256_extractf128_ps(rows[i], 1));
+}
+static inline void f64_load_quads(const double *p, ptrdiff_t pitch, f64_vec v[4])
+{
+    for (int i = 0; i < 4; i += 2) {
+        f64_vec even = f64_halves(p + i, p + 2 * pitch + i);
+        f64_vec odd = f64_halves(p + pitch + i, p + 3 * pitch + i);
+        v[i] = _mm256_unpacklo_pd(even, odd);
+        v[i + 1] = _mm256_unpackhi_pd(even, odd);
     }
 }
-static inline void f64_transpose(f64_vec v[f64_lanes])
+static inline void f64_store_quads(double *p, ptrdiff_t pitch, const f64_vec v[4])
 {
-    f64_vec twos[4]; /* twos[i + c]: columns c and c + 2 of rows i and i + 1 */
-    for (int i = 0; i < 4; i += 2) {
-        twos[i] = _mm256_unpacklo_pd(v[i], v[i + 1]);
-        twos[i + 1] = _mm256_unpackhi_pd(v[i], v[i + 1]);
+    f64_vec even[2], odd[2];
+    for (int i = 0; i < 2; i++) {
+        even[i] = _mm256_unpacklo_pd(v[2 * i], v[2 * i + 1]);
+        odd[i] = _mm256_unpackhi_pd(v[2 * i], v[2 * i + 1]);
     }
-    for (int c = 0; c < 2; c++) {
-        v[c] = _mm256_permute2f128_pd(twos[c], twos[c + 2], 0x20);
-        v[c + 2] = _mm256_permute2f128_pd(twos[c], twos[c + 2], 0x31);
-    }
+    _mm256_storeu_pd(p, _mm256_permute2f128_pd(even[0], even[1], 0x20));
+    _mm256_storeu_pd(p + pitch, _mm256_permute2f128_pd(odd[0], odd[1], 0x20));
+    _mm256_storeu_pd(p + 2 * pitch, _mm256_permute2f128_pd(even[0], even[1], 0x31));
+    _mm256_storeu_pd(p + 3 * pitch, _mm256_permute2f128_pd(odd[0], odd[1], 0x31));
 }
 
 static inline void f32_stream(float *p, f32_vec a) { _mm256_stream_ps(p, a); }

@@ -209,51 +209,74 @@ static inline void f32_store_bf16(uint16_t *p, f32_vec a)
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(rounded));
 }
 
-/* The quarters (128 bits) of four vectors, as a 4 x 4 matrix, transposed: quarter i of row
- * q comes from quarter q of row i. */
-static inline void transpose_quarters(const f64_vec from[4], f64_vec to[4])
+/* A vector is four quarters of 128 bits, loaded and stored one by one: what lanes have to
+ * cross, memory does. */
+static inline f32_vec f32_quarters(const float *p, ptrdiff_t pitch)
 {
-    f64_vec even01 = _mm512_shuffle_f64x2(from[0], from[1], _MM_SHUFFLE(2, 0, 2, 0));
-    f64_vec even23 = _mm512_shuffle_f64x2(from[2], from[3], _MM_SHUFFLE(2, 0, 2, 0));
-    f64_vec odd01 = _mm512_shuffle_f64x2(from[0], from[1], _MM_SHUFFLE(3, 1, 3, 1));
-    f64_vec odd23 = _mm512_shuffle_f64x2(from[2], from[3], _MM_SHUFFLE(3, 1, 3, 1));
-    to[0] = _mm512_shuffle_f64x2(even01, even23, _MM_SHUFFLE(2, 0, 2, 0));
-    to[1] = _mm512_shuffle_f64x2(odd01, odd23, _MM_SHUFFLE(2, 0, 2, 0));
-    to[2] = _mm512_shuffle_f64x2(even01, even23, _MM_SHUFFLE(3, 1, 3, 1));
-    to[3] = _mm512_shuffle_f64x2(odd01, odd23, _MM_SHUFFLE(3, 1, 3, 1));
+    f32_vec a = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(p + pitch), 1);
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(p + 2 * pitch), 2);
+    return _mm512_insertf32x4(a, _mm_loadu_ps(p + 3 * pitch), 3);
 }
-static inline void f64_transpose(f64_vec v[f64_lanes])
+static inline f64_vec f64_quarters(const double *p, ptrdiff_t pitch)
 {
-    f64_vec low[4], high[4]; /* quarter q: columns 2 q, 2 q + 1 of two rows */
-    for (int i = 0; i < 4; i++) {
-        low[i] = _mm512_unpacklo_pd(v[2 * i], v[2 * i + 1]);
-        high[i] = _mm512_unpackhi_pd(v[2 * i], v[2 * i + 1]);
-    }
-    transpose_quarters(low, low);
-    transpose_quarters(high, high);
-    for (int q = 0; q < 4; q++) {
-        v[2 * q] = low[q];
-        v[2 * q + 1] = high[q];
+    f64_vec a = _mm512_castpd128_pd512(_mm_loadu_pd(p));
+    a = _mm512_insertf64x2(a, _mm_loadu_pd(p + pitch), 1);
+    a = _mm512_insertf64x2(a, _mm_loadu_pd(p + 2 * pitch), 2);
+    return _mm512_insertf64x2(a, _mm_loadu_pd(p + 3 * pitch), 3);
+}
+/* The 4 x 4 matrix in each quarter of four vectors, transposed. */
+static inline void transpose_quarters(const f32_vec from[4], f32_vec to[4])
+{
+    f64_vec low01 = _mm512_castps_pd(_mm512_unpacklo_ps(from[0], from[1]));
+    f64_vec low23 = _mm512_castps_pd(_mm512_unpacklo_ps(from[2], from[3]));
+    f64_vec high01 = _mm512_castps_pd(_mm512_unpackhi_ps(from[0], from[1]));
+    f64_vec high23 = _mm512_castps_pd(_mm512_unpackhi_ps(from[2], from[3]));
+    to[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(low01, low23));
+    to[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23));
+    to[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23));
+    to[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23));
+}
+static inline void f32_load_quads(const float *p, ptrdiff_t pitch, f32_vec v[4])
+{
+    for (int i = 0; i < 4; i++)
+        v[i] = f32_quarters(p + i * pitch, 4 * pitch);
+    transpose_quarters(v, v);
+}
+static inline void f32_store_quads(float *p, ptrdiff_t pitch, const f32_vec v[4])
+{
+    f32_vec rows[4];
+    transpose_quarters(v, rows);
+    for (int i = 0; i < 4; i++)
+        _mm_storeu_ps(p + i * pitch, _mm512_castps512_ps128(rows[i]));
+    for (int i = 0; i < 4; i++)
+        _mm_storeu_ps(p + (4 + i) * pitch, _mm512_extractf32x4_ps(rows[i], 1));
+    for (int i = 0; i < 4; i++)
+        _mm_storeu_ps(p + (8 + i) * pitch, _mm512_extractf32x4_ps(rows[i], 2));
+    for (int i = 0; i < 4; i++)
+        _mm_storeu_ps(p + (12 + i) * pitch, _mm512_extractf32x4_ps(rows[i], 3));
+}
+static inline void f64_load_quads(const double *p, ptrdiff_t pitch, f64_vec v[4])
+{
+    for (int i = 0; i < 4; i += 2) {
+        f64_vec even = f64_quarters(p + i, 2 * pitch);
+        f64_vec odd = f64_quarters(p + pitch + i, 2 * pitch);
+        v[i] = _mm512_unpacklo_pd(even, odd);
+        v[i + 1] = _mm512_unpackhi_pd(even, odd);
     }
 }
-static inline void f32_transpose(f32_vec v[f32_lanes])
+static inline void f64_store_quads(double *p, ptrdiff_t pitch, const f64_vec v[4])
 {
-    f64_vec column[4][4]; /* [c][i]: columns c, c + 4, c + 8, c + 12 of rows 4 i to 4 i + 3 */
-    for (int i = 0; i < 4; i++) {
-        const f32_vec *row = v + 4 * i;
-        f64_vec low01 = _mm512_castps_pd(_mm512_unpacklo_ps(row[0], row[1]));
-        f64_vec low23 = _mm512_castps_pd(_mm512_unpacklo_ps(row[2], row[3]));
-        f64_vec high01 = _mm512_castps_pd(_mm512_unpackhi_ps(row[0], row[1]));
-        f64_vec high23 = _mm512_castps_pd(_mm512_unpackhi_ps(row[2], row[3]));
-        column[0][i] = _mm512_unpacklo_pd(low01, low23);
-        column[1][i] = _mm512_unpackhi_pd(low01, low23);
-        column[2][i] = _mm512_unpacklo_pd(high01, high23);
-        column[3][i] = _mm512_unpackhi_pd(high01, high23);
+    double even[2][8], odd[2][8];
+    for (int i = 0; i < 2; i++) {
+        _mm512_storeu_pd(even[i], _mm512_unpacklo_pd(v[2 * i], v[2 * i + 1]));
+        _mm512_storeu_pd(odd[i], _mm512_unpackhi_pd(v[2 * i], v[2 * i + 1]));
     }
-    for (int c = 0; c < 4; c++) {
-        transpose_quarters(column[c], column[c]);
-        for (int q = 0; q < 4; q++)
-            v[4 * q + c] = _mm512_castpd_ps(column[c][q]);
+    for (int j = 0; j < 8; j += 2) {
+        for (int i = 0; i < 2; i++)
+            _mm_storeu_pd(p + j * pitch + 2 * i, _mm_loadu_pd(even[i] + j));
+        for (int i = 0; i < 2; i++)
+            _mm_storeu_pd(p + (j + 1) * pitch + 2 * i, _mm_loadu_pd(odd[i] + j));
     }
 }
 

@@ -210,22 +210,44 @@ static inline void f32_store_bf16(uint16_t *p, f32_vec a)
     vst1_u16(p, vbsl_u16(number, rounded, quiet));
 }
 
-static inline void f32_transpose(f32_vec v[f32_lanes])
+static inline void f32_transpose(const f32_vec from[4], f32_vec to[4])
 {
-    f64_vec even01 = vreinterpretq_f64_f32(vtrn1q_f32(v[0], v[1]));
-    f64_vec odd01 = vreinterpretq_f64_f32(vtrn2q_f32(v[0], v[1]));
-    f64_vec even23 = vreinterpretq_f64_f32(vtrn1q_f32(v[2], v[3]));
-    f64_vec odd23 = vreinterpretq_f64_f32(vtrn2q_f32(v[2], v[3]));
-    v[0] = vreinterpretq_f32_f64(vtrn1q_f64(even01, even23));
-    v[1] = vreinterpretq_f32_f64(vtrn1q_f64(odd01, odd23));
-    v[2] = vreinterpretq_f32_f64(vtrn2q_f64(even01, even23));
-    v[3] = vreinterpretq_f32_f64(vtrn2q_f64(odd01, odd23));
+    f64_vec even01 = vreinterpretq_f64_f32(vtrn1q_f32(from[0], from[1]));
+    f64_vec odd01 = vreinterpretq_f64_f32(vtrn2q_f32(from[0], from[1]));
+    f64_vec even23 = vreinterpretq_f64_f32(vtrn1q_f32(from[2], from[3]));
+    f64_vec odd23 = vreinterpretq_f64_f32(vtrn2q_f32(from[2], from[3]));
+    to[0] = vreinterpretq_f32_f64(vtrn1q_f64(even01, even23));
+    to[1] = vreinterpretq_f32_f64(vtrn1q_f64(odd01, odd23));
+    to[2] = vreinterpretq_f32_f64(vtrn2q_f64(even01, even23));
+    to[3] = vreinterpretq_f32_f64(vtrn2q_f64(odd01, odd23));
 }
-static inline void f64_transpose(f64_vec v[f64_lanes])
+static inline void f32_load_quads(const float *p, ptrdiff_t pitch, f32_vec v[4])
 {
-    f64_vec first = v[0];
-    v[0] = vtrn1q_f64(first, v[1]);
-    v[1] = vtrn2q_f64(first, v[1]);
+    for (int i = 0; i < 4; i++)
+        v[i] = vld1q_f32(p + i * pitch);
+    f32_transpose(v, v);
+}
+static inline void f32_store_quads(float *p, ptrdiff_t pitch, const f32_vec v[4])
+{
+    f32_vec rows[4];
+    f32_transpose(v, rows);
+    for (int i = 0; i < 4; i++)
+        vst1q_f32(p + i * pitch, rows[i]);
+}
+static inline void f64_load_quads(const double *p, ptrdiff_t pitch, f64_vec v[4])
+{
+    for (int i = 0; i < 4; i += 2) {
+        f64_vec first = vld1q_f64(p + i), second = vld1q_f64(p + pitch + i);
+        v[i] = vtrn1q_f64(first, second);
+        v[i + 1] = vtrn2q_f64(first, second);
+    }
+}
+static inline void f64_store_quads(double *p, ptrdiff_t pitch, const f64_vec v[4])
+{
+    vst1q_f64(p, vtrn1q_f64(v[0], v[1]));
+    vst1q_f64(p + 2, vtrn1q_f64(v[2], v[3]));
+    vst1q_f64(p + pitch, vtrn2q_f64(v[0], v[1]));
+    vst1q_f64(p + pitch + 2, vtrn2q_f64(v[2], v[3]));
 }
 
 /* Plain stores: nothing measured says that others would be faster. */

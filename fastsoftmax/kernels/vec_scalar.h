@@ -161,9 +161,29 @@ static inline void f32_store_f16(uint16_t *p, f32_vec a) { *p = float_to_half(a)
 static inline f32_vec f32_load_bf16(const uint16_t *p) { return bfloat_to_float(*p); }
 static inline void f32_store_bf16(uint16_t *p, f32_vec a) { *p = float_to_bfloat(a); }
 
-/* T_transpose: lane j of v[i] changes places with lane i of v[j], for lanes vectors. */
-static inline void f32_transpose(f32_vec v[f32_lanes]) { (void)v; }
-static inline void f64_transpose(f64_vec v[f64_lanes]) { (void)v; }
+/* T_load_quads, T_store_quads: four neighbours of each of `lanes` rows, `pitch` elements
+ * apart: lane j of v[i] is p[j * pitch + i]. Row after row: where rows overlap, the last one
+ * stored stays. */
+static inline void f32_load_quads(const float *p, ptrdiff_t pitch, f32_vec v[4])
+{
+    memcpy(v, p, 4 * sizeof *p);
+    (void)pitch;
+}
+static inline void f64_load_quads(const double *p, ptrdiff_t pitch, f64_vec v[4])
+{
+    memcpy(v, p, 4 * sizeof *p);
+    (void)pitch;
+}
+static inline void f32_store_quads(float *p, ptrdiff_t pitch, const f32_vec v[4])
+{
+    memcpy(p, v, 4 * sizeof *p);
+    (void)pitch;
+}
+static inline void f64_store_quads(double *p, ptrdiff_t pitch, const f64_vec v[4])
+{
+    memcpy(p, v, 4 * sizeof *p);
+    (void)pitch;
+}
 
 /* T_stream: stores to an address aligned to the vector, past the caches where the ISA can.
  * stream_fence: before anybody else may read what the thread has streamed. */

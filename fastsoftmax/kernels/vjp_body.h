@@ -244,93 +244,125 @@ static void F(vjp_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 /* ---- columns ---- */
 
 typedef struct {
+    const F(shape) *shape;
+    F(rows_of) y, dy;
     double sum[FS_TILE];
     REAL hi[FS_TILE], lo[FS_TILE], scale[FS_TILE];
-    REAL y[FS_TILE], dy[FS_TILE], out[FS_TILE];
 } F(vjp_tile);
 
-static inline const REAL *F(read_across)(const fs_source *source, const char *from,
-                                         ptrdiff_t row, ptrdiff_t count, REAL *buffer)
+/* Adds the sums over `abreast` rows. */
+FS_INLINE void F(column_sums)(int abreast, fs_op op, const REAL *const *y,
+                              const REAL *const *dy, ptrdiff_t padded, double *sums)
 {
-    return F(read)(source, from + row * source->n, source->inner, NULL, 0, count, buffer);
-}
-
-/* Adds the sums over `rows` (at most 4) rows at columns [j, j + part). */
-static inline void F(column_sums)(const REAL *y[4], const REAL *dy[4], int rows,
-                                  ptrdiff_t j, ptrdiff_t part, fs_op op, double *sums)
-{
-    VEC zero = V(set)(0);
-    V(wide) sum = V(wide_load)(sums + j);
-    for (int i = 0; i < rows; i++) {
-        VEC b = V(load_part)(dy[i] + j, part, zero);
-        if (op == FS_SOFTMAX_VJP)
-            sum = V(wide_add_product)(sum, V(load_part)(y[i] + j, part, zero), b);
-        else
-            sum = V(wide_add)(sum, b);
+    for (ptrdiff_t i = 0; i < padded; i += LANES) {
+        V(wide) sum = V(wide_load)(sums + i);
+        EACH {
+            VEC b = V(load)(dy[j] + i);
+            sum = op == FS_SOFTMAX_VJP ? V(wide_add_product)(sum, V(load)(y[j] + i), b)
+                                       : V(wide_add)(sum, b);
+        }
+        V(wide_store)(sums + i, sum);
     }
-    V(wide_store)(sums + j, sum);
 }
 
-static void F(vjp_tile_sum)(fs_job *job, fs_line line, ptrdiff_t width, F(vjp_tile) *tile)
+static void F(vjp_tile_sum)(fs_job *job, F(vjp_tile) *tile)
 {
-    REAL y_block[4][FS_TILE], dy_block[4][FS_TILE];
+    REAL y_block[ABREAST][FS_TILE], dy_block[ABREAST][FS_TILE];
+    const F(shape) *shape = tile->shape;
     memset(tile->sum, 0, sizeof tile->sum);
-    for (ptrdiff_t row = 0; row < job->n; row += 4) {
+    for (ptrdiff_t row = 0; row < shape->rows; row += ABREAST) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
-        const REAL *y[4], *dy[4];
-        int rows = (int)fs_least(4, job->n - row);
-        for (int i = 0; i < rows; i++) {
-            dy[i] = F(read_across)(&job->dy_source, line.dy, row + i, width, dy_block[i]);
-            y[i] = dy[i];
+        const REAL *y[ABREAST], *dy[ABREAST];
+        int abreast = (int)fs_least(ABREAST, shape->rows - row);
+        EACH {
+            dy[j] = F(read_row)(shape, &tile->dy, row + j, dy_block[j]);
+            y[j] = dy[j];
             if (job->op == FS_SOFTMAX_VJP)
-                y[i] = F(read_across)(&job->source, line.x, row + i, width, y_block[i]);
+                y[j] = F(read_row)(shape, &tile->y, row + j, y_block[j]);
         }
-        for (ptrdiff_t j = 0; j < width; j += LANES) {
-            ptrdiff_t part = fs_least(LANES, width - j);
-            if (rows == 4) /* a constant lets the compiler unroll */
-                F(column_sums)(y, dy, 4, j, part, job->op, tile->sum);
-            else
-                F(column_sums)(y, dy, rows, j, part, job->op, tile->sum);
-        }
+        if (abreast == ABREAST && job->op == FS_SOFTMAX_VJP) /* constants, to unroll */
+            F(column_sums)(ABREAST, FS_SOFTMAX_VJP, y, dy, shape->padded, tile->sum);
+        else if (abreast == ABREAST)
+            F(column_sums)(ABREAST, FS_LOG_SOFTMAX_VJP, y, dy, shape->padded, tile->sum);
+        else
+            F(column_sums)(abreast, job->op, y, dy, shape->padded, tile->sum);
     }
+    for (ptrdiff_t i = shape->columns; i < shape->width; i++)
+        tile->sum[i % shape->columns] += tile->sum[i];
 }
 
-static void F(vjp_tile_finish)(fs_job *job, fs_line line, ptrdiff_t width,
-                               F(vjp_tile) *tile)
+static void F(vjp_tile_norms)(const fs_job *job, F(vjp_tile) *tile)
 {
-    VEC zero = V(set)(0);
-    F(shift) shift = F(shift_for)(zero);
-    for (ptrdiff_t row = 0; row < job->n; row++) {
-        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
-            return;
-        const REAL *dy = F(read_across)(&job->dy_source, line.dy, row, width, tile->dy);
-        const REAL *y = F(read_across)(&job->source, line.x, row, width, tile->y);
-        char *place = line.y + row * job->y_n;
-        REAL *to = job->y_type == REAL_TYPE ? (REAL *)place : tile->out;
-        for (ptrdiff_t j = 0; j < width; j += LANES) {
-            ptrdiff_t part = fs_least(LANES, width - j);
-            F(vjp_sums) sums = {V(load)(tile->hi + j), V(load)(tile->lo + j),
-                                V(load)(tile->scale + j)};
-            if (job->op == FS_SOFTMAX_VJP)
-                F(vjp_step)(1, FS_SOFTMAX_VJP, y + j, dy + j, to + j, part, &sums, &shift);
-            else
-                F(vjp_step)(1, FS_LOG_SOFTMAX_VJP, y + j, dy + j, to + j, part, &sums,
-                            &shift);
-        }
-        F(divide)(to, width, job->divisor);
-        if (to == tile->out)
-            F(write)(to, width, place, job->y_type);
+    ptrdiff_t columns = tile->shape->columns;
+    for (ptrdiff_t i = 0; i < columns; i++)
+        F(vjp_norm)(job->op, (fs_pair){tile->sum[i], 0}, &tile->hi[i], &tile->lo[i],
+                    &tile->scale[i]);
+    for (ptrdiff_t i = columns; i < tile->shape->width; i++) {
+        tile->hi[i] = tile->hi[i - columns];
+        tile->lo[i] = tile->lo[i - columns];
+        tile->scale[i] = tile->scale[i - columns];
+    }
+    for (ptrdiff_t i = tile->shape->width; i < tile->shape->padded; i++)
+        tile->hi[i] = tile->lo[i] = tile->scale[i] = 0;
+}
+
+/* The results of `abreast` rows. */
+FS_INLINE void F(finish_vjp_rows)(int abreast, fs_op op, const REAL *const *y,
+                                  const REAL *const *dy, REAL *const *to,
+                                  const F(vjp_tile) *tile)
+{
+    F(shift) shift = F(shift_for)(V(set)(0));
+    for (ptrdiff_t i = 0; i < tile->shape->padded; i += LANES) {
+        F(vjp_sums) sums = {V(load)(tile->hi + i), V(load)(tile->lo + i),
+                            V(load)(tile->scale + i)};
+        VEC a[ABREAST], b[ABREAST];
+        EACH a[j] = V(load)(y[j] + i);
+        EACH b[j] = V(load)(dy[j] + i);
+        if (op == FS_SOFTMAX_VJP)
+            EACH a[j] = F(softmax_vjp)(a[j], b[j], &sums);
+        else
+            F(log_softmax_vjp)(abreast, a, b, &sums, &shift);
+        EACH V(store)(to[j] + i, a[j]);
     }
 }
 
-static void F(vjp_columns)(fs_job *job, fs_line line, ptrdiff_t width)
+static void F(vjp_tile_finish)(fs_job *job, char *result, const F(vjp_tile) *tile)
+{
+    REAL y_block[ABREAST][FS_TILE], dy_block[ABREAST][FS_TILE];
+    const F(shape) *shape = tile->shape;
+    for (ptrdiff_t row = 0; row < shape->rows; row += ABREAST) {
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+            return;
+        const REAL *y[ABREAST], *dy[ABREAST];
+        REAL *to[ABREAST];
+        int abreast = (int)fs_least(ABREAST, shape->rows - row);
+        EACH {
+            y[j] = F(read_row)(shape, &tile->y, row + j, y_block[j]);
+            dy[j] = F(read_row)(shape, &tile->dy, row + j, dy_block[j]);
+            to[j] = F(y_row)(job, shape, result, row + j, y_block[j]);
+        }
+        if (abreast == ABREAST && job->op == FS_SOFTMAX_VJP)
+            F(finish_vjp_rows)(ABREAST, FS_SOFTMAX_VJP, y, dy, to, tile);
+        else if (abreast == ABREAST)
+            F(finish_vjp_rows)(ABREAST, FS_LOG_SOFTMAX_VJP, y, dy, to, tile);
+        else
+            F(finish_vjp_rows)(abreast, job->op, y, dy, to, tile);
+        EACH {
+            F(divide)(to[j], F(elements_of_row)(shape, row + j), job->divisor);
+            F(put_row)(job, shape, result, row + j, to[j]);
+        }
+    }
+}
+
+static void F(vjp_columns)(fs_job *job, fs_line line, const F(shape) *shape)
 {
     F(vjp_tile) tile;
-    F(vjp_tile_sum)(job, line, width, &tile);
-    for (ptrdiff_t j = 0; j < width; j++)
-        F(vjp_norm)(job->op, (fs_pair){tile.sum[j], 0}, &tile.hi[j], &tile.lo[j],
-                    &tile.scale[j]);
+    tile.shape = shape;
+    tile.y = F(rows_from)(shape, &job->source, line.x, NULL, 0);
+    tile.dy = F(rows_from)(shape, &job->dy_source, line.dy, NULL, 0);
+    F(vjp_tile_sum)(job, &tile);
+    F(vjp_tile_norms)(job, &tile);
     if (!job->watch.stop)
-        F(vjp_tile_finish)(job, line, width, &tile);
+        F(vjp_tile_finish)(job, line.y, &tile);
 }

@@ -159,21 +159,32 @@ static void V(check_wide)(void)
         fail(WORD("wide_zero, wide_total"), 0);
 }
 
-static void V(check_transpose)(void)
+/* Rows apart from each other, and rows that overlap. */
+static void V(check_quads)(void)
 {
-    V(vec) rows[LANES];
-    REAL row[LANES];
-    for (int i = 0; i < LANES; i++) {
+    for (ptrdiff_t pitch = 1; pitch <= 7; pitch++) {
+        size_t bytes = (size_t)((LANES - 1) * pitch + 4) * sizeof(REAL);
+        REAL *from = (REAL *)guarded(bytes), *to = (REAL *)guarded(bytes);
+        REAL expected[(LANES - 1) * 7 + 4], lanes[LANES];
+        V(vec) v[4];
+        for (size_t i = 0; i < bytes / sizeof(REAL); i++)
+            from[i] = expected[i] = to[i] = (REAL)i;
+        V(load_quads)(from, pitch, v);
+        for (int i = 0; i < 4; i++) {
+            V(store)(lanes, v[i]);
+            for (int j = 0; j < LANES; j++)
+                if (lanes[j] != from[j * pitch + i])
+                    fail(WORD("load_quads"), j);
+            v[i] = V(mul)(v[i], V(set)((REAL)(i + 1)));
+        }
+        V(store_quads)(to, pitch, v);
         for (int j = 0; j < LANES; j++)
-            row[j] = (REAL)(i * LANES + j);
-        rows[i] = V(load)(row);
-    }
-    V(transpose)(rows);
-    for (int i = 0; i < LANES; i++) {
-        V(store)(row, rows[i]);
-        for (int j = 0; j < LANES; j++)
-            if (row[j] != (REAL)(j * LANES + i))
-                fail(WORD("transpose"), j);
+            for (int i = 0; i < 4; i++)
+                expected[j * pitch + i] = (REAL)((j * pitch + i) * (i + 1));
+        if (memcmp(to, expected, bytes))
+            fail(WORD("store_quads"), (int)pitch);
+        release((char *)from, bytes);
+        release((char *)to, bytes);
     }
 }
 
@@ -200,7 +211,7 @@ static void V(check)(void)
     for (int i = 0; i < 20; i++)
         V(check_parts)();
     V(check_largest)();
-    V(check_transpose)();
+    V(check_quads)();
     V(check_stream)();
 }
 

@@ -1,0 +1,153 @@
+/* Short rows: worked on as columns of a transposed copy, with no sum or maximum across lanes
+ * and one norm a lane. Lanes do not see each other, so a row's result is the same bits
+ * whatever rows are beside it. Included by rows_body.h.
+ *
+ * Rows are transposed by quads: four neighbours of LANES rows at once. The last quad of a
+ * row may reach into the next one; so the last rows go through a copy, and quads are stored
+ * from the last to the first, rows in ascending order. */
+#define SHORT (4 * LANES) /* n from which a row of its own is faster */
+#define SHORT_BYTES 16384 /* of rows at once: they fit the L1 cache */
+
+typedef struct {
+    ptrdiff_t first, count;  /* the rows */
+    ptrdiff_t n, quads;      /* elements to a row; quads that hold them */
+    ptrdiff_t padded;        /* rows up to whole vectors: the length of a row of cells */
+    REAL cells[SHORT_BYTES / sizeof(REAL)];
+    REAL rows[SHORT_BYTES / sizeof(REAL) + 3]; /* those not transposed in place */
+} F(short_tile);
+
+/* How many rows are transposed in place: whole vectors with at least one row behind them,
+ * if all are `pitch` bytes apart, whole elements, and at least n. */
+static inline ptrdiff_t F(in_place)(const fs_job *job, const F(short_tile) *tile,
+                                    ptrdiff_t pitch)
+{
+    ptrdiff_t size = sizeof(REAL);
+    int regular = job->n_outer == 1 && pitch % size == 0 && pitch >= tile->n * size;
+    return regular ? (tile->count - 1) / LANES * LANES : 0;
+}
+
+/* Copies the rows from `from` on, up to whole vectors of them. */
+static void F(copy_short_rows)(const fs_job *job, ptrdiff_t from, F(short_tile) *tile)
+{
+    const fs_source *source = &job->source;
+    ptrdiff_t n = tile->n, row = from;
+    int contiguous = job->n_outer == 1 && job->outer_x[0] == n * source->n &&
+                     (!job->mask || job->outer_mask[0] == n * source->mask_n);
+    fs_line line = fs_locate(job, tile->first + from);
+    if (contiguous) { /* as if it were one row */
+        F(stage)(source, line.x, source->n, line.mask, source->mask_n,
+                 (tile->count - from) * n, tile->rows);
+        row = tile->count;
+    }
+    for (; row < tile->count; row++) {
+        line = fs_locate(job, tile->first + row);
+        F(stage)(source, line.x, source->n, line.mask, source->mask_n, n,
+                 tile->rows + (row - from) * n);
+    }
+    for (ptrdiff_t i = (tile->count - from) * n; i < (tile->padded - from) * n; i++)
+        tile->rows[i] = 0;
+}
+
+static void F(gather)(const fs_job *job, F(short_tile) *tile)
+{
+    ptrdiff_t in_place = job->source.direct ? F(in_place)(job, tile, job->outer_x[0]) : 0;
+    const REAL *rows = (const REAL *)fs_locate(job, tile->first).x;
+    ptrdiff_t pitch = in_place ? job->outer_x[0] / (ptrdiff_t)sizeof(REAL) : tile->n;
+    F(copy_short_rows)(job, in_place, tile);
+    for (ptrdiff_t j = 0; j < tile->padded; j += LANES, rows += LANES * pitch) {
+        if (j == in_place) {
+            rows = tile->rows;
+            pitch = tile->n;
+        }
+        for (ptrdiff_t i = 0; i < 4 * tile->quads; i += 4) {
+            VEC quad[4];
+            V(load_quads)(rows + i, pitch, quad);
+            for (int k = 0; k < 4; k++)
+                V(store)(tile->cells + (i + k) * tile->padded + j, quad[k]);
+        }
+    }
+}
+
+static void F(scatter)(const fs_job *job, F(short_tile) *tile)
+{
+    ptrdiff_t n = tile->n, size = job->y_type == REAL_TYPE ? sizeof(REAL) : 2;
+    int contiguous = job->n_outer == 1 && job->outer_y[0] == n * size;
+    ptrdiff_t in_place =
+        contiguous && job->y_type == REAL_TYPE ? F(in_place)(job, tile, job->outer_y[0]) : 0;
+    REAL *rows = (REAL *)fs_locate(job, tile->first).y;
+    for (ptrdiff_t j = 0; j < tile->padded; j += LANES, rows += LANES * n) {
+        if (j == in_place)
+            rows = tile->rows;
+        for (ptrdiff_t i = 4 * tile->quads - 4; i >= 0; i -= 4) {
+            VEC quad[4];
+            for (int k = 0; k < 4; k++)
+                quad[k] = V(load)(tile->cells + (i + k) * tile->padded + j);
+            V(store_quads)(rows + i, n, quad);
+        }
+    }
+    rows = tile->rows;
+    ptrdiff_t step = contiguous ? tile->count - in_place : 1;
+    for (ptrdiff_t row = in_place; row < tile->count; row += step, rows += step * n)
+        F(write)(rows, step * n, fs_locate(job, tile->first + row).y, job->y_type);
+}
+
+static void F(write_short_log_sums)(const fs_job *job, const F(short_tile) *tile,
+                                    const REAL *log_sums)
+{
+    ptrdiff_t size = job->y_type == FS_F64 ? 8 : job->y_type == FS_F32 ? 4 : 2;
+    int contiguous = job->n_outer == 1 && job->outer_y[0] == size;
+    ptrdiff_t step = contiguous ? tile->count : 1;
+    for (ptrdiff_t row = 0; row < tile->count; row += step)
+        F(write)(log_sums + row, step, fs_locate(job, tile->first + row).y, job->y_type);
+}
+
+/* The job of the transposed copy: only what work_tile looks at is set. */
+static inline fs_job F(transposed)(const fs_job *job, ptrdiff_t padded)
+{
+    fs_job columns;
+    columns.op = job->op;
+    columns.y_type = REAL_TYPE;
+    columns.n = job->n;
+    columns.n_outer = 0;
+    columns.past_caches = 0;
+    columns.mask = NULL;
+    columns.y_n = padded * sizeof(REAL);
+    columns.y_inner = sizeof(REAL);
+    columns.source = (fs_source){1, REAL_TYPE, 0, columns.y_n, columns.y_inner, 0, 0, 1.0, 0};
+    columns.watch = job->watch;
+    return columns;
+}
+
+static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
+{
+    F(short_tile) rows; /* not initialized as a whole: it is large */
+    rows.first = first;
+    rows.count = count;
+    rows.n = job->n;
+    rows.quads = (job->n + 3) / 4;
+    rows.padded = (count + LANES - 1) / LANES * LANES;
+    F(gather)(job, &rows);
+    REAL log_sums[FS_TILE];
+    fs_job columns = F(transposed)(job, rows.padded);
+    F(tile) tile;
+    char *y = (char *)(job->op == FS_LOGSUMEXP ? log_sums : rows.cells);
+    tile.line = (fs_line){(const char *)rows.cells, {NULL}, y};
+    tile.shape = F(shape_of)(job->n, rows.padded, 1);
+    tile.cells = rows.cells;
+    F(work_tile)(&columns, &tile);
+    if (job->op == FS_LOGSUMEXP)
+        F(write_short_log_sums)(job, &rows, log_sums);
+    else
+        F(scatter)(job, &rows);
+    for (ptrdiff_t j = 0; job->mask && j < count; j++)
+        if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
+            F(rewrite_masked)(job, fs_locate(job, first + j), 0, job->n);
+}
+
+static void F(short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
+{
+    ptrdiff_t room = SHORT_BYTES / (ptrdiff_t)sizeof(REAL) / ((job->n + 3) / 4 * 4);
+    ptrdiff_t step = fs_least(FS_TILE, room / LANES * LANES);
+    for (ptrdiff_t row = first; row < last; row += step)
+        F(some_short_rows)(job, row, fs_least(step, last - row));
+}
