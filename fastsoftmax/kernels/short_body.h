@@ -17,12 +17,14 @@ typedef struct {
 } F(short_tile);
 
 /* How many rows are transposed in place: whole vectors with at least one row behind them,
- * if all are `pitch` bytes apart, whole elements, and at least n. */
+ * if all are `pitch` bytes apart, whole elements, and at least n. The last quad reaches at
+ * most n elements behind its row, unless n is 1. */
 static inline ptrdiff_t F(in_place)(const fs_job *job, const F(short_tile) *tile,
                                     ptrdiff_t pitch)
 {
     ptrdiff_t size = sizeof(REAL);
-    int regular = job->n_outer == 1 && pitch % size == 0 && pitch >= tile->n * size;
+    int regular = job->n_outer == 1 && pitch % size == 0 && pitch >= tile->n * size &&
+                  tile->n > 1;
     return regular ? (tile->count - 1) / LANES * LANES : 0;
 }
 

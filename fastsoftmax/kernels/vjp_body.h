@@ -334,8 +334,8 @@ static void F(vjp_tile_finish)(fs_job *job, char *result, const F(vjp_tile) *til
     for (ptrdiff_t row = 0; row < shape->rows; row += ABREAST) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
             return;
-        const REAL *y[ABREAST], *dy[ABREAST];
-        REAL *to[ABREAST];
+        const REAL *y[ABREAST] = {NULL}, *dy[ABREAST] = {NULL};
+        REAL *to[ABREAST] = {NULL};
         int abreast = (int)fs_least(ABREAST, shape->rows - row);
         EACH {
             y[j] = F(read_row)(shape, &tile->y, row + j, y_block[j]);
