@@ -81,6 +81,14 @@ def load(path: Path) -> Results:
         raise ValueError(f"{path}: expected JSON ({error})") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{path}: expected results of `python -m bench`")
+    try:
+        return _results(found)
+    except KeyError as error:
+        raise ValueError(f"{path}: expected {error} in the results") from None
+
+
+def _results(found: dict[str, Any]) -> Results:
+    """Return what `save` was given, from what it wrote."""
     cells = [
         Cell(
             parse(line["name"]),

@@ -3,6 +3,11 @@
 from libc.stddef cimport ptrdiff_t
 
 
+cdef extern from "numpy/arrayobject.h":
+    object PyDataMem_SetHandler(object handler)
+    object PyDataMem_GetHandler()
+
+
 cdef extern from "Python.h":
     # Without "except -1": the exception is to stay set while the job winds down.
     int PyErr_CheckSignals() noexcept
@@ -17,11 +22,6 @@ cdef extern from "kernels/process.h" nogil:
     int fs_forked()
     void fs_watch_forks()
     int fs_can_start(int threads)
-
-
-cdef extern from "numpy/arrayobject.h":
-    object PyDataMem_SetHandler(object handler)
-    object PyDataMem_GetHandler()
 
 
 cdef extern from "kernels/outputs.h":

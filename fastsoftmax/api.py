@@ -11,15 +11,12 @@ from numpy.typing import ArrayLike, DTypeLike
 from . import cpu, fallback, plan
 from .plan import Array, Axis
 
-# The default temperature, told from a given one by identity: that costs nothing.
-_NEUTRAL = 1.0
-
 
 def softmax(
     x: ArrayLike,
     axis: Axis = None,
     *,
-    temperature: float = _NEUTRAL,
+    temperature: float = 1.0,
     where: ArrayLike | None = None,
     out: Array | None = None,
     dtype: DTypeLike | None = None,
@@ -111,7 +108,7 @@ def log_softmax(
     x: ArrayLike,
     axis: Axis = None,
     *,
-    temperature: float = _NEUTRAL,
+    temperature: float = 1.0,
     where: ArrayLike | None = None,
     out: Array | None = None,
     dtype: DTypeLike | None = None,
@@ -287,7 +284,7 @@ def softmax_vjp(
     dy: ArrayLike,
     axis: Axis = None,
     *,
-    temperature: float = _NEUTRAL,
+    temperature: float = 1.0,
     out: Array | None = None,
 ) -> Any:
     """Gradient through softmax, ``y * (dy - sum(y * dy)) / temperature``.
@@ -342,10 +339,9 @@ def softmax_vjp(
     >>> softmax_vjp(y, [1.0, 0.0, 0.0], axis=-1).round(4)
     array([[ 0.0819, -0.022 , -0.0599]])
     """
-    if temperature is _NEUTRAL and out is None:
-        dx = cpu.fast_vjp(cpu.SOFTMAX_VJP, y, dy, axis)
-        if dx is not None:
-            return dx
+    dx = cpu.fast_vjp(cpu.SOFTMAX_VJP, y, dy, axis, temperature, out)
+    if dx is not None:
+        return dx
     call = plan.as_vjp_call(y, dy, axis, temperature)
     return _elementwise(cpu.SOFTMAX_VJP, fallback.softmax_vjp, call, out)
 
@@ -355,7 +351,7 @@ def log_softmax_vjp(
     dy: ArrayLike,
     axis: Axis = None,
     *,
-    temperature: float = _NEUTRAL,
+    temperature: float = 1.0,
     out: Array | None = None,
 ) -> Any:
     """Gradient through log_softmax, ``(dy - exp(y) * sum(dy)) / temperature``.
@@ -413,10 +409,9 @@ def log_softmax_vjp(
     >>> log_softmax_vjp(y, [[-1.0, 0.0, 0.0]], axis=-1).round(4)
     array([[-0.91  ,  0.2447,  0.6652]])
     """
-    if temperature is _NEUTRAL and out is None:
-        dx = cpu.fast_vjp(cpu.LOG_SOFTMAX_VJP, y, dy, axis)
-        if dx is not None:
-            return dx
+    dx = cpu.fast_vjp(cpu.LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
+    if dx is not None:
+        return dx
     call = plan.as_vjp_call(y, dy, axis, temperature)
     return _elementwise(cpu.LOG_SOFTMAX_VJP, fallback.log_softmax_vjp, call, out)
 

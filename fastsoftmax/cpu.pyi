@@ -32,7 +32,9 @@ def fast(
     where: object,
     out: object,
 ) -> Any | None: ...
-def fast_vjp(op: int, y: object, dy: object, axis: object) -> Any | None: ...
+def fast_vjp(
+    op: int, y: object, dy: object, axis: object, temperature: object, out: object
+) -> Any | None: ...
 def fast_hinge(
     scores: object,
     labels: object,

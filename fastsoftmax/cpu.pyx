@@ -12,8 +12,8 @@ D. The thread that called polls for signals between blocks, at most every 50 ms.
 E. `fast` is the way of the common call (a C-contiguous float array along one axis or
    all; `where` and `out`, if any, like x): NumPy's C API, no plan, the GIL kept
    while the work is shorter than giving it back.
-F. Large results live in memory that is kept when they are freed, up to a cap, and reused
-   (kernels/outputs.h).
+F. Large results of the shape of x live in memory that is kept when they are freed, up to
+   a cap, and reused (kernels/outputs.h).
 """
 
 import os
@@ -158,7 +158,7 @@ cdef object in_our_memory(make, tuple arguments):
 
 cdef inline cnp.ndarray empty(int ndim, cnp.npy_intp *shape, int type_num,
                               ptrdiff_t size):
-    """A C-contiguous array of `size` floats, no more than another one has."""
+    """A C-contiguous array of `size` floats, at most as many as another one has."""
     cdef int d
     if size * (4 if type_num == cnp.NPY_FLOAT else 8) < OURS_FROM:
         return cnp.PyArray_EMPTY(ndim, shape, type_num, 0)
@@ -323,7 +323,7 @@ cdef int execute(fs_job *job) except -1:
     cdef int rows = job.inner == 1
     cdef piece *piece_of = NULL
     job.watch = watched()
-    job.past_caches = 2 * traffic(job) > largest_cache
+    job.past_caches = job.x != job.y and 2 * traffic(job) > largest_cache
     if rows and threads > 1 and job.outer < 2 * threads and job.n >= 2 * FS_PIECE:
         piece_of = <piece *>malloc((job.n // FS_PIECE + 1) * sizeof(piece))
         if piece_of == NULL:
@@ -619,9 +619,9 @@ cdef bint set_temperature(fs_job *job, temperature) except -1:
     return 0 < value < INFINITY
 
 
-cdef bint set_mask(fs_job *job, where, cnp.ndarray x, cnp.ndarray y) noexcept:
+cdef bint set_mask(fs_job *job, where, cnp.ndarray x, out) noexcept:
     """Says which elements count; False where `plan` must look closer."""
-    cdef size_t begin, y_begin = <size_t>PyArray_DATA(y)
+    cdef size_t begin, out_begin
     cdef cnp.ndarray mask
     if where is None:
         return True
@@ -631,10 +631,12 @@ cdef bint set_mask(fs_job *job, where, cnp.ndarray x, cnp.ndarray y) noexcept:
     begin = <size_t>PyArray_DATA(mask)
     if cnp.PyArray_TYPE(mask) != cnp.NPY_BOOL or not cnp.PyArray_SAMESHAPE(mask, x):
         return False
-    if begin < y_begin + cnp.PyArray_NBYTES(y) and (
-        y_begin < begin + cnp.PyArray_NBYTES(mask)
-    ):
-        return False
+    if out is not None:
+        out_begin = <size_t>PyArray_DATA(<cnp.ndarray>out)
+        if begin < out_begin + cnp.PyArray_NBYTES(<cnp.ndarray>out) and (
+            out_begin < begin + cnp.PyArray_NBYTES(mask)
+        ):
+            return False
     job.mask = <const char *>begin
     job.source.direct = 0
     job.source.mask_inner = 1
@@ -663,24 +665,26 @@ def fast(int op, x, axis, temperature, where, out):
             y_ndim += 1
     if outer * n * inner == 0:
         return None
-    if out is None:
-        y = empty(y_ndim, shape, cnp.PyArray_TYPE(a),
-                  outer * (1 if op == FS_LOGSUMEXP else n) * inner)
-    elif PyArray_CheckExact(out) and may_write(<cnp.ndarray>out, y_ndim, shape, a):
+    if out is not None and not (
+        PyArray_CheckExact(out) and may_write(<cnp.ndarray>out, y_ndim, shape, a)
+    ):
+        return None
+    set_contiguous(&job, <fs_op>op, type_of(a), PyArray_DATA(a), NULL, outer, n, inner)
+    if not set_temperature(&job, temperature) or not set_mask(&job, where, a, out):
+        return None
+    if out is not None:
         y = <cnp.ndarray>out
     else:
-        return None
-    set_contiguous(&job, <fs_op>op, type_of(a), PyArray_DATA(a), PyArray_DATA(y), outer,
-                   n, inner)
-    if not set_temperature(&job, temperature) or not set_mask(&job, where, a, y):
-        return None
+        y = empty(y_ndim, shape, cnp.PyArray_TYPE(a),
+                  outer * (1 if op == FS_LOGSUMEXP else n) * inner)
+    job.y = <char *>PyArray_DATA(y)
     run_contiguous(&job)
     if y_ndim == 0 and out is None:
         return cnp.PyArray_ToScalar(PyArray_DATA(y), y)
     return y
 
 
-def fast_vjp(int op, y, dy, axis):
+def fast_vjp(int op, y, dy, axis, temperature, out):
     """The same for two arrays of one type and shape."""
     cdef fs_job job
     cdef cnp.ndarray a, b, dx
@@ -698,12 +702,25 @@ def fast_vjp(int op, y, dy, axis):
     factor_around(a, place, &outer, &n, &inner)
     if outer * n * inner == 0:
         return None
-    dx = empty(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a),
-               outer * n * inner)
-    set_contiguous(&job, <fs_op>op, type_of(a), PyArray_DATA(a), PyArray_DATA(dx),
-                   outer, n, inner)
+    if out is not None and not (
+        PyArray_CheckExact(out)
+        and may_write(<cnp.ndarray>out, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), a)
+        and may_write(<cnp.ndarray>out, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), b)
+    ):
+        return None
+    set_contiguous(&job, <fs_op>op, type_of(a), PyArray_DATA(a), NULL, outer, n, inner)
+    if not set_temperature(&job, temperature):
+        return None
+    job.divisor = job.source.temperature
+    job.source.temperature = 1
+    job.source.direct = 1
+    if out is not None:
+        dx = <cnp.ndarray>out
+    else:
+        dx = empty(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a),
+                   outer * n * inner)
+    job.y = <char *>PyArray_DATA(dx)
     job.dy = <const char *>PyArray_DATA(b)
-    job.divisor = 1
     job.dy_source = job.source
     job.source.mask_n = job.dy_source.n
     job.source.mask_inner = job.dy_source.inner

@@ -187,10 +187,18 @@ def graded(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def pack(task: int, x: Array, arrays: Sequence[Array | None], **options: Any) -> bytes:
     """The request of driver.h: x is [outer, n, inner]."""
-    fields = ("masked", "in_place", "in_pieces", "p", "largest", "labelled")
+    fields = (
+        "masked",
+        "in_place",
+        "in_pieces",
+        "past_caches",
+        "p",
+        "largest",
+        "labelled",
+    )
     types = (computed(x.dtype), x.dtype, graded(x.dtype))
     header = struct.pack(
-        "13q2d",
+        "14q2d",
         task,
         *map(TYPES.index, types),
         *x.shape,

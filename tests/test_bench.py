@@ -307,7 +307,12 @@ def test_files_keep_what_was_measured(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "expected JSON"), ("[]", "expected results of"), (None, "cannot be read")],
+    [
+        ("{", "expected JSON"),
+        ("[]", "expected results of"),
+        ('{"format": 1}', "expected 'cells' in"),
+        (None, "cannot be read"),
+    ],
 )
 def test_unreadable_files_are_named(tmp_path, text, words):
     path = tmp_path / "a.json"

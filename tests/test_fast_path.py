@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastsoftmax import log_softmax, logsumexp, plan, softmax
+from fastsoftmax import (
+    log_softmax,
+    log_softmax_vjp,
+    logsumexp,
+    plan,
+    softmax,
+    softmax_vjp,
+)
 
 ELEMENTWISE = [softmax, log_softmax]
 FUNCTIONS = [*ELEMENTWISE, logsumexp]
@@ -78,6 +85,40 @@ def test_out_may_be_x_itself(function):
             expected = function(x, axis=axis, **option)
             assert function(y, axis=axis, out=y, **option) is y
             np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("function", [softmax_vjp, log_softmax_vjp])
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_gradients_too(function, shape, axis, temperature, monkeypatch):
+    y, dy = given(shape, np.float32)[0], given((*shape, 1), np.float32)[0][..., 0]
+    options = {"axis": axis, "temperature": temperature}
+    planned = function(strided(y), strided(dy), **options)
+    monkeypatch.setattr(plan, "as_vjp_call", refuse)
+    assert function(y, dy, **options).tobytes() == planned.tobytes()
+    for out in (np.empty_like(y), y, dy):
+        given_to = (y.copy() if out is dy else y, dy.copy() if out is y else dy)
+        assert function(*given_to, out=out, **options) is out
+        assert out.tobytes() == planned.tobytes()
+        y, dy = given(shape, np.float32)[0], given((*shape, 1), np.float32)[0][..., 0]
+
+
+@pytest.mark.parametrize("function", [softmax_vjp, log_softmax_vjp])
+def test_gradients_refuse_what_does_not_fit(function):
+    y = np.ones((2, 3), np.float32)
+    for option, error in (
+        ({"temperature": 0.0}, ValueError),
+        ({"temperature": "1"}, TypeError),
+        ({"out": np.empty((3, 2), np.float32)}, ValueError),
+        ({"out": np.empty((2, 3))}, TypeError),
+    ):
+        with pytest.raises(error, match=next(iter(option))):
+            function(y, y, axis=-1, **option)
+    memory = np.random.default_rng(0).normal(size=60)
+    expected = function(memory[:50].copy(), memory[10:].copy())
+    assert np.array_equal(
+        function(memory[:50].copy(), memory[10:], out=memory[:50]), expected
+    )
 
 
 @pytest.mark.parametrize("function", ELEMENTWISE)

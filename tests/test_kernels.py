@@ -255,6 +255,16 @@ def test_columns_of_every_length_and_number(do, name):
             judged(name, *shape).assert_right(function, y.T)
 
 
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_stores_past_the_caches_change_nothing(do, name):
+    """At each offset of a row of y from the beginning of a vector."""
+    for n in (66, 67, 71, 100, 129, 1001, 2045, 2048):
+        x = draw(name, 17, n)[..., None]
+        for function in NAMES:
+            usual, past = do([job(function, x), job(function, x, past_caches=True)])
+            vjp_references.assert_same_bits(usual[0], past[0])
+
+
 @pytest.mark.parametrize("name", FLOATS)
 def test_in_place_and_in_pieces(do, name):
     """The same bits as when y is elsewhere and the row in one piece."""

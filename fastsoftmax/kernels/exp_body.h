@@ -8,7 +8,9 @@
  * cancels in softmax and is taken out of the logarithm's argument.
  *
  * Where |max| >= SUBTRACT_FROM the maximum is subtracted first, before anything here, and
- * K = 0: by Sterbenz' lemma x - max is exact for every x whose term is not zero anyway.
+ * K = 0: x - max is exact for every x whose result is not zero anyway (x - max > -104, f64:
+ * -746). Where x is at least half of max that is Sterbenz' lemma; between there and the
+ * threshold both are multiples of the same power of two, 2^-17 or more (f64: 2^-43).
  */
 
 #if T_IS_F32
@@ -95,7 +97,7 @@ FS_INLINE void F(exp_terms)(int abreast, const VEC *x, const F(shift) *shift, VE
     EACH s[j] = V(exponent_of)(n[j]);
     EACH n[j] = V(sub)(n[j], shift->magic);
     /* r = a + n, |r| <= 0.35. From here on a is exact: n R_HI is, and agrees with it in its
-     * leading bits. |n| < 2^-10 (f64: 2^-31): its own rounding is nothing. */
+     * leading bits. |n| < 2^-10 (f64: 2^-30): its own rounding is nothing. */
     EACH a[j] = V(muladd)(n[j], V(set)(-R_HI), a[j]);
     EACH n[j] = V(mul)(n[j], V(set)(-R_LO));
     EACH r[j] = V(add)(a[j], n[j]);

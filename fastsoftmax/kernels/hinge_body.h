@@ -138,7 +138,7 @@ static inline void F(hinge_terms)(F(row) row, const REAL *x, const F(counted) *c
         ptrdiff_t here = fs_least(LANES, count - i);
         VEC s = here == LANES ? V(load)(x + i) : V(load_part)(x + i, here, zero);
         VEC t = V(max)(zero, F(excess)(s, hi, lo));
-        fs_prefetch(x + i + AHEAD);
+        fs_prefetch(x, (i + AHEAD) * (ptrdiff_t)sizeof *x);
         if (F(has_gaps)(counted, i, here))
             t = F(only_kept)(t, F(lanes_kept)(counted, i, here));
         if (p == 1)
@@ -185,7 +185,7 @@ static inline void F(hinge_best)(F(row) row, const REAL *x, const F(counted) *co
         ptrdiff_t here = fs_least(LANES, count - i);
         VEC s = here == LANES ? V(load)(x + i) : V(load_part)(x + i, here, none);
         VEC z = V(add)(s, hi);
-        fs_prefetch(x + i + AHEAD);
+        fs_prefetch(x, (i + AHEAD) * (ptrdiff_t)sizeof *x);
         if (F(has_gaps)(counted, i, here)) {
             VEC in = F(lanes_kept)(counted, i, here);
             z = F(only_kept)(z, in);

@@ -173,13 +173,14 @@ static inline fs_line fs_locate(const fs_job *job, ptrdiff_t index)
 #define FS_INLINE static inline
 #endif
 
-/* Asks for a cache line that is soon needed; any address will do. */
-static inline void fs_prefetch(const void *address)
+/* Asks for a cache line that is soon needed, `offset` bytes from `base`; any will do. */
+static inline void fs_prefetch(const void *base, ptrdiff_t offset)
 {
 #if defined(__GNUC__)
-    __builtin_prefetch(address);
+    __builtin_prefetch((const void *)((uintptr_t)base + (size_t)offset));
 #else
-    (void)address;
+    (void)base;
+    (void)offset;
 #endif
 }
 

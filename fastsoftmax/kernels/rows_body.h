@@ -101,12 +101,11 @@ static void F(convert)(const fs_source *source, const char *x, ptrdiff_t x_step,
 static void F(stage)(const fs_source *source, const char *x, ptrdiff_t x_step,
                      const char *mask, ptrdiff_t mask_step, ptrdiff_t count, REAL *out)
 {
-    const REAL *from = (const REAL *)x;
-    if (!F(are_floats)(source, x, x_step) ||
-        (source->temperature == 1.0 && !mask)) {
+    const REAL *from = out;
+    if (F(are_floats)(source, x, x_step) && (source->temperature != 1.0 || mask))
+        from = (const REAL *)x;
+    else
         F(convert)(source, x, x_step, count, out);
-        from = out;
-    }
     if (source->temperature != 1.0) {
         REAL temperature = (REAL)source->temperature;
         for (ptrdiff_t i = 0; i < count; i++)
@@ -234,8 +233,8 @@ FS_INLINE fs_pair F(terms)(const REAL *x, ptrdiff_t count, REAL *e, int with_lar
     F(sum) sum = {V(set)(F(start)(with_largest)), V(set)(0)};
     ptrdiff_t i = 0;
     for (; i + step <= count; i += step) {
-        for (size_t line = 0; line < step * sizeof *x; line += 64)
-            fs_prefetch(next + i * sizeof *x + line);
+        for (ptrdiff_t line = 0; line < step * (ptrdiff_t)sizeof *x; line += 64)
+            fs_prefetch(next, i * (ptrdiff_t)sizeof *x + line);
         F(add_terms)(ABREAST, i == replaced ? replacement : x + i, step,
                      with_largest ? e + i : NULL, with_largest, shift, &sum);
     }
@@ -517,10 +516,13 @@ static double F(row_max)(const fs_job *job, fs_line line, ptrdiff_t first,
     return max;
 }
 
-/* Bytes from a row to the one that is usually next. */
-static inline ptrdiff_t F(to_next_row)(const fs_job *job)
+/* Where x is needed next after it was read at `x`, `rows` rows on; `x` itself where it is
+ * staged, or the last. */
+static inline const char *F(next_of)(const fs_job *job, const char *x, ptrdiff_t rows)
 {
-    return job->n_outer > 0 ? job->outer_x[job->n_outer - 1] : 0;
+    if (!job->source.direct || job->n_outer == 0)
+        return x;
+    return (const char *)((uintptr_t)x + (size_t)(rows * job->outer_x[job->n_outer - 1]));
 }
 
 static fs_pair F(row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
@@ -537,7 +539,7 @@ static fs_pair F(row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
         const REAL *x = F(read)(&source, line.x + i * source.n, source.n, mask,
                                 source.mask_n, count, buffer);
         fs_pair here;
-        const char *next = line.x + i * source.n + F(to_next_row)(job);
+        const char *next = F(next_of)(job, line.x + i * source.n, 1);
         if (job->op != FS_SOFTMAX) {
             here = F(other_terms)(x, count, (REAL)max, i == block, next);
         } else if (F(keeps_terms)(job) && count == BLOCK) {
@@ -650,7 +652,8 @@ typedef struct {
     const REAL *x[GROUP]; /* the row's elements, or where they have been staged */
     ptrdiff_t pitch;      /* elements from row to row in `terms`: whole vectors */
     F(norms) norms;
-    REAL terms[GROUP_BYTES / sizeof(REAL)];
+    REAL terms[GROUP_BYTES / sizeof(REAL) + LANES]; /* readable in whole vectors from
+                                                     * anywhere in a row */
 } F(group);
 
 static inline void F(group_max)(const fs_job *job, ptrdiff_t count, F(group) *group)
@@ -667,7 +670,7 @@ static inline void F(group_sum)(const fs_job *job, ptrdiff_t count, F(group) *gr
 {
     for (ptrdiff_t r = 0; r < count; r++) {
         REAL max = group->norms.max[r], *terms = group->terms + r * group->pitch;
-        const char *next = group->line[r].x + count * F(to_next_row)(job);
+        const char *next = F(next_of)(job, group->line[r].x, count);
         fs_pair sum = job->op == FS_SOFTMAX
                           ? F(all_terms)(group->x[r], job->n, terms, max, next)
                           : F(other_terms)(group->x[r], job->n, max, 1, next);
@@ -716,7 +719,7 @@ static void F(row_group)(const fs_job *job, ptrdiff_t first, ptrdiff_t count,
 static void F(row_groups)(const fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
     F(group) group;
-    const ptrdiff_t room = sizeof group.terms / sizeof *group.terms;
+    const ptrdiff_t room = GROUP_BYTES / sizeof(REAL);
     group.pitch = (job->n + LANES - 1) / LANES * LANES;
     ptrdiff_t step = fs_least(GROUP, room / group.pitch);
     for (ptrdiff_t row = first; row < last; row += step)

@@ -160,9 +160,9 @@ static inline void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *t
     F(shift) shift = F(shift_for)(V(set)(0));
     ptrdiff_t i = 0;
     for (; i + step <= count; i += step) {
-        for (size_t line = 0; line < step * sizeof *y; line += 64) {
-            fs_prefetch((const char *)(y + i + AHEAD) + line);
-            fs_prefetch((const char *)(dy + i + AHEAD) + line);
+        for (ptrdiff_t j = i + AHEAD; j < i + AHEAD + step; j += 64 / (ptrdiff_t)sizeof *y) {
+            fs_prefetch(y, j * (ptrdiff_t)sizeof *y);
+            fs_prefetch(dy, j * (ptrdiff_t)sizeof *dy);
         }
         F(vjp_step)(ABREAST, op, y + i, dy + i, to + i, step, sums, &shift);
     }

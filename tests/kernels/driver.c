@@ -71,6 +71,7 @@ static void describe(fs_job *job, const request *r, const char *x, const char *s
     job->x = x;
     job->mask = second;
     job->y = y;
+    job->past_caches = (int)r->past_caches;
     job->outer = r->outer;
     job->n = r->n;
     job->inner = r->inner;

@@ -14,6 +14,7 @@ typedef struct request {
     int64_t masked;     /* a mask of x's shape follows x */
     int64_t in_place;   /* y is x */
     int64_t in_pieces;  /* rows in pieces, as several threads share a long one */
+    int64_t past_caches; /* y is stored past the caches */
     int64_t p, largest; /* hinge */
     int64_t labelled;   /* hinge: labels follow, else positives */
     double temperature, margin;
