@@ -294,6 +294,12 @@ static void F(write_log_sums)(const fs_job *job, const F(tile) *tile)
 
 /* ---- pass 3 ---- */
 
+/* softmax: of a term; log_softmax: of x. */
+FS_INLINE VEC F(result)(fs_op op, VEC a, VEC hi, VEC lo)
+{
+    return op == FS_SOFTMAX ? V(times_pair)(a, hi, lo) : V(sub)(V(sub)(a, hi), lo);
+}
+
 /* The results of `abreast` rows of x, which holds terms where they are kept. */
 FS_INLINE void F(finish_rows)(int abreast, fs_op op, int terms_are_kept,
                               const REAL *const *x, REAL *const *to, const F(tile) *tile)
@@ -307,9 +313,7 @@ FS_INLINE void F(finish_rows)(int abreast, fs_op op, int terms_are_kept,
             F(exp_terms)(abreast, here, &shift, s, q);
             EACH here[j] = F(term)(s[j], q[j]);
         }
-        EACH V(store)(to[j] + i, op == FS_SOFTMAX
-                                     ? V(times_pair)(here[j], hi, lo)
-                                     : V(sub)(V(sub)(here[j], hi), lo));
+        EACH V(store)(to[j] + i, F(result)(op, here[j], hi, lo));
     }
 }
 

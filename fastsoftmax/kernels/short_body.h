@@ -5,14 +5,14 @@
  * Rows are transposed by quads: four neighbours of LANES rows at once. The last quad of a
  * row may reach into the next one; so the last rows go through a copy, and quads are stored
  * from the last to the first, rows in ascending order. */
-#define SHORT (4 * LANES) /* n from which a row of its own is faster */
+#define SHORT (6 * LANES) /* n from which a row of its own is faster */
 #define SHORT_BYTES 16384 /* of rows at once: they fit the L1 cache */
 
 typedef struct {
     ptrdiff_t first, count;  /* the rows */
-    ptrdiff_t n, quads;      /* elements to a row; quads that hold them */
+    ptrdiff_t n;             /* elements to a row */
     ptrdiff_t padded;        /* rows up to whole vectors: the length of a row of cells */
-    REAL cells[SHORT_BYTES / sizeof(REAL)];
+    REAL cells[SHORT_BYTES / sizeof(REAL)]; /* of whole quads: the last may hold anything */
     REAL rows[SHORT_BYTES / sizeof(REAL) + 3]; /* those not transposed in place */
 } F(short_tile);
 
@@ -50,7 +50,8 @@ static void F(copy_short_rows)(const fs_job *job, ptrdiff_t from, F(short_tile) 
         tile->rows[i] = 0;
 }
 
-static void F(gather)(const fs_job *job, F(short_tile) *tile)
+/* Pass 1: transposes the rows, and finds their maxima. */
+static void F(gather)(const fs_job *job, F(short_tile) *tile, REAL *max)
 {
     ptrdiff_t in_place = job->source.direct ? F(in_place)(job, tile, job->outer_x[0]) : 0;
     const REAL *rows = (const REAL *)fs_locate(job, tile->first).x;
@@ -61,16 +62,20 @@ static void F(gather)(const fs_job *job, F(short_tile) *tile)
             rows = tile->rows;
             pitch = tile->n;
         }
-        for (ptrdiff_t i = 0; i < 4 * tile->quads; i += 4) {
-            VEC quad[4];
+        VEC largest = V(set)((REAL)-INFINITY), quad[4];
+        for (ptrdiff_t i = 0; i < tile->n; i += 4) {
             V(load_quads)(rows + i, pitch, quad);
-            for (int k = 0; k < 4; k++)
+            for (int k = 0; k < 4 && i + k < tile->n; k++) {
                 V(store)(tile->cells + (i + k) * tile->padded + j, quad[k]);
+                largest = V(max)(quad[k], largest);
+            }
         }
+        V(store)(max + j, largest);
     }
 }
 
-static void F(scatter)(const fs_job *job, F(short_tile) *tile)
+/* Pass 3: transposes the results back. */
+static void F(scatter)(const fs_job *job, F(short_tile) *tile, const F(norms) *norms)
 {
     ptrdiff_t n = tile->n, size = job->y_type == REAL_TYPE ? sizeof(REAL) : 2;
     int contiguous = job->n_outer == 1 && job->outer_y[0] == n * size;
@@ -80,10 +85,11 @@ static void F(scatter)(const fs_job *job, F(short_tile) *tile)
     for (ptrdiff_t j = 0; j < tile->padded; j += LANES, rows += LANES * n) {
         if (j == in_place)
             rows = tile->rows;
-        for (ptrdiff_t i = 4 * tile->quads - 4; i >= 0; i -= 4) {
-            VEC quad[4];
+        VEC hi = V(load)(norms->hi + j), lo = V(load)(norms->lo + j), quad[4];
+        for (ptrdiff_t i = (n - 1) / 4 * 4; i >= 0; i -= 4) {
             for (int k = 0; k < 4; k++)
-                quad[k] = V(load)(tile->cells + (i + k) * tile->padded + j);
+                quad[k] = F(result)(job->op, V(load)(tile->cells + (i + k) * tile->padded + j),
+                                    hi, lo);
             V(store_quads)(rows + i, n, quad);
         }
     }
@@ -103,7 +109,7 @@ static void F(write_short_log_sums)(const fs_job *job, const F(short_tile) *tile
         F(write)(log_sums + row, step, fs_locate(job, tile->first + row).y, job->y_type);
 }
 
-/* The job of the transposed copy: only what work_tile looks at is set. */
+/* The job of the transposed copy: only what passes 2 and 3 look at is set. */
 static inline fs_job F(transposed)(const fs_job *job, ptrdiff_t padded)
 {
     fs_job columns;
@@ -122,25 +128,25 @@ static inline fs_job F(transposed)(const fs_job *job, ptrdiff_t padded)
 
 static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
 {
-    F(short_tile) rows; /* not initialized as a whole: it is large */
+    F(short_tile) rows; /* large: not initialized as a whole, nor is `tile` */
     rows.first = first;
     rows.count = count;
     rows.n = job->n;
-    rows.quads = (job->n + 3) / 4;
     rows.padded = (count + LANES - 1) / LANES * LANES;
-    F(gather)(job, &rows);
-    REAL log_sums[FS_TILE];
-    fs_job columns = F(transposed)(job, rows.padded);
     F(tile) tile;
-    char *y = (char *)(job->op == FS_LOGSUMEXP ? log_sums : rows.cells);
-    tile.line = (fs_line){(const char *)rows.cells, {NULL}, y};
+    tile.line = (fs_line){(const char *)rows.cells, {NULL}, NULL};
     tile.shape = F(shape_of)(job->n, rows.padded, 1);
     tile.cells = rows.cells;
-    F(work_tile)(&columns, &tile);
+    F(gather)(job, &rows, tile.norms.max);
+    fs_job columns = F(transposed)(job, rows.padded);
+    F(read_from_cells)(&tile);
+    F(join_maxima)(&tile);
+    F(tile_sum)(&columns, &tile);
+    F(tile_norms)(&columns, &tile);
     if (job->op == FS_LOGSUMEXP)
-        F(write_short_log_sums)(job, &rows, log_sums);
+        F(write_short_log_sums)(job, &rows, tile.norms.hi);
     else
-        F(scatter)(job, &rows);
+        F(scatter)(job, &rows, &tile.norms);
     for (ptrdiff_t j = 0; job->mask && j < count; j++)
         if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
             F(rewrite_masked)(job, fs_locate(job, first + j), 0, job->n);
