@@ -12,8 +12,8 @@ D. The thread that called polls for signals between blocks, at most every 50 ms.
 E. `fast` is the way of the common call (a C-contiguous float array along one axis or
    all; `where` and `out`, if any, like x): NumPy's C API, no plan, the GIL kept
    while the work is shorter than giving it back.
-F. Large results of the shape of x live in memory that is kept when they are freed, up to
-   a cap, and reused (kernels/outputs.h).
+F. Large results of the shape of x live in memory that is kept when they are freed, up
+   to a cap, and reused (kernels/outputs.h).
 """
 
 import os
@@ -45,8 +45,8 @@ cdef enum:
 cdef enum:
     NOGIL_FROM = 4096
 
-# Where a job's arrays fill more than half of it (float32 rows of 1000 from 16 MB on, 32 MiB
-# of cache), y goes past the caches: 0.8 times as long.
+# Where a job's arrays fill more than half of it (float32 rows of 1000 from 16 MB on,
+# 32 MiB of cache), y goes past the caches: 0.8 times as long.
 cdef ptrdiff_t largest_cache = _caches.largest()
 
 cdef double SECONDS_BETWEEN_POLLS = 0.05
@@ -119,7 +119,8 @@ cdef void choose_memory() except *:
         int(wanted) > MOST_MIB
     ):
         raise ImportError(
-            f"FASTSOFTMAX_KEEP_MIB={wanted!r} is not a whole number from 0 to {MOST_MIB}"
+            f"FASTSOFTMAX_KEEP_MIB={wanted!r} is not a whole number from 0 to "
+            f"{MOST_MIB}"
         )
     if FS_CAN_KEEP:
         keep_mib = int(wanted)
@@ -240,11 +241,12 @@ cdef void each_block_of_rows(const fs_kernels *k, fs_job *job,
 
 
 cdef void each_tile(const fs_kernels *k, fs_job *job, int threads) noexcept nogil:
-    # FS_NARROW is a vector's worth of float32 in AVX-512 also: less is not worth having.
+    # FS_NARROW is a vector's worth of float32 in AVX-512, too: less is a waste.
     cdef ptrdiff_t share = job.inner * job.outer // (2 * threads)
     job.tile = FS_TILE
     if threads > 1:
-        job.tile = max(<ptrdiff_t>FS_NARROW, min(job.tile, share // FS_NARROW * FS_NARROW))
+        share = share // FS_NARROW * FS_NARROW
+        job.tile = max(<ptrdiff_t>FS_NARROW, min(job.tile, share))
     cdef ptrdiff_t tiles = (job.inner + job.tile - 1) // job.tile * job.outer, tile
     if threads == 1:
         for tile in range(tiles):
