@@ -5,7 +5,9 @@
  * Rows are transposed by quads: four neighbours of LANES rows at once. The last quad of a
  * row may reach into the next one; so the last rows go through a copy, and quads are stored
  * from the last to the first, rows in ascending order. */
-#define SHORT (6 * LANES) /* n from which a row of its own is faster */
+/* n up to which this is faster than row by row: float32 rows of 48 take 0.9 times as long,
+ * rows of 64 1.15 times (AVX2, Zen 3). */
+#define SHORT (6 * LANES)
 #define SHORT_BYTES 16384 /* of rows at once: they fit the L1 cache */
 
 typedef struct {
