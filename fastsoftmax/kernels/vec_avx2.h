@@ -110,26 +110,6 @@ static inline f64_vec f64_exponent_of(f64_vec a)
 {
     return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), 52));
 }
-static inline f32_vec f32_add_bits(f32_vec a, f32_vec b)
-{
-    return _mm256_castsi256_ps(
-        _mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
-}
-static inline f64_vec f64_add_bits(f64_vec a, f64_vec b)
-{
-    return _mm256_castsi256_pd(
-        _mm256_add_epi64(_mm256_castpd_si256(a), _mm256_castpd_si256(b)));
-}
-static inline f32_vec f32_sub_bits(f32_vec a, f32_vec b)
-{
-    return _mm256_castsi256_ps(
-        _mm256_sub_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
-}
-static inline f64_vec f64_sub_bits(f64_vec a, f64_vec b)
-{
-    return _mm256_castsi256_pd(
-        _mm256_sub_epi64(_mm256_castpd_si256(a), _mm256_castpd_si256(b)));
-}
 
 static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
 {

@@ -78,26 +78,6 @@ static inline f64_vec f64_exponent_of(f64_vec a)
 {
     return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52));
 }
-static inline f32_vec f32_add_bits(f32_vec a, f32_vec b)
-{
-    return _mm512_castsi512_ps(
-        _mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
-}
-static inline f64_vec f64_add_bits(f64_vec a, f64_vec b)
-{
-    return _mm512_castsi512_pd(
-        _mm512_add_epi64(_mm512_castpd_si512(a), _mm512_castpd_si512(b)));
-}
-static inline f32_vec f32_sub_bits(f32_vec a, f32_vec b)
-{
-    return _mm512_castsi512_ps(
-        _mm512_sub_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
-}
-static inline f64_vec f64_sub_bits(f64_vec a, f64_vec b)
-{
-    return _mm512_castsi512_pd(
-        _mm512_sub_epi64(_mm512_castpd_si512(a), _mm512_castpd_si512(b)));
-}
 
 static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
 {

@@ -97,22 +97,6 @@ static inline f64_vec f64_exponent_of(f64_vec a)
 {
     return f64_of_bits(vshlq_n_u64(f64_bits(a), 52));
 }
-static inline f32_vec f32_add_bits(f32_vec a, f32_vec b)
-{
-    return f32_of_bits(vaddq_u32(f32_bits(a), f32_bits(b)));
-}
-static inline f64_vec f64_add_bits(f64_vec a, f64_vec b)
-{
-    return f64_of_bits(vaddq_u64(f64_bits(a), f64_bits(b)));
-}
-static inline f32_vec f32_sub_bits(f32_vec a, f32_vec b)
-{
-    return f32_of_bits(vsubq_u32(f32_bits(a), f32_bits(b)));
-}
-static inline f64_vec f64_sub_bits(f64_vec a, f64_vec b)
-{
-    return f64_of_bits(vsubq_u64(f64_bits(a), f64_bits(b)));
-}
 
 static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
 {

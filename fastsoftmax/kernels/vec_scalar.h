@@ -79,31 +79,14 @@ static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
     return (product + (error + a * (lo * 0x1p512))) * 0x1p-512;
 }
 
-/* T_exponent_of: the bits of a, shifted so that its lowest bits become the exponent.
- * T_add_bits, T_sub_bits: sum, difference of the bit patterns as integers. */
+/* T_exponent_of: the bits of a, shifted so that its lowest bits become the exponent. */
 static inline f32_vec f32_exponent_of(f32_vec a)
 {
     return bits_to_float(float_to_bits(a) << 23);
 }
-static inline f32_vec f32_add_bits(f32_vec a, f32_vec b)
-{
-    return bits_to_float(float_to_bits(a) + float_to_bits(b));
-}
-static inline f32_vec f32_sub_bits(f32_vec a, f32_vec b)
-{
-    return bits_to_float(float_to_bits(a) - float_to_bits(b));
-}
 static inline f64_vec f64_exponent_of(f64_vec a)
 {
     return bits_to_double(double_to_bits(a) << 52);
-}
-static inline f64_vec f64_add_bits(f64_vec a, f64_vec b)
-{
-    return bits_to_double(double_to_bits(a) + double_to_bits(b));
-}
-static inline f64_vec f64_sub_bits(f64_vec a, f64_vec b)
-{
-    return bits_to_double(double_to_bits(a) - double_to_bits(b));
 }
 
 /* T_if_equal: a == b ? yes : no; T_if_less: a < b ? yes : no. NaN answers no. */

@@ -69,8 +69,6 @@ static void V(check_lanes)(void)
     CHECK_BITS("max", V(max)(va, vb), a > b ? a : b);
     CHECK("muladd", V(muladd)(va, vb, vc), FUSED ? FMA(a, b, c) : a * b + c);
     CHECK_BITS("exponent_of", V(exponent_of)(va), OF_BITS(TO_BITS(a) << EXPONENT));
-    CHECK_BITS("add_bits", V(add_bits)(va, vb), OF_BITS(TO_BITS(a) + TO_BITS(b)));
-    CHECK_BITS("sub_bits", V(sub_bits)(va, vb), OF_BITS(TO_BITS(a) - TO_BITS(b)));
     CHECK_BITS("if_equal", V(if_equal)(va, vb, vc, vd), a == b ? c : d);
     CHECK_BITS("if_less", V(if_less)(va, vb, vc, vd), a < b ? c : d);
 }
