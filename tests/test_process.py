@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastsoftmax
@@ -253,6 +254,28 @@ def test_ctrl_c_stops_a_job(tmp_path: Path, job: str, threads: int) -> None:
     stopped = re.fullmatch(r"stopped at ([0-9.]+)\nand works\n", output)
     assert stopped, output
     assert float(stopped[1]) - sent < 0.5
+
+
+@posix
+def test_a_signal_in_the_second_look_at_a_cancelling_row_is_not_lost() -> None:
+    """Where float32 terms cancel, the row is summed again in double, and polled."""
+    x = np.full(40_000_000, -np.log(40_000_000), np.float32)
+    fastsoftmax.set_num_threads(1)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    whole = math.inf
+    for _ in range(3):
+        start = time.monotonic()
+        fastsoftmax.logsumexp(x)
+        whole = min(whole, time.monotonic() - start)
+    try:
+        for part in (0.2, 0.35, 0.5):
+            signal.setitimer(signal.ITIMER_REAL, part * whole)
+            with pytest.raises(KeyboardInterrupt):
+                fastsoftmax.logsumexp(x)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        fastsoftmax.set_num_threads(None)
 
 
 @posix

@@ -272,7 +272,7 @@ static void F(spread_norms)(F(tile) *tile)
 }
 
 /* What pass 3 multiplies with or subtracts. */
-static void F(tile_norms)(const fs_job *job, F(tile) *tile)
+static void F(tile_norms)(fs_job *job, F(tile) *tile)
 {
     F(join_sums)(tile);
     F(finish_norms)(job->op, tile->shape.columns, &tile->norms);

@@ -450,7 +450,7 @@ static inline int F(is_special)(fs_op op, const F(norms) *norms, ptrdiff_t j)
 }
 
 /* Puts log(sum(exp(x))) of such a line, read from `source`, into its norm. */
-static void F(special_log_sum)(const fs_job *job, const fs_source *source, fs_line line,
+static void F(special_log_sum)(fs_job *job, const fs_source *source, fs_line line,
                                F(norms) *norms, ptrdiff_t j)
 {
     REAL max = norms->max[j];
@@ -621,7 +621,7 @@ static fs_pair F(sum_of_row)(fs_job *job, fs_line line, double *max)
 
 #if !T_IS_F32
 /* log(sum(exp(x))) in double of a line of float, whatever the job computes in. */
-static fs_pair JOIN(log_sum_of_line_f64, ISA)(const fs_job *narrow, fs_line line)
+static fs_pair JOIN(log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line)
 {
     fs_job job = *narrow;
     job.compute = FS_F64;
@@ -629,6 +629,8 @@ static fs_pair JOIN(log_sum_of_line_f64, ISA)(const fs_job *narrow, fs_line line
     job.source.via_float = 1;
     double max;
     fs_pair sum = F(sum_of_row)(&job, line, &max);
+    if (job.watch.stop) /* the copy's poll was told */
+        narrow->watch.stop = 1;
     F(norms) norms;
     V(store)(norms.max, V(set)(max));
     norms.sum[0] = sum.hi;
@@ -697,7 +699,7 @@ static inline void F(finish_of_group)(const fs_job *job, ptrdiff_t r, F(group) *
         F(rewrite_masked)(job, group->line[r], 0, job->n);
 }
 
-static void F(row_group)(const fs_job *job, ptrdiff_t first, ptrdiff_t count,
+static void F(row_group)(fs_job *job, ptrdiff_t first, ptrdiff_t count,
                          F(group) *group)
 {
     for (ptrdiff_t r = 0; r < count; r++)
@@ -716,7 +718,7 @@ static void F(row_group)(const fs_job *job, ptrdiff_t first, ptrdiff_t count,
     }
 }
 
-static void F(row_groups)(const fs_job *job, ptrdiff_t first, ptrdiff_t last)
+static void F(row_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
     F(group) group;
     const ptrdiff_t room = GROUP_BYTES / sizeof(REAL);
