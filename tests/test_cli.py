@@ -465,15 +465,15 @@ def test_resident_memory_is_small(
 @pytest.mark.parametrize(
     ("shape", "axis"),
     [
-        ((500_000, 1000), "-1"),
-        ((500_000, 1000), "0"),
-        ((9000, 55_000), "0"),
-        ((500_000, 1000), "none"),
-        ((500_000_000,), "-1"),
+        ((250_000, 1000), "-1"),
+        ((250_000, 1000), "0"),
+        ((4500, 55_000), "0"),
+        ((250_000, 1000), "none"),
+        ((250_000_000,), "-1"),
     ],
 )
-@pytest.mark.parametrize("command", COMMANDS)
-def test_resident_memory_is_small_for_any_axis_of_two_gigabytes(
+@pytest.mark.parametrize("command", ["softmax", "logsumexp"])
+def test_resident_memory_is_small_for_any_axis_of_a_gigabyte(
     tmp_path: Path, command: str, shape: tuple[int, ...], axis: str
 ) -> None:
     sparse(tmp_path / "IN.npy", shape)
