@@ -122,8 +122,7 @@ def test_threads_share_work_of_the_size_tested_here(tmp_path):
 @of_every_dtype
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_with_1_2_and_8_threads(function, dtype, use_threads):
-    every = [*UP_TO_130, *LARGER]
-    for n in every if np.dtype(dtype).itemsize > 2 else every[::7]:
+    for n in [*UP_TO_130[::7], *LARGER[::2]]:
         x = draw(rows_of(n), n, dtype)
         use_threads(1)
         expected = function(x, axis=-1)
@@ -147,8 +146,9 @@ def test_long_rows(function, dtype, use_threads):
             use_threads(threads)
             assert_same_bits(function(x[0]), expected)
             assert_same_bits(function(x, axis=-1)[0], expected)
-            assert_same_bits(function(x[[1] * 16 + [0]], axis=-1)[16], expected)
             assert_same_bits(function(shift_by_one(x), axis=-1)[0], expected)
+            if n < 2 * LONG[0]:
+                assert_same_bits(function(x[[1] * 16 + [0]], axis=-1)[16], expected)
 
 
 OPTIONS: dict[str, Callable[[int], dict[str, object]]] = {

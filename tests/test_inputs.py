@@ -758,8 +758,8 @@ def test_random_masks(function, given_, data):
 
 # ---- no temporaries ----
 
-SIZE = 2**26  # bytes of x
-LITTLE = 2**20
+SIZE = 2**24  # bytes of x: enough for threads
+LITTLE = 2**18
 
 
 def peak_beside_the_result(function, x: Array, **options) -> int:

@@ -195,7 +195,7 @@ try:
     seconds(2)
     assert len(tasks()) > 1, "the job was too short for threads"
     for _ in range({tries}):
-        one, two = median(1, 20), median(2, 60)
+        one, two = median(1, 10), median(2, 30)
         print(f"{{one * 1e3:.2f}} ms with one thread, {{two * 1e3:.2f}} ms with two")
         if two <= 2 * one:
             print("in time")
