@@ -147,6 +147,8 @@ def compile_to(folder: Path, machine: str) -> Path:
 def compile_words(folder: Path, target: Target) -> Path:
     """Compile the test of one vocabulary."""
     flags = emulation(target.isa) if target.emulated else FLAGS_OF[target.isa]
+    if target.isa == "scalar":  # plain C: an instruction of another knows its address
+        flags = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
     program = folder / f"words_{target}"
     fused = int(target.isa != "scalar")
     run(

@@ -138,11 +138,20 @@ static inline f64_wide f64_wide_add_product(f64_wide sum, f64_vec a, f64_vec b)
 static inline double f32_wide_total(f32_wide sum) { return sum; }
 static inline double f64_wide_total(f64_wide sum) { return sum; }
 
-/* f32_load_f16 ...: f32_lanes 16-bit floats; stores round to nearest even. */
+/* f32_load_f16 ...: f32_lanes 16-bit floats; stores round to nearest even, at
+ * any address. */
 static inline f32_vec f32_load_f16(const uint16_t *p) { return half_to_float(*p); }
-static inline void f32_store_f16(uint16_t *p, f32_vec a) { *p = float_to_half(a); }
+static inline void f32_store_f16(void *p, f32_vec a)
+{
+    uint16_t half = float_to_half(a);
+    memcpy(p, &half, sizeof half);
+}
 static inline f32_vec f32_load_bf16(const uint16_t *p) { return bfloat_to_float(*p); }
-static inline void f32_store_bf16(uint16_t *p, f32_vec a) { *p = float_to_bfloat(a); }
+static inline void f32_store_bf16(void *p, f32_vec a)
+{
+    uint16_t half = float_to_bfloat(a);
+    memcpy(p, &half, sizeof half);
+}
 
 /* T_load_quads, T_store_quads: four neighbours of each of `lanes` rows, `pitch` elements
  * apart: lane j of v[i] is p[j * pitch + i]. Row after row: where rows overlap, the last one

@@ -78,8 +78,11 @@ static int same_number(float from, float to, float expected)
 static void check_stores(const float *from)
 {
     uint16_t f16[f32_lanes], bf16[f32_lanes];
-    f32_store_f16(f16, f32_load(from));
-    f32_store_bf16(bf16, f32_load(from));
+    static _Alignas(2) char odd[1 + sizeof f16];
+    f32_store_f16((void *)(odd + 1), f32_load(from));
+    memcpy(f16, odd + 1, sizeof f16);
+    f32_store_bf16((void *)(odd + 1), f32_load(from));
+    memcpy(bf16, odd + 1, sizeof bf16);
     for (int j = 0; j < f32_lanes; j++) {
         float a = from[j];
         if (!same_number(a, half_to_float(f16[j]), half_to_float(float_to_half(a))))
