@@ -279,6 +279,40 @@ def test_a_signal_in_the_second_look_at_a_cancelling_row_is_not_lost() -> None:
 
 
 @posix
+@pytest.mark.parametrize(
+    "call",
+    [
+        "logsumexp(np.broadcast_to(np.float32(-np.inf), 1 << 26))",
+        "logsumexp(np.broadcast_to(np.float32(-np.inf), (1 << 25, 2)), axis=0)",
+    ],
+)
+def test_a_search_for_nan_is_stopped_as_well(call: str) -> None:
+    """It comes last, where the largest entry is infinite, and is the longest pass."""
+    job = eval(f"lambda: {call}", {"np": np, "logsumexp": fastsoftmax.logsumexp})
+    fastsoftmax.set_num_threads(1)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    whole, late = math.inf, []
+    for _ in range(2):
+        start = time.monotonic()
+        job()
+        whole = min(whole, time.monotonic() - start)
+    try:
+        for _ in range(4):
+            start = time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, 0.8 * whole)
+            try:
+                job()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                late.append((time.monotonic() - start) / whole - 0.8)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        fastsoftmax.set_num_threads(None)
+    assert min(late, default=math.inf) < 0.1, late
+
+
+@posix
 def test_ctrl_c_stops_every_step_of_a_long_row(tmp_path: Path) -> None:
     script = INTERRUPTED.format(job="softmax(np.zeros(1 << 28))", threads=2)
     for after in (0.05, 0.8):

@@ -380,6 +380,12 @@ static ptrdiff_t F(fit_tile)(const F(shape) *shape, REAL **cells)
     return shape->columns;
 }
 
+static void F(rewrite_masked_column)(fs_job *job, fs_line line)
+{
+    for (ptrdiff_t i = 0; i < job->n && !F(stopped)(job, i); i += BLOCK)
+        F(rewrite_masked)(job, line, i, fs_least(job->n, i + BLOCK));
+}
+
 static void F(columns)(fs_job *job, ptrdiff_t index)
 {
     ptrdiff_t tiles = (job->inner + job->tile - 1) / job->tile;
@@ -401,6 +407,6 @@ static void F(columns)(fs_job *job, ptrdiff_t index)
         F(work_tile)(job, &tile);
         for (ptrdiff_t j = 0; job->mask && j < tile.shape.columns; j++)
             if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
-                F(rewrite_masked)(job, F(column)(&job->source, job, tile.line, j), 0, job->n);
+                F(rewrite_masked_column)(job, F(column)(&job->source, job, tile.line, j));
     }
 }

@@ -367,11 +367,20 @@ static inline fs_pair F(as_real_pair)(fs_pair a)
     return (fs_pair){hi, (a.hi - hi) + a.lo};
 }
 
-static int F(any_nan)(const fs_source *source, fs_line line, ptrdiff_t n)
+/* Asked between pieces: a row of one piece is not worth the question. */
+static inline int F(stopped)(fs_job *job, ptrdiff_t first)
+{
+    return first > 0 && fs_poll(&job->watch);
+}
+
+/* No answer if the job was stopped. */
+static int F(any_nan)(fs_job *job, const fs_source *source, fs_line line)
 {
     REAL buffer[64];
-    for (ptrdiff_t i = 0; i < n; i += 64) {
-        ptrdiff_t count = fs_least(64, n - i);
+    for (ptrdiff_t i = 0; i < job->n; i += 64) {
+        if (i % BLOCK == 0 && F(stopped)(job, i))
+            break;
+        ptrdiff_t count = fs_least(64, job->n - i);
         const char *mask = line.mask ? line.mask + i * source->mask_n : NULL;
         F(stage)(source, line.x + i * source->n, source->n, mask, source->mask_n, count,
                  buffer);
@@ -456,7 +465,7 @@ static void F(special_log_sum)(fs_job *job, const fs_source *source, fs_line lin
     REAL max = norms->max[j];
     fs_pair pair = {max, 0};
     if (isinf(max) && ((job->op == FS_LOG_SOFTMAX && max < 0) ||
-                       F(any_nan)(source, line, job->n)))
+                       F(any_nan)(job, source, line)))
         pair.hi = NAN;
 #if T_IS_F32
     else if (!isinf(max))
@@ -591,12 +600,6 @@ static void F(row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
     }
     if (job->mask && isnan(norm->pair.hi))
         F(rewrite_masked)(job, line, first, last);
-}
-
-/* Asked between pieces: a row of one piece is not worth the question. */
-static inline int F(stopped)(fs_job *job, ptrdiff_t first)
-{
-    return first > 0 && fs_poll(&job->watch);
 }
 
 /* Passes 1 and 2 of a whole row; zero sum if the job was stopped. */
