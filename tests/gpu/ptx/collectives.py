@@ -1,0 +1,311 @@
+"""Instructions that threads must meet at: barriers, shuffles, votes.
+
+A control function takes the batch, the lanes and where the instruction is; it returns
+where the lanes go on, or STOP when the scheduler has to choose anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpu.ptx.faults import Fault
+from gpu.ptx.lanes import WARP, Lanes
+from gpu.ptx.operands import Operands, Source, unknown
+from gpu.ptx.races import SAME_BLOCK, SAME_CLUSTER, SAME_WARP
+from gpu.ptx.types import Array
+
+if TYPE_CHECKING:
+    from gpu.ptx.machine import Batch
+    from gpu.ptx.parse import Statement
+
+Control = Callable[["Batch", Lanes, int], int]
+Finish = Callable[["Batch", Lanes, Array], None]
+STOP = -1
+FULL_MASK = 0xFFFFFFFF
+_BITS = np.uint32(1) << np.arange(WARP, dtype=np.uint32)
+
+
+class ClusterState:
+    """Who has arrived at a cluster barrier, and who used the memory of other blocks."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.arrived = np.zeros(batch.size, np.bool_)
+        self.any_arrived = False
+        self.used = np.zeros(batch.blocks, np.int64)
+
+    def arrive(self, slots: Array) -> None:
+        if self.arrived[slots].any():
+            raise Fault("cluster", "a thread arrives twice without waiting")
+        self.arrived[slots] = True
+        self.any_arrived = True
+
+    def leave(self, slots: Array) -> None:
+        self.arrived[slots] = False
+        self.any_arrived = bool(self.arrived.any())
+
+    def check_no_access(self, slots: Array) -> None:
+        if self.batch.checks and self.arrived[slots].any():
+            raise Fault("cluster", "memory is used between arrive and wait")
+
+    def note_remote(self, slots: Array, owners: Array) -> None:
+        """Another block's memory is there from the first barrier of the cluster on,
+        and until its threads exit."""
+        batch = self.batch
+        if (batch.order.synced[SAME_CLUSTER, slots] == 0).any():
+            raise Fault(
+                "cluster",
+                "shared memory of another block is used before the first barrier of "
+                f"the cluster, {batch.describe(slots[0])}",
+            )
+        gone = batch.exited.reshape(batch.blocks, -1)[owners].any(axis=1)
+        if gone.any():
+            self._fail(int(owners[gone][0]))
+        self.used[owners] = batch.order.time + 1
+
+    def check_exit(self, slots: Array) -> None:
+        """A block must not end while another may still use its memory."""
+        owners = slots // self.batch.stride
+        used = self.used[owners]
+        late = (used > 0) & (used >= self.batch.order.synced[SAME_CLUSTER, slots])
+        if late.any():
+            self._fail(int(owners[late][0]))
+
+    def _fail(self, owner: int) -> None:
+        raise Fault(
+            "exited",
+            f"shared memory of block {self.batch.block_numbers[owner]} is used by "
+            "another block, and it may have ended by then",
+        )
+
+
+def block_barrier(batch: Batch, lanes: Lanes, here: int) -> int:
+    """Wait for all threads of the block."""
+    batch.park(lanes, here)
+    waiting = (batch.parked == here).reshape(batch.blocks, batch.stride)
+    ready = (waiting.sum(axis=1) == batch.block_threads).nonzero()[0]
+    if len(ready):
+        _release(batch, ready, 1, here, SAME_BLOCK)
+    return STOP
+
+
+def _release(batch: Batch, groups: Array, blocks: int, here: int, level: int) -> Array:
+    """Let groups of blocks go on, ordered by the barrier."""
+    together = batch.present.reshape(-1, blocks * batch.stride)
+    slots = np.arange(batch.size).reshape(together.shape)[groups][together[groups]]
+    batch.order.synchronise(level, slots)
+    batch.resume(slots, here + 1)
+    return slots
+
+
+def cluster_arrive(batch: Batch, lanes: Lanes, here: int) -> int:
+    batch.cluster_state.arrive(lanes.slots)
+    return here + 1
+
+
+def cluster_wait(batch: Batch, lanes: Lanes, here: int) -> int:
+    """Wait for all threads of the cluster, each of which must have arrived."""
+    if not batch.cluster_state.arrived[lanes.slots].all():
+        raise Fault("cluster", "barrier.cluster.wait without arrive")
+    batch.park(lanes, here)
+    width = batch.cluster * batch.stride
+    waiting = (batch.parked == here).reshape(-1, width).sum(axis=1)
+    ready = (waiting == batch.cluster * batch.block_threads).nonzero()[0]
+    if len(ready):
+        slots = _release(batch, ready, batch.cluster, here, SAME_CLUSTER)
+        batch.cluster_state.leave(slots)
+    return STOP
+
+
+def warp_collective(read_mask: Source, finish: Finish) -> Control:
+    """Bind an instruction that the lanes named in a mask execute together."""
+
+    def control(batch: Batch, lanes: Lanes, here: int) -> int:
+        mask = read_mask(batch, lanes)
+        if lanes.whole_warps and (mask == FULL_MASK).all():
+            finish(batch, lanes, lanes.expand(mask))
+            return here + 1
+        _check_own_bit(batch, lanes, mask)
+        batch.masks[lanes.slots] = mask
+        batch.park(lanes, here)
+        done = _complete(batch, np.unique(lanes.warps), here)
+        if len(done):
+            group = Lanes(done, batch.size)
+            finish(batch, group, batch.masks[done])
+            batch.resume(done, here + 1)
+        return STOP
+
+    return control
+
+
+def _check_own_bit(batch: Batch, lanes: Lanes, mask: Array) -> None:
+    outside = lanes.expand(mask) >> (lanes.slots % WARP).astype(np.uint32) & 1 == 0
+    if outside.any():
+        slot = lanes.slots[outside][0]
+        raise Fault(
+            "shuffle", f"the mask lacks the lane itself, {batch.describe(slot)}"
+        )
+
+
+def _complete(batch: Batch, warps: Array, here: int) -> Array:
+    """Return the slots whose whole group waits here with the same mask."""
+    waiting = batch.parked.reshape(-1, WARP)[warps] == here
+    masks = batch.masks.reshape(-1, WARP)[warps]
+    present = _pack(batch.present.reshape(-1, WARP)[warps])
+    alike = (masks[:, :, None] == masks[:, None, :]) & waiting[:, None, :]
+    done = waiting & (_pack(alike) == (masks & present[:, None]))
+    return (warps[:, None] * WARP + np.arange(WARP))[done]
+
+
+def _pack(bits: Array) -> Array:
+    """Turn the last axis, 32 booleans, into a mask."""
+    return np.where(bits, _BITS, np.uint32(0)).sum(axis=-1, dtype=np.uint32)
+
+
+def shuffle(operands: Operands, statement: Statement) -> Control:
+    mode = statement.opcode.split(".")[2]
+    result, value, lane, clamp, mask = statement.operands
+    target, _, predicate = result.partition("|")
+    write = operands.target(target.strip(), "b32")
+    note = operands.target(predicate.strip() or "_", "pred")
+    read_lane = operands.source(lane, "u32")
+    read_clamp = operands.source(clamp, "u32")
+    read = operands.gatherer(value)
+
+    def finish(batch: Batch, lanes: Lanes, masks: Array) -> None:
+        own = lanes.slots % WARP
+        by = read_lane(batch, lanes).astype(np.int64)
+        limits = read_clamp(batch, lanes).astype(np.int64)
+        source, valid = _shuffle_source(mode, own, by, limits)
+        slots = lanes.slots - own + source
+        taking_part = (masks >> source.astype(np.uint32) & 1 == 1) & batch.present[
+            slots
+        ]
+        if not taking_part.all():
+            slot = lanes.slots[~taking_part][0]
+            raise Fault(
+                "shuffle", f"reads a lane that takes no part, {batch.describe(slot)}"
+            )
+        values = read(batch, slots)
+        write(batch, lanes, np.copy(values))
+        note(batch, lanes, valid)
+
+    return warp_collective(operands.source(mask, "u32"), finish)
+
+
+def _shuffle_source(
+    mode: str, own: Array, by: Array, limits: Array
+) -> tuple[Array, Array]:
+    """Return the lane to read from, and whether it is the one asked for."""
+    segment = limits >> 8 & 31
+    clamp = limits & 31
+    highest = (own & segment) | (clamp & ~segment & 31)
+    lowest = own & segment
+    by = by & 31
+    if mode == "up":
+        asked = own - by
+        valid = asked >= highest
+    elif mode == "down":
+        asked = own + by
+        valid = asked <= highest
+    elif mode == "bfly":
+        asked = own ^ by
+        valid = asked <= highest
+    else:
+        asked = lowest | (by & ~segment)
+        valid = asked <= highest
+    return np.where(valid, asked, own), valid
+
+
+def vote(operands: Operands, statement: Statement) -> Control:
+    mode, type_ = statement.opcode.split(".")[2:]
+    result, predicate, mask = statement.operands
+    write = operands.target(result, type_)
+    read = operands.source(predicate, "pred")
+
+    def finish(batch: Batch, lanes: Lanes, masks: Array) -> None:
+        votes = np.zeros(batch.size, np.bool_)
+        votes[lanes.slots] = read(batch, lanes)
+        present = _pack(batch.present.reshape(-1, WARP))[lanes.warps] & masks
+        bits = _pack(votes.reshape(-1, WARP))[lanes.warps] & masks
+        outcome = {
+            "ballot": bits,
+            "all": bits == present,
+            "any": bits != 0,
+            "uni": (bits == present) | (bits == 0),
+        }
+        write(batch, lanes, outcome[mode])
+
+    return warp_collective(operands.source(mask, "u32"), finish)
+
+
+def warp_barrier(operands: Operands, statement: Statement) -> Control:
+    """Order the memory accesses of a warp, if all of its threads are there."""
+
+    def finish(batch: Batch, lanes: Lanes, masks: Array) -> None:
+        present = batch.present.reshape(-1, WARP).sum(axis=1)
+        here = np.bincount(lanes.warps, minlength=len(present))
+        whole = (here == present)[lanes.warps]
+        if whole.any():
+            batch.order.synchronise(SAME_WARP, lanes.slots[whole])
+
+    return warp_collective(operands.source(statement.operands[0], "u32"), finish)
+
+
+def active_mask(operands: Operands, statement: Statement) -> Control:
+    write = operands.target(statement.operands[0], "b32")
+
+    def control(batch: Batch, lanes: Lanes, here: int) -> int:
+        active = np.zeros(batch.size, np.bool_)
+        active[lanes.slots] = True
+        write(batch, lanes, _pack(active.reshape(-1, WARP))[lanes.warps])
+        return here + 1
+
+    return control
+
+
+def barrier(operands: Operands, statement: Statement) -> Control:
+    words = statement.opcode.split(".")
+    if words[1] == "warp":
+        return warp_barrier(operands, statement)
+    if words[1] == "cluster":
+        return cluster_arrive if words[2] == "arrive" else cluster_wait
+    if len(statement.operands) != 1 or not statement.operands[0].isdigit():
+        raise unknown(f"{statement.text}: a barrier of a part of the block")
+    return block_barrier
+
+
+def _innermost(batch: Batch, slots: Array) -> int:
+    """Return a thread that waits for its warp, if there is one."""
+    code = batch.kernel.code
+    for place in np.unique(batch.parked[slots]):
+        words = code[place].statement.opcode.split(".")
+        if words[0] not in ("bar", "barrier") or "warp" in words:
+            return int(slots[batch.parked[slots] == place][0])
+    return int(slots[0])
+
+
+def explain_stall(batch: Batch) -> Fault:
+    """Say why the threads that wait will wait for ever."""
+    slot = _innermost(batch, np.flatnonzero(batch.parked >= 0))
+    statement = batch.kernel.code[batch.parked[slot]].statement
+    words = statement.opcode.split(".")
+    if "cluster" in words:
+        kind, unit = "cluster", batch.cluster * batch.stride
+    elif words[0] in ("bar", "barrier") and "warp" not in words:
+        kind, unit = "barrier", batch.stride
+    else:
+        kind, unit = "shuffle", WARP
+    group = slice(slot // unit * unit, (slot // unit + 1) * unit)
+    exited = int((batch.exited & batch.present)[group].sum())
+    places = np.unique(batch.parked[group][batch.parked[group] >= 0])
+    others = [batch.kernel.code[place].statement.text for place in places[1:]]
+    reasons = [f"{exited} have exited"] if exited else []
+    reasons += [f"others wait at {text!r}" for text in others]
+    why = ", ".join(reasons) or "others have other masks"
+    return Fault(kind, f"threads wait at {statement.text!r} for ever: {why}").at(
+        f"{batch.kernel.name}, {batch.describe(slot)}"
+    )
