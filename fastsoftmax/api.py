@@ -79,6 +79,9 @@ def softmax(
 
     No input makes it warn.
 
+    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    how exact they are, and what else differs.
+
     References
     ----------
     Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax
@@ -100,6 +103,9 @@ def softmax(
         y = cpu.fast(cpu.SOFTMAX, x, axis, temperature, where, out)
         if y is not None:
             return y
+    if gpu := plan.gpu_for(x, where, out):
+        arrays = {"x": x, "where": where, "out": out}
+        return gpu.softmax(arrays, axis=axis, temperature=temperature, dtype=dtype)
     call = plan.as_call(x, axis, where, dtype, temperature)
     return _elementwise(cpu.SOFTMAX, fallback.softmax, call, out)
 
@@ -164,6 +170,9 @@ def log_softmax(
 
     No input makes it warn.
 
+    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    how exact they are, and what else differs.
+
     References
     ----------
     Blanchard, Higham and Higham (2021), doi:10.1093/imanum/draa038.
@@ -180,6 +189,9 @@ def log_softmax(
         y = cpu.fast(cpu.LOG_SOFTMAX, x, axis, temperature, where, out)
         if y is not None:
             return y
+    if gpu := plan.gpu_for(x, where, out):
+        arrays = {"x": x, "where": where, "out": out}
+        return gpu.log_softmax(arrays, axis=axis, temperature=temperature, dtype=dtype)
     call = plan.as_call(x, axis, where, dtype, temperature)
     return _elementwise(cpu.LOG_SOFTMAX, fallback.log_softmax, call, out)
 
@@ -253,6 +265,9 @@ def logsumexp(
 
     A negative sum without `return_sign` is NaN. No input makes it warn.
 
+    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    how exact they are, and what else differs.
+
     References
     ----------
     Blanchard, Higham and Higham (2021), doi:10.1093/imanum/draa038.
@@ -271,6 +286,14 @@ def logsumexp(
         y = cpu.fast(cpu.LOGSUMEXP, a, axis, 1.0, where, out)
         if y is not None:
             return y
+    if gpu := plan.gpu_for(a, b, where, out):
+        return gpu.logsumexp(
+            {"a": a, "b": b, "where": where, "out": out},
+            axis=axis,
+            keepdims=keepdims,
+            return_sign=return_sign,
+            dtype=dtype,
+        )
     if b is None and not return_sign:
         call = plan.as_call(a, axis, where, dtype, name="a")
         if call.has_kernels:
@@ -326,6 +349,9 @@ def softmax_vjp(
     underflow or by softmax's `where`, so is the result, if ``dy - sum`` is finite. NaN
     and infinities follow IEEE 754, in their own set only. No input makes it warn.
 
+    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    how exact they are, and what else differs.
+
     References
     ----------
     Bridle, "Probabilistic interpretation of feedforward classification network
@@ -342,6 +368,9 @@ def softmax_vjp(
     dx = cpu.fast_vjp(cpu.SOFTMAX_VJP, y, dy, axis, temperature, out)
     if dx is not None:
         return dx
+    if gpu := plan.gpu_for(y, dy, out):
+        arrays = {"y": y, "dy": dy, "out": out}
+        return gpu.softmax_vjp(arrays, axis=axis, temperature=temperature)
     call = plan.as_vjp_call(y, dy, axis, temperature)
     return _elementwise(cpu.SOFTMAX_VJP, fallback.softmax_vjp, call, out)
 
@@ -393,6 +422,9 @@ def log_softmax_vjp(
     (float64: 1e-461) as 0. NaN and infinities follow IEEE 754, in their own set only.
     No input makes it warn.
 
+    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    how exact they are, and what else differs.
+
     References
     ----------
     Bridle (1990), doi:10.1007/978-3-642-76153-9_28.
@@ -412,6 +444,9 @@ def log_softmax_vjp(
     dx = cpu.fast_vjp(cpu.LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
     if dx is not None:
         return dx
+    if gpu := plan.gpu_for(y, dy, out):
+        arrays = {"y": y, "dy": dy, "out": out}
+        return gpu.log_softmax_vjp(arrays, axis=axis, temperature=temperature)
     call = plan.as_vjp_call(y, dy, axis, temperature)
     return _elementwise(cpu.LOG_SOFTMAX_VJP, fallback.log_softmax_vjp, call, out)
 

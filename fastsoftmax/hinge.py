@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import cpu, hinge_plan
+from . import cpu, hinge_plan, plan
 from .hinge_plan import Loss, Scores
 from .plan import Array
 
@@ -113,6 +113,9 @@ def hinge_loss(
 
     No row at all gives 0, the mean of no row NaN. No input makes it warn.
 
+    CuPy arrays give CuPy arrays, computed where they are. A label that is not in [0, C)
+    makes its row NaN there; README, "CuPy arrays", says what else differs.
+
     References
     ----------
     Weston and Watkins, "Support vector machines for multi-class pattern recognition",
@@ -148,6 +151,21 @@ def hinge_loss(
         )
         if result is not None:
             return result if return_grad else result[0]
+    if gpu := plan.gpu_for(scores, labels, sample_weight, where):
+        options = {
+            "margin": margin,
+            "p": p,
+            "variant": variant,
+            "reduction": reduction,
+            "return_grad": return_grad,
+        }
+        arrays = {
+            "scores": scores,
+            "labels": labels,
+            "sample_weight": sample_weight,
+            "where": where,
+        }
+        return gpu.hinge_loss(arrays, negatives=negatives, options=options)
     array, rows = hinge_plan.from_hinge(scores, labels, negatives, where)
     loss = hinge_plan.as_loss(
         rows, margin, p, variant, reduction, sample_weight, return_grad
@@ -219,7 +237,7 @@ def pair_hinge_loss(
 
     Notes
     -----
-    Formula, special values and accuracy are those of `hinge_loss`.
+    Formula, special values, accuracy and CuPy arrays are those of `hinge_loss`.
 
     References
     ----------
@@ -237,6 +255,21 @@ def pair_hinge_loss(
     >>> float(loss), grads[0]
     (1.0, array([-1., -1.]))
     """
+    if gpu := plan.gpu_for(pos, neg, sample_weight, where):
+        options = {
+            "margin": margin,
+            "p": p,
+            "variant": variant,
+            "reduction": reduction,
+            "return_grad": return_grad,
+        }
+        arrays = {
+            "pos": pos,
+            "neg": neg,
+            "sample_weight": sample_weight,
+            "where": where,
+        }
+        return gpu.pair_hinge_loss(arrays, options=options)
     array, rows = hinge_plan.from_pairs(pos, neg, where)
     loss = hinge_plan.as_loss(
         rows, margin, p, variant, reduction, sample_weight, return_grad

@@ -130,16 +130,21 @@ def from_hinge(
         shape = as_groups(array, negatives)
         array = array.reshape(shape)
         mask = None if mask is None else mask.reshape(shape)
-    if array.ndim == 0 or (array.shape[-1] == 0 and labels is None):
-        raise ValueError(
-            "scores must have a positive and its negatives along the last axis, got "
-            f"shape {array.shape}"
-        )
+    check_has_positive(array, labels is not None)
     dtypes = result_dtypes(array.dtype)
     if labels is not None:
         return array, Scores(array, None, as_labels(labels, array), mask, *dtypes)
     others = None if mask is None else mask[..., 1:]
     return array, Scores(array[..., 1:], array[..., 0], None, others, *dtypes)
+
+
+def check_has_positive(scores: Array, has_labels: bool) -> None:
+    """Refuse rows that have no place for a positive."""
+    if scores.ndim == 0 or (scores.shape[-1] == 0 and not has_labels):
+        raise ValueError(
+            "scores must have a positive and its negatives along the last axis, got "
+            f"shape {scores.shape}"
+        )
 
 
 def as_groups(flat: Array, negatives: int) -> tuple[int, int]:
@@ -198,15 +203,7 @@ def from_pairs(
 ) -> tuple[Array, Scores]:
     """Decode the layout of `pair_hinge_loss`; return pos as an array, too."""
     positives, others = as_scores(pos, "pos"), as_scores(neg, "neg")
-    fitting = others.ndim > 0 and positives.shape in (
-        others.shape[:-1],
-        (*others.shape[:-1], 1),
-    )
-    if not fitting:
-        raise ValueError(
-            "pos must have one score for each row of neg, got shape "
-            f"{positives.shape} for neg of shape {others.shape}"
-        )
+    check_pairs(positives, others)
     if positives.dtype == others.dtype:
         dtypes = result_dtypes(others.dtype)
     else:
@@ -214,6 +211,16 @@ def from_pairs(
     mask = plan.as_mask(where, others.shape, "neg")
     flat = positives.reshape(others.shape[:-1])
     return positives, Scores(others, flat, None, mask, *dtypes)
+
+
+def check_pairs(positives: Array, others: Array) -> None:
+    """Refuse positives that are not one for each row of the others."""
+    rows = others.shape[:-1]
+    if others.ndim == 0 or positives.shape not in (rows, (*rows, 1)):
+        raise ValueError(
+            "pos must have one score for each row of neg, got shape "
+            f"{positives.shape} for neg of shape {others.shape}"
+        )
 
 
 # ---- options ----
@@ -228,7 +235,20 @@ def as_loss(
     sample_weight: ArrayLike | None,
     return_grad: bool,
 ) -> Loss:
-    """Decode the options that both functions share."""
+    """Decode the options and the weights that both functions share."""
+    loss = as_options(scores.compute, margin, p, variant, reduction, return_grad)
+    return loss._replace(weights=as_weights(sample_weight, scores))
+
+
+def as_options(
+    compute: np.dtype[Any],
+    margin: float,
+    p: int,
+    variant: str,
+    reduction: str,
+    return_grad: bool,
+) -> Loss:
+    """Decode the options; weights are still to come."""
     is_number = type(p) is int or np.asarray(p).dtype.kind in "iuf"
     if not is_number or np.ndim(p) != 0 or p not in (1, 2):
         raise ValueError(f"p must be 1 or 2, got {p!r}")
@@ -243,11 +263,11 @@ def as_loss(
             'return_grad=True needs a loss to differentiate: reduction="pairs" has none'
         )
     return Loss(
-        margin=as_margin(margin, scores.compute),
+        margin=as_margin(margin, compute),
         p=int(p),
         largest=variant == "max",
         reduction=reduction,
-        weights=as_weights(sample_weight, scores),
+        weights=None,
         return_grad=bool(return_grad),
     )
 

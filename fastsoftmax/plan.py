@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,24 @@ class Call(NamedTuple):
 
 
 # ---- decoding ----
+
+
+def gpu_for(*arrays: Any) -> Any:
+    """Return the module for CuPy arrays if one of these is one, else None.
+
+    Nobody has a CuPy array without having imported CuPy.
+    """
+    module = sys.modules.get("cupy")
+    if module is None:
+        return None
+    kind = vars(module).get("ndarray")  # of a stub for documentation, say, anything
+    if not (isinstance(kind, type) and kind.__module__.startswith("cupy")):
+        return None
+    if not any(isinstance(array, kind) for array in arrays):
+        return None
+    from . import gpu
+
+    return gpu
 
 
 def as_array(x: ArrayLike, name: str, has_where: bool = True) -> Array:

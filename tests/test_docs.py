@@ -15,9 +15,10 @@ import fastsoftmax
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
-# To be run as a program, not imported.
+# To be run as a program, not imported; to be imported where CuPy is.
+NO_EXAMPLES = {"__main__", "gpu"}
 MODULES = sorted(
-    {m.name for m in pkgutil.iter_modules(fastsoftmax.__path__)} - {"__main__"}
+    {m.name for m in pkgutil.iter_modules(fastsoftmax.__path__)} - NO_EXAMPLES
 )
 
 

@@ -227,6 +227,7 @@ class TestBuilt:
         tracked = [
             *ROOT.glob("fastsoftmax/*.p*"),
             *ROOT.glob("fastsoftmax/kernels/*.[ch]"),
+            *ROOT.glob("fastsoftmax/kernels/*.cu"),
         ]
         needed = {str(path.relative_to(ROOT)) for path in tracked if path.is_file()}
         assert needed | set(SHIPPED) <= names
@@ -238,6 +239,7 @@ class TestBuilt:
             names = archive.namelist()
         ours = {Path(name).name for name in names if name.startswith("fastsoftmax/")}
         modules = {path.name for path in ROOT.glob("fastsoftmax/*.py")}
+        modules |= {path.name for path in ROOT.glob("fastsoftmax/kernels/*.cu")}
         (library,) = (name for name in ours if name.endswith((".so", ".pyd")))
         assert ours == modules | {"py.typed", "cpu.pyi", "cpu.pxd", library}
         rest = [name for name in names if not name.startswith("fastsoftmax/")]
