@@ -16,7 +16,7 @@ if not (ROOT / "bench" / "__main__.py").exists():
 # Behind everything else: the root must not hide the installed package.
 sys.path.append(str(ROOT))
 
-from bench import accuracy, cases, data, peers, report, results_file, summary  # noqa: E402
+from bench import accuracy, cases, data, gpu, peers, report, results_file, summary  # noqa: E402
 from bench.cases import Case, matching, parse  # noqa: E402
 from bench.results_file import Results  # noqa: E402
 from bench.timing import Cell, Session, Settings  # noqa: E402
@@ -395,3 +395,40 @@ def test_list():
     done = bench("--quick", "--list", "--ops", "hinge")
     names = [case.name for case in cases.quick() if case.op == "hinge"]
     assert done.stdout.splitlines() == names
+
+
+# ---- on a GPU ----
+
+
+def test_gpu_cells_are_picked_by_words() -> None:
+    assert len(list(gpu.cells([]))) == 5 * 3 * len(gpu.SHAPES)
+    (cell,) = gpu.cells(["softmax", "float16", "4096x1000"])
+    assert cell == gpu.Cell("softmax", "float16", (4096, 1000))
+
+
+@pytest.mark.parametrize(
+    ("operation", "arrays"),
+    [("softmax", 2), ("logsumexp", 1), ("softmax_vjp", 3), ("hinge_loss", 1)],
+)
+def test_gpu_times_beside_the_copy(operation: str, arrays: int) -> None:
+    """The copy moves 2 arrays in 2 ms; each of ours takes 1 ms."""
+    cell = gpu.Cell(operation, "float32", (1000, 1000))
+    times = {"fastsoftmax": arrays / 1000, "cupy.copyto": 0.002, "torch": 0.004}
+    result = gpu.row(cell, times)
+    assert result["share_of_copy"] == pytest.approx(1)
+    assert result["ratio"]["torch"] == pytest.approx(4 / arrays)
+    assert "100% of the copy" in gpu.line(result)
+    assert "torch" in gpu.line(result)
+
+
+def test_without_a_gpu_the_bench_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.gpu", "--match", "none"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 0:  # with a GPU, there is just no cell of that name
+        assert "L2 cold" in done.stdout
+    else:
+        assert "no GPU that CuPy can use" in done.stderr
