@@ -385,15 +385,26 @@ template <class T> struct LogSoftmaxVjp : VjpFamily<T> {
     typedef typename Family::Item Item;
     typedef typename Family::Sum Sum;
     using Family::Family;
+    Real factor;
 
     DEVICE void add(Sum *sum, Item *item, i64 index) const
     {
         sum->total = plus(sum->total, item->dy);
     }
+    /* exp(y) times a sum beyond the range may lie within it: the sum is made smaller. */
+    DEVICE void finish(Sum sum)
+    {
+        Pair<double> exact = value_of(sum.total);
+        bool large = fabs(exact.hi) >= 1;
+        factor = large ? Exp<Real>::SPARE : (Real)1;
+        exact = times(exact, large ? 1.0 / Exp<Real>::SPARE : 1.0);
+        Real hi = (Real)exact.hi;
+        this->total = settled(pair(hi, (Real)((exact.hi - (double)hi) + exact.lo)));
+    }
     DEVICE Real result(Item item, i64 index) const
     {
         bool ordinary = item.y < Exp<Real>::MOST;
-        Real e = ordinary ? exp_of(item.y, (Real)0) : item.y + infinity<Real>();
+        Real e = ordinary ? exp_of(item.y, (Real)0) * factor : item.y + infinity<Real>();
         Real rest = fused(-e, this->total.hi, item.dy);
         return this->divided(ordinary ? fused(-e, this->total.lo, rest) : rest);
     }

@@ -243,7 +243,7 @@ template <> struct Exp<float> {
     static constexpr float LOG2_E = 0x1.715476p+0f, MAGIC = 0x1.8p23f;
     static constexpr float LN2_HI = 0x1.62e4p-1f, LN2_LO = 0x1.7f7d1cp-20f;
     static constexpr float LEAST = -87.5f; /* n >= -126; exp is below 2^-126, flushed */
-    static constexpr float MOST = 41.4f;
+    static constexpr float MOST = 41.4f, SPARE = 0x1p64f; /* exp(MOST) SPARE is finite */
     static DEVICE float q(float r)
     {
         float t = 0x1.6a415ep-10f;
@@ -264,7 +264,7 @@ template <> struct Exp<double> {
     static constexpr double LOG2_E = 0x1.71547652b82fep+0, MAGIC = 0x1.8p52;
     static constexpr double LN2_HI = 0x1.62e42fefa4p-1, LN2_LO = -0x1.8432a1b0e2634p-43;
     static constexpr double LEAST = -745.2; /* exp is below 2^-1075, which rounds to 0 */
-    static constexpr double MOST = 352;
+    static constexpr double MOST = 352, SPARE = 0x1p512;
     static DEVICE double q(double r)
     {
         double t = 0x1.21005db32d31dp-29;
