@@ -11,7 +11,8 @@
  *    threads by their index, chunks are cut by n, and joining is commutative to the bit.
  * D. A difference x - peak is rounded; what rounding lost goes into the exponential (two_sum).
  *    Sums are pairs hi + lo of twice the precision. So the largest term is exactly 1, and what
- *    the others add to it is not lost: hi - 1 + lo is log1p's argument.
+ *    the others add to it is not lost: hi - 1 + lo is log1p's argument. Sums of float that may
+ *    cancel (gradients, losses, weights) are double.
  * E. Compiled with --fmad=false: a product and a sum are fused where fma says so, nowhere else.
  *    float32 flushes subnormal numbers to 0 (CuPy's own -ftz=true).
  */
