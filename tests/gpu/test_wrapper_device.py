@@ -29,7 +29,7 @@ of_all = pytest.mark.parametrize("function", [softmax, log_softmax, logsumexp])
 
 def in_subprocess(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
