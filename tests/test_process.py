@@ -282,12 +282,15 @@ def test_a_signal_in_the_second_look_at_a_cancelling_row_is_not_lost() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        "logsumexp(np.broadcast_to(np.float32(-np.inf), 1 << 26))",
-        "logsumexp(np.broadcast_to(np.float32(-np.inf), (1 << 25, 2)), axis=0)",
+        "logsumexp(np.broadcast_to(np.float32(-np.inf), 1 << 28))",
+        "logsumexp(np.broadcast_to(np.float32(-np.inf), (1 << 27, 2)), axis=0)",
     ],
 )
 def test_a_search_for_nan_is_stopped_as_well(call: str) -> None:
-    """It comes last, where the largest entry is infinite, and is the longest pass."""
+    """It comes last, where the largest entry is infinite, and is the longest pass.
+
+    Some 65 ms pass between two questions: the job takes far longer.
+    """
     job = eval(f"lambda: {call}", {"np": np, "logsumexp": fastsoftmax.logsumexp})
     fastsoftmax.set_num_threads(1)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -297,7 +300,7 @@ def test_a_search_for_nan_is_stopped_as_well(call: str) -> None:
         job()
         whole = min(whole, time.monotonic() - start)
     try:
-        for _ in range(4):
+        for _ in range(2):
             start = time.monotonic()
             signal.setitimer(signal.ITIMER_REAL, 0.8 * whole)
             try:
