@@ -247,7 +247,8 @@ class TestBuilt:
         assert any(name.endswith("licenses/LICENSE") for name in rest)
 
     def test_wheel_is_small(self, wheel: Path) -> None:
-        assert 50_000 < wheel.stat().st_size < 500_000
+        """Four fifths are kernels in C; the CUDA sources and gpu.py take 25 kB."""
+        assert 50_000 < wheel.stat().st_size < 525_000
 
     def test_wheel_has_the_metadata_of_the_sources(self, wheel: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
