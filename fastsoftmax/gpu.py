@@ -18,20 +18,16 @@ import functools
 import math
 import os
 from collections.abc import Callable
-from importlib import resources
 from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
 
-from . import gpu_variants, hinge_plan, plan
+from . import gpu_source, gpu_variants, hinge_plan, plan
 from .gpu_variants import NUMBERS, Device, Launches, Operation
 from .plan import Axis
 
 Array = Any  # cupy.ndarray: CuPy has no types
-
-SOURCES = ("cuda_words.cu", "cuda_softmax.cu", "cuda_hinge.cu", "rows.cu", "columns.cu")
-OPTIONS = ("--std=c++17", "--fmad=false")
 
 # The variant of that name, which has not run on a device yet.
 CLUSTERS = os.environ.get("FASTSOFTMAX_GPU_CLUSTERS") == "1"
@@ -55,12 +51,6 @@ class _Prepared(NamedTuple):
 
 
 @functools.cache
-def _source() -> str:
-    folder = resources.files(__package__) / "kernels"
-    return "\n".join((folder / name).read_text("utf-8") for name in SOURCES)
-
-
-@functools.cache
 def _device(number: int) -> Device:
     device = cupy.cuda.Device(number)
     attributes = device.attributes
@@ -77,9 +67,11 @@ def _function(name: str, is_large: bool, device: int) -> Callable[..., None]:
 
     `is_large`: it may need more shared memory than there is without asking.
     """
-    source = _source()
+    source = gpu_source.text()
     try:
-        module = cupy.RawModule(code=source, options=OPTIONS, name_expressions=(name,))
+        module = cupy.RawModule(
+            code=source, options=gpu_source.OPTIONS, name_expressions=(name,)
+        )
         function = module.get_function(name)
     except Exception as error:
         lines = str(error).strip().splitlines() or [repr(error)]
@@ -622,11 +614,7 @@ def _contiguous(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
 
 def _as_labels(labels: Any, scores: Array) -> Array:
     labels = _as_array(labels, "labels")
-    if labels.shape != scores.shape[:-1]:
-        raise ValueError(
-            "labels must have one element for each row of scores, got shape "
-            f"{labels.shape} for scores of shape {scores.shape}"
-        )
+    hinge_plan.check_labels(labels, scores)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     return _contiguous(labels, np.dtype(np.int64))
@@ -636,11 +624,7 @@ def _as_weights(sample_weight: Any, rows: tuple[int, ...]) -> Array | None:
     if sample_weight is None:
         return None
     weights = _as_array(sample_weight, "sample_weight")
-    if weights.shape not in ((), rows):
-        raise ValueError(
-            f"sample_weight must have a weight for each row, shape {rows}, got shape "
-            f"{weights.shape}"
-        )
+    hinge_plan.check_weights(weights, rows)
     weights = weights.astype(np.float64, copy=False)
     return _contiguous(cupy.broadcast_to(weights, rows))
 
@@ -653,7 +637,7 @@ def hinge_loss(
     where: Any,
     *,
     negatives: int | None,
-    options: dict[str, Any],
+    **options: Any,
 ) -> Any:
     """Run hinge.hinge_loss for CuPy arrays."""
     array = _as_array(scores, "scores")
@@ -688,7 +672,7 @@ def hinge_loss(
 
 @_on_device_of
 def pair_hinge_loss(
-    pos: Any, neg: Any, sample_weight: Any, where: Any, *, options: dict[str, Any]
+    pos: Any, neg: Any, sample_weight: Any, where: Any, **options: Any
 ) -> Any:
     """Run hinge.pair_hinge_loss for CuPy arrays."""
     positives, others = _as_array(pos, "pos"), _as_array(neg, "neg")

@@ -152,20 +152,21 @@ def hinge_loss(
         if result is not None:
             return result if return_grad else result[0]
     if gpu := plan.gpu_for(scores, labels, sample_weight, where):
-        options = {
-            "margin": margin,
-            "p": p,
-            "variant": variant,
-            "reduction": reduction,
-            "return_grad": return_grad,
-        }
         arrays = {
             "scores": scores,
             "labels": labels,
             "sample_weight": sample_weight,
             "where": where,
         }
-        return gpu.hinge_loss(arrays, negatives=negatives, options=options)
+        return gpu.hinge_loss(
+            arrays,
+            negatives=negatives,
+            margin=margin,
+            p=p,
+            variant=variant,
+            reduction=reduction,
+            return_grad=return_grad,
+        )
     array, rows = hinge_plan.from_hinge(scores, labels, negatives, where)
     loss = hinge_plan.as_loss(
         rows, margin, p, variant, reduction, sample_weight, return_grad
@@ -256,20 +257,20 @@ def pair_hinge_loss(
     (1.0, array([-1., -1.]))
     """
     if gpu := plan.gpu_for(pos, neg, sample_weight, where):
-        options = {
-            "margin": margin,
-            "p": p,
-            "variant": variant,
-            "reduction": reduction,
-            "return_grad": return_grad,
-        }
         arrays = {
             "pos": pos,
             "neg": neg,
             "sample_weight": sample_weight,
             "where": where,
         }
-        return gpu.pair_hinge_loss(arrays, options=options)
+        return gpu.pair_hinge_loss(
+            arrays,
+            margin=margin,
+            p=p,
+            variant=variant,
+            reduction=reduction,
+            return_grad=return_grad,
+        )
     array, rows = hinge_plan.from_pairs(pos, neg, where)
     loss = hinge_plan.as_loss(
         rows, margin, p, variant, reduction, sample_weight, return_grad

@@ -172,6 +172,15 @@ def as_groups(flat: Array, negatives: int) -> tuple[int, int]:
     return flat.size // (count + 1), count + 1
 
 
+def check_labels(labels: Array, scores: Array) -> None:
+    """Refuse labels that are not one for each row."""
+    if labels.shape != scores.shape[:-1]:
+        raise ValueError(
+            "labels must have one element for each row of scores, got shape "
+            f"{labels.shape} for scores of shape {scores.shape}"
+        )
+
+
 def as_labels(labels: ArrayLike, scores: Array) -> Array:
     """Return labels as int64, each an index into its row of scores.
 
@@ -180,11 +189,7 @@ def as_labels(labels: ArrayLike, scores: Array) -> Array:
     if isinstance(labels, np.ma.MaskedArray):
         raise TypeError("labels is a masked array, whose mask would be lost")
     array = np.asarray(labels)
-    if array.shape != scores.shape[:-1]:
-        raise ValueError(
-            "labels must have one element for each row of scores, got shape "
-            f"{array.shape} for scores of shape {scores.shape}"
-        )
+    check_labels(array, scores)
     is_empty_list = array.size == 0 and array.dtype == np.float64
     if array.dtype.kind not in "iu" and not is_empty_list:
         raise TypeError(f"labels must be integers, got dtype {array.dtype}")
@@ -282,6 +287,15 @@ def as_margin(margin: float, compute: np.dtype[Any]) -> float:
     return abs(value)  # not -0
 
 
+def check_weights(weights: Array, rows: tuple[int, ...]) -> None:
+    """Refuse weights that are neither one for each row nor one for all."""
+    if weights.shape not in ((), rows):
+        raise ValueError(
+            f"sample_weight must have a weight for each row, shape {rows}, got shape "
+            f"{weights.shape}"
+        )
+
+
 def as_weights(sample_weight: ArrayLike | None, scores: Scores) -> Array | None:
     """Return the weights of the rows in float64."""
     if sample_weight is None:
@@ -289,11 +303,7 @@ def as_weights(sample_weight: ArrayLike | None, scores: Scores) -> Array | None:
     weights = plan.as_array(sample_weight, "sample_weight", has_where=False)
     if weights.dtype.kind == "c":
         raise TypeError(f"sample_weight must be real, got dtype {weights.dtype}")
-    if weights.shape not in ((), scores.rows):
-        raise ValueError(
-            f"sample_weight must have a weight for each row, shape {scores.rows}, got "
-            f"shape {weights.shape}"
-        )
+    check_weights(weights, scores.rows)
     if weights.dtype != np.float64 or not weights.flags.aligned:
         with np.errstate(all="ignore"):
             weights = weights.astype(np.float64)

@@ -27,6 +27,7 @@ template <class T> struct HingeFamily {
     double scale;          /* of the gradient */
     int p, written;
 
+    i64 first; /* where the row begins */
     i64 label; /* -1: the positive is not in the row */
     Pair<Real> base;
     Real slope; /* the gradient is slope t^(p-1), pairs are slope t^p */
@@ -45,14 +46,7 @@ template <class T> struct HingeFamily {
 
     template <int N> DEVICE void fetch(i64 at, Pack<T, N> raw[1]) const
     {
-        raw[0] = load<N>(scores + at);
-        if (!mask)
-            return;
-        Pack<u8, N> kept = load<N>(mask + at);
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            if (!kept.v[j])
-                from_real(-infinity<Real>(), &raw[0].v[j]);
+        raw[0] = load_kept<N>(scores, mask, at);
     }
     template <int N> DEVICE void items(const Pack<T, N> raw[1], Item *item) const
     {
@@ -60,7 +54,6 @@ template <class T> struct HingeFamily {
         for (int j = 0; j < N; j++)
             item[j].s = to_real(raw[0].v[j]);
     }
-    i64 first; /* where the row begins */
     DEVICE void begin(i64 row, i64 n)
     {
         first = row * n;

@@ -5,7 +5,7 @@
 
 /* What an operation has:
  *   Item     an element in registers
- *   fetch    elements from memory, as they are there, masked ones replaced; item: one of them
+ *   fetch    elements from memory, as they are there, masked ones replaced; items: as Items
  *   begin    what a row starts with
  *   peak_of, add, finish    peak and sum of elements; what they decide for the row
  *   again    INOUT item, for a thread that did not `add` it; result: what is written
@@ -39,14 +39,7 @@ template <class T> struct SoftmaxFamily {
 
     template <int N> DEVICE void fetch(i64 at, Pack<T, N> raw[1]) const
     {
-        raw[0] = load<N>(x + at);
-        if (!mask)
-            return;
-        Pack<u8, N> kept = load<N>(mask + at);
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            if (!kept.v[j])
-                from_real(-infinity<Real>(), &raw[0].v[j]);
+        raw[0] = load_kept<N>(x, mask, at);
     }
     template <int N> DEVICE void items(const Pack<T, N> raw[1], Item *item) const
     {
@@ -89,8 +82,7 @@ template <class T> struct SoftmaxFamily {
     /* The sum of a piece that has a peak of its own, relative to the row's. */
     static DEVICE Sum relative(Sum sum, Peak from, Peak to)
     {
-        Real factor = from.x == to.x ? (Real)1 : exp_difference(from.x, to.x);
-        sum.terms = times(sum.terms, factor);
+        sum.terms = times(sum.terms, exp_between(from.x, to.x));
         return sum;
     }
     DEVICE void set_peak(Peak found)
@@ -137,7 +129,7 @@ template <class T> struct Softmax : SoftmaxFamily<T> {
     /* An item of `add` relative to another peak. */
     DEVICE void move(Item *item, typename Family::Peak from, typename Family::Peak to) const
     {
-        item->x *= from.x == to.x ? (Real)1 : exp_difference(from.x, to.x);
+        item->x *= exp_between(from.x, to.x);
     }
     /* 1 / (hi + lo) as a pair: what 1 - hi h leaves, divided once more */
     DEVICE void finish(Sum sum)
@@ -250,8 +242,7 @@ template <class T> struct WeightedLogSumExp {
     }
     static DEVICE Sum relative(Sum sum, Peak from, Peak to)
     {
-        Real factor = from.x == to.x ? (Real)1 : exp_difference(from.x, to.x);
-        sum.terms = times(sum.terms, factor);
+        sum.terms = times(sum.terms, exp_between(from.x, to.x));
         return sum;
     }
     DEVICE Peak peak_of(Item item, i64 index) const

@@ -75,6 +75,20 @@ template <int N, class T> DEVICE Pack<T, N> load(const T *from)
     return bits.pack;
 }
 
+/* The same of x, -inf where a mask (or NULL) takes elements out. */
+template <int N, class T> DEVICE Pack<T, N> load_kept(const T *x, const u8 *mask, i64 at)
+{
+    Pack<T, N> pack = load<N>(x + at);
+    if (!mask)
+        return pack;
+    Pack<u8, N> kept = load<N>(mask + at);
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        if (!kept.v[j])
+            from_real(-infinity<typename Computed<T>::type>(), &pack.v[j]);
+    return pack;
+}
+
 template <class W> DEVICE void store_word(W *to, W word) { *to = word; }
 
 /* In an unrolled loop the compiler may split a store of 16 bytes into four; not this one. */
@@ -308,10 +322,14 @@ template <class A> DEVICE A exp_difference(A x, A peak)
     return exp_of(d.hi, d.lo);
 }
 
+/* exp(from - to): makes what is relative to one peak relative to another. */
+template <class A> DEVICE A exp_between(A from, A to)
+{
+    return from == to ? (A)1 : exp_difference(from, to);
+}
+
 /* The larger one; a NaN is larger than everything. */
 template <class A> DEVICE A larger(A a, A b) { return (a > b || a != a) ? a : b; }
 
-DEVICE float log_of(float a) { return logf(a); }
-DEVICE double log_of(double a) { return log(a); }
 DEVICE float log1p_of(float a) { return log1pf(a); }
 DEVICE double log1p_of(double a) { return log1p(a); }

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax import gpu_variants
+from fastsoftmax import gpu_source, gpu_variants
 from fastsoftmax.gpu_variants import Device, Launches, Operation
 from gpu import nvrtc, ptx
 from gpu.choices import take_apart
 
-SOURCES = ("cuda_words.cu", "cuda_softmax.cu", "cuda_hinge.cu", "rows.cu", "columns.cu")
-OPTIONS = ("--fmad=false",)
+OPTIONS = gpu_source.OPTIONS
+source = gpu_source.text
 CARD = Device(90, 227 * 1024, 132)
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@functools.cache
-def source() -> str:
-    folder = importlib.resources.files("fastsoftmax") / "kernels"
-    return "\n".join((folder / name).read_text("utf-8") for name in SOURCES)
 
 
 @functools.cache

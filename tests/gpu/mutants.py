@@ -164,8 +164,7 @@ _TEAM = [
         "masked",
         (
             _with(
-                "load<N>(x + at);\n        if (!mask)\n            return;\n"
-                "        Pack<u8, N> kept = load<N>(mask + at)",
+                "Pack<u8, N> kept = load<N>(mask + at)",
                 "(mask + at)",
                 "(mask + at % 500)",
             ),
