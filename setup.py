@@ -62,10 +62,13 @@ def openmp_flags() -> list[str]:
 
 openmp = openmp_flags()
 extension = Extension(
-    "fastsoftmax.cpu",
-    sources=["fastsoftmax/cpu.pyx", *sorted(str(path) for path in KERNELS.glob("*.c"))],
-    depends=[str(path) for path in sorted(KERNELS.glob("*.h"))],
-    include_dirs=["fastsoftmax", np.get_include()],
+    "fastsoftmax._cpu",
+    sources=[
+        "fastsoftmax/_cpu.pyx",
+        *sorted(str(path) for path in KERNELS.rglob("*.c")),
+    ],
+    depends=[str(path) for path in sorted(KERNELS.rglob("*.h"))],
+    include_dirs=["fastsoftmax", str(KERNELS), np.get_include()],
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
         ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),

@@ -14,5 +14,5 @@ def prefer_installed_package() -> None:
     installed package.
     """
     sources = ROOT / "fastsoftmax"
-    if not any([*sources.glob("cpu.*.so"), *sources.glob("cpu.*.pyd")]):
+    if not any([*sources.glob("_cpu.*.so"), *sources.glob("_cpu.*.pyd")]):
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]

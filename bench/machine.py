@@ -52,7 +52,7 @@ def _load() -> tuple[float, ...]:
 
 def describe() -> dict[str, Any]:
     """Return what goes into a results file."""
-    cpu = importlib.import_module("fastsoftmax.cpu")
+    _cpu = importlib.import_module("fastsoftmax._cpu")
     return {
         "processor": processor(),
         "processors": os.cpu_count(),
@@ -62,8 +62,8 @@ def describe() -> dict[str, Any]:
         "huge pages": _text(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         "governor": _text(CPU / "cpu0" / "cpufreq" / "scaling_governor"),
         "load": [round(value, 1) for value in _load()],
-        "isa": cpu.isa,
-        "openmp": cpu.openmp,
+        "isa": _cpu.isa,
+        "openmp": _cpu.openmp,
         "environment": {
             name: value
             for name, value in sorted(os.environ.items())

@@ -4,29 +4,29 @@ The first three are drop-ins for the functions of the same names in scipy.specia
 each one's help.
 """
 
-import sys
-from importlib import import_module
+import sys as _sys
+from importlib import import_module as _import_module
 
-from .threads import short_spins
+from ._threads import short_spins as _short_spins
 
 try:
-    with short_spins():
-        import_module(".cpu", __name__)  # loads the OpenMP runtime
+    with _short_spins():
+        _import_module("._cpu", __name__)  # loads the OpenMP runtime
 except ModuleNotFoundError as error:
-    if error.name != f"{__name__}.cpu":
+    if error.name != f"{__name__}._cpu":
         raise
-    sentence = (
+    _sentence = (
         f"fastsoftmax was found in {__path__[0]}, a source folder without compiled "
         "kernels: run from another folder to use the installed package, or compile in "
         "place with `python setup.py build_ext --inplace`."
     )
-    if sys.argv[:1] == ["-m"]:
-        raise SystemExit(sentence) from None
-    raise ImportError(sentence) from None
+    if _sys.argv[:1] == ["-m"]:
+        raise SystemExit(_sentence) from None
+    raise ImportError(_sentence) from None
 
-from .api import log_softmax, log_softmax_vjp, logsumexp, softmax, softmax_vjp
-from .hinge import hinge_loss, pair_hinge_loss
-from .settings import get_num_threads, set_num_threads, show_config
+from ._losses import hinge_loss, pair_hinge_loss
+from ._settings import get_num_threads, set_num_threads, show_config
+from ._softmax import log_softmax, log_softmax_vjp, logsumexp, softmax, softmax_vjp
 
 __all__ = [
     "get_num_threads",
@@ -40,3 +40,7 @@ __all__ = [
     "softmax",
     "softmax_vjp",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

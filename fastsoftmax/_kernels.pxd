@@ -13,7 +13,7 @@ cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept
 
 
-cdef extern from "kernels/process.h" nogil:
+cdef extern from "kernels/process/process.h" nogil:
     enum:
         FS_WITH_OPENMP
     int omp_get_max_threads()
@@ -24,7 +24,7 @@ cdef extern from "kernels/process.h" nogil:
     int fs_can_start(int threads)
 
 
-cdef extern from "kernels/outputs.h":
+cdef extern from "kernels/process/outputs.h":
     enum:
         FS_CAN_KEEP
     ctypedef struct PyDataMem_Handler:
@@ -35,7 +35,7 @@ cdef extern from "kernels/outputs.h":
     void fs_keep_at_most(size_t bytes)
 
 
-cdef extern from "kernels/rows.h" nogil:
+cdef extern from "kernels/job.h" nogil:
     ctypedef enum fs_op:
         FS_SOFTMAX
         FS_LOG_SOFTMAX

@@ -23,7 +23,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 QUICK = """
 import sys
-from fastsoftmax.__main__ import main
+from fastsoftmax.cli.main import main
 
 sys.exit(main(sys.argv[1:]))
 """
@@ -31,9 +31,9 @@ sys.exit(main(sys.argv[1:]))
 # A child in which every block of 4096 bytes takes a fifth of a second.
 SLOW = """
 import sys, time, fastsoftmax
-from fastsoftmax import __main__, _blocks
+from fastsoftmax.cli import blocks, main
 
-_blocks.BLOCK_BYTES = 4096
+blocks.BLOCK_BYTES = 4096
 softmax = fastsoftmax.softmax
 
 def slow(x, **options):
@@ -41,7 +41,7 @@ def slow(x, **options):
     return softmax(x, **options)
 
 fastsoftmax.softmax = slow
-sys.exit(__main__.main(sys.argv[1:]))
+sys.exit(main.main(sys.argv[1:]))
 """
 
 # What a child does first: undo what shells do for jobs in the background; stay below
@@ -68,7 +68,7 @@ os.execv(sys.executable, [sys.executable, "-m", "fastsoftmax", *sys.argv[1:]])
 # still hold what the parent had when it forked.)
 MEASURED = """
 import re, sys
-from fastsoftmax.__main__ import main
+from fastsoftmax.cli.main import main
 
 if main(sys.argv[1:]):
     sys.exit(1)

@@ -19,8 +19,8 @@ def _arrange_imports() -> None:
     `python -m pytest` puts the current folder first, so that in the root of a clone
     sources without kernels would hide the installed package.
     """
-    compiled = any((ROOT / "fastsoftmax").glob("cpu.*.so")) or any(
-        (ROOT / "fastsoftmax").glob("cpu.*.pyd")
+    compiled = any((ROOT / "fastsoftmax").glob("_cpu.*.so")) or any(
+        (ROOT / "fastsoftmax").glob("_cpu.*.pyd")
     )
     if not compiled:
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from references import Array
 
-from fastsoftmax import cpu
+from fastsoftmax import _cpu
 
 TESTS = Path(__file__).resolve().parent
 DRIVER = TESTS / "kernels"
@@ -66,7 +66,7 @@ class Target(NamedTuple):
     @property
     def emulated(self) -> bool:
         """Whether SIMDe stands in for the processor."""
-        return self.native and self.isa not in cpu.supported_isas
+        return self.native and self.isa not in _cpu.supported_isas
 
     @property
     def slow(self) -> bool:
@@ -101,7 +101,7 @@ def check_tools(target: Target) -> None:
         need(shutil.which(tool), f"needs {tool}")
     if target.emulated:
         need(has_simde(), "needs SIMDe's headers")
-        need("avx2" in cpu.supported_isas, "the emulation is compiled for AVX2")
+        need("avx2" in _cpu.supported_isas, "the emulation is compiled for AVX2")
 
 
 def run(*command: Any, given: bytes | None = None) -> bytes:
@@ -124,12 +124,12 @@ def emulation(isa: str) -> tuple[str, ...]:
 
 def compile_to(folder: Path, machine: str) -> Path:
     """Compile the driver, with AVX-512 emulated where this machine lacks it."""
-    sources = [*sorted(KERNELS.glob("*.c")), *sorted(DRIVER.glob("driver*.c"))]
+    sources = [*sorted(KERNELS.rglob("*.c")), *sorted(DRIVER.glob("driver*.c"))]
     emulate = Target("x86_64", "avx512").emulated and has_simde()
 
     def compile_one(source: Path) -> Path:
         flags: tuple[str, ...] = ()
-        if source.name == "rows_avx512.c" and machine == "x86_64" and emulate:
+        if source.name == "avx512.c" and machine == "x86_64" and emulate:
             source, flags = EMULATED / source.name, emulation("avx512")
         to = folder / f"{source.stem}.o"
         include = (f"-I{KERNELS}", f"-I{DRIVER}")
@@ -157,7 +157,7 @@ def compile_words(folder: Path, target: Target) -> Path:
         "-O1",  # takes a third of the time
         *flags,
         f"-I{KERNELS}",
-        f'-DVOCABULARY="vec_{target.isa}.h"',
+        f'-DVOCABULARY="isa/vec_{target.isa}.h"',
         f"-DFUSED={fused}",
         *(() if target.native else ("-static",)),
         DRIVER / "words.c",

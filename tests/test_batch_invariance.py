@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from references import LAYOUTS, Array
 
-from fastsoftmax import cpu, log_softmax, logsumexp, softmax
+from fastsoftmax import _cpu, log_softmax, logsumexp, softmax
 
 FUNCTIONS = [softmax, log_softmax, logsumexp]
 ELEMENTWISE = [softmax, log_softmax]
@@ -113,7 +113,7 @@ print(len(os.listdir("/proc/self/task")) - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.skipif(not cpu.openmp, reason="built without threads")
+@pytest.mark.skipif(not _cpu.openmp, reason="built without threads")
 def test_threads_share_work_of_the_size_tested_here(tmp_path):
     command = [sys.executable, "-c", COUNT, str(FOR_THREADS)]
     assert subprocess.check_output(command, cwd=tmp_path, text=True) == "2\n"

@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 
-# Those of setup.py, which then takes cpu.c as it is.
+# Those of setup.py, which then takes _cpu.c as it is.
 DIRECTIVES = (
     "-Xboundscheck=False",
     "-Xwraparound=False",
@@ -45,16 +45,16 @@ def setuptools_version() -> int:
 
 @pytest.fixture(scope="module")
 def cythonized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the sources in which cpu.c is made: Cython runs only once."""
+    """Return a copy of the sources in which _cpu.c is made: Cython runs only once."""
     pytest.importorskip("Cython", reason="building needs Cython")
     if setuptools_version() < 77:
         pytest.skip("building needs setuptools 77 or later")
     copy = tmp_path_factory.mktemp("sources")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    unwanted = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "cpu.c")
+    unwanted = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "_cpu.c")
     shutil.copytree(ROOT / "fastsoftmax", copy / "fastsoftmax", ignore=unwanted)
-    run(copy, sys.executable, "-m", "cython", "-3", *DIRECTIVES, "fastsoftmax/cpu.pyx")
+    run(copy, sys.executable, "-m", "cython", "-3", *DIRECTIVES, "fastsoftmax/_cpu.pyx")
     return copy
 
 
@@ -85,7 +85,7 @@ def build(sources: Path, folder: Path, **variables: str) -> Path:
 
 def library(built: Path) -> Path:
     """Return the extension module of a build."""
-    (found,) = (built / "fastsoftmax").glob("cpu.*.so")
+    (found,) = (built / "fastsoftmax").glob("_cpu.*.so")
     return found
 
 
@@ -177,8 +177,9 @@ def test_commands_hold_no_flag_of_one_machine_or_of_unsafe_math(
 ) -> None:
     found = commands(cythonized, tmp_path)
     sources = {part for line in found for part in line if part.endswith(".c")}
-    expected = {str(p.relative_to(ROOT)) for p in ROOT.glob("fastsoftmax/kernels/*.c")}
-    assert sources == expected | {"fastsoftmax/cpu.c"}
+    kernels = (ROOT / "fastsoftmax" / "kernels").rglob("*.c")
+    expected = {str(path.relative_to(ROOT)) for path in kernels}
+    assert sources == expected | {"fastsoftmax/_cpu.c"}
     assert len(found) == len(sources) + 1
     flags = [part for line in found for part in line]
     assert not [flag for flag in flags if flag.startswith(UNSAFE)]

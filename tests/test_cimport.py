@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 # One loop over rows, as a user would write it.
 EXAMPLE = """
 # cython: language_level=3, boundscheck=False, wraparound=False
-from fastsoftmax.cpu cimport log_softmax_row, logsumexp_row, real, softmax_row
+from fastsoftmax cimport log_softmax_row, logsumexp_row, real, softmax_row
 
 
 def each_row(real[:, ::1] x, real[:, ::1] y, real[:, ::1] logs, real[::1] sums):

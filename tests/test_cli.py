@@ -28,8 +28,8 @@ from command_line import (
 )
 
 import fastsoftmax
-from fastsoftmax import _blocks, _example
-from fastsoftmax.__main__ import main
+from fastsoftmax.cli import blocks, demo
+from fastsoftmax.cli.main import main
 
 # Without a command
 
@@ -65,7 +65,7 @@ def test_example_beside_scipy(tmp_path: Path) -> None:
 def test_example_without_scipy(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['scipy'] = sys.modules['scipy.special'] = None\n"
-        "from fastsoftmax.__main__ import main; sys.exit(main([]))"
+        "from fastsoftmax.cli.main import main; sys.exit(main([]))"
     )
     done = run(tmp_path, code=code)
     assert done.returncode == 0
@@ -76,13 +76,13 @@ def test_example_without_scipy(tmp_path: Path) -> None:
 def test_ulps_counts_units_in_the_binade_of_the_exact_value() -> None:
     exact = np.array([0.75, 1.0, 2.0**-149])
     wrong = exact.astype(np.float32)
-    assert _example.ulps(wrong, exact) == 0
+    assert demo.ulps(wrong, exact) == 0
     wrong[0] += 3 * 2.0**-24
-    assert _example.ulps(wrong, exact) == 3
+    assert demo.ulps(wrong, exact) == 3
     wrong[1] += 5 * 2.0**-23
-    assert _example.ulps(wrong, exact) == 5
+    assert demo.ulps(wrong, exact) == 5
     wrong[2] *= 8
-    assert _example.ulps(wrong, exact) == 7
+    assert demo.ulps(wrong, exact) == 7
 
 
 @pytest.mark.slow
@@ -92,11 +92,11 @@ def test_example_data_is_what_its_comment_says() -> None:
     images, labels = datasets.load_digits(return_X_y=True)
     model = linear.LogisticRegression(max_iter=10000)
     model.fit(images[:1400], labels[:1400])
-    held = slice(_example.FIRST_IMAGE, _example.FIRST_IMAGE + len(_example.LABELS))
-    assert (labels[held] == _example.LABELS).all()
+    held = slice(demo.FIRST_IMAGE, demo.FIRST_IMAGE + len(demo.LABELS))
+    assert (labels[held] == demo.LABELS).all()
     # Solvers of other releases stop elsewhere: to a hundredth only in the same one.
     scores = model.decision_function(images[held])
-    np.testing.assert_allclose(_example.SCORES, scores, rtol=0, atol=0.1)
+    np.testing.assert_allclose(demo.SCORES, scores, rtol=0, atol=0.1)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +141,7 @@ def test_full_device_as_output_is_one_line(tmp_path: Path) -> None:
 
 def test_start_loads_nothing_that_is_slow(tmp_path: Path) -> None:
     code = (
-        "import sys, fastsoftmax.__main__\n"
+        "import sys, fastsoftmax.cli.main\n"
         "print(*sorted({'scipy', 'tqdm', 'cupy'} & set(sys.modules)))"
     )
     assert run(tmp_path, code=code).stdout == "\n"
@@ -166,7 +166,7 @@ def test_installed_script_is_main() -> None:
     found = [script.value for script in scripts if script.name == "fastsoftmax"]
     if not found:
         pytest.skip("the package is not installed")
-    assert set(found) == {"fastsoftmax.__main__:main"}
+    assert set(found) == {"fastsoftmax.cli.main:main"}
 
 
 # What is written
@@ -300,7 +300,7 @@ SHAPES = [(7,), (40, 30), (2, 50, 6), (5, 1, 9, 4)]
 def test_blocks_give_what_the_whole_gives(
     command: str, shape: tuple[int, ...], order: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
     x = np.asarray(table(shape), order=order)
     np.save("IN.npy", x)
     # The row kernels promise the same bits in any company; the others accuracy.
@@ -322,7 +322,7 @@ def test_scattered_sets_of_other_types(
     dtype: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 256)
     x = np.abs(table((9, 20, 7))).astype(dtype)
     np.save("IN.npy", x)
     assert main([command, "IN.npy", "OUT.npy", "--axis", axis]) == 0
@@ -350,8 +350,8 @@ def test_block_is_a_stretch_of_whole_sets(
     step: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 1 << 16)
-    assert _blocks.steps(shape, 4, frozenset(axes)) == step
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 16)
+    assert blocks.steps(shape, 4, frozenset(axes)) == step
     assert_covers_once(shape, step)
 
 
@@ -372,8 +372,8 @@ def test_tile_has_long_runs_on_both_sides(
     step: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 4 * 64 * 64)
-    assert _blocks.tile(shape, 4, one, other) == step
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 64 * 64)
+    assert blocks.tile(shape, 4, one, other) == step
     assert_covers_once(shape, step)
 
 
@@ -394,7 +394,7 @@ def test_file_array_reads_and_writes_blocks(
     x = np.arange(5 * 6 * 7, dtype=">i2").reshape(5, 6, 7)
     with open(tmp_path / "x", "wb+", buffering=0) as file:
         file.write(b"header" + x.tobytes())
-        seen = _blocks.FileArray.mapped(file, 6, x.shape, x.dtype).transpose(order)
+        seen = blocks.FileArray.mapped(file, 6, x.shape, x.dtype).transpose(order)
         block = tuple(block[axis] for axis in order)
         expected = x.transpose(order).copy()
         np.testing.assert_array_equal(seen.array, expected)
@@ -409,7 +409,7 @@ def test_file_array_reads_and_writes_blocks(
 def test_file_that_gets_shorter_is_an_error(tmp_path: Path) -> None:
     with open(tmp_path / "x", "wb+", buffering=0) as file:
         file.write(bytes(60))
-        array = _blocks.FileArray.mapped(file, 0, (5, 6), np.dtype("i2"))
+        array = blocks.FileArray.mapped(file, 0, (5, 6), np.dtype("i2"))
         file.truncate(59)
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             array.read(np.s_[0:5, 0:6])
@@ -418,7 +418,7 @@ def test_file_that_gets_shorter_is_an_error(tmp_path: Path) -> None:
 def assert_covers_once(shape: tuple[int, ...], step: list[int]) -> None:
     """Assert that the blocks of this size hold every element, and hold it once."""
     seen = np.zeros(shape, np.uint8)
-    for block in _blocks._blocks(shape, step):
+    for block in blocks._blocks(shape, step):
         seen[block] += 1
     assert (seen == 1).all()
 

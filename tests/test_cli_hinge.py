@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pytest
 from command_line import assert_one_line
 
-from fastsoftmax import _hinge_file, hinge_loss
-from fastsoftmax.__main__ import main
+from fastsoftmax import hinge_loss
+from fastsoftmax.cli import losses
+from fastsoftmax.cli.main import main
 
 Array = npt.NDArray[Any]
 
@@ -97,7 +98,7 @@ def test_blocks_give_what_the_whole_gives(
 ) -> None:
     scores = np.random.default_rng(0).uniform(0, 9, shape).astype(dtype, order=order)
     np.save("scores.npy", scores)
-    monkeypatch.setattr(_hinge_file, "BLOCK_BYTES", 50)
+    monkeypatch.setattr(losses, "BLOCK_BYTES", 50)
     for reduction in ("none", "pairs"):
         command = f"scores.npy out.npy --force --reduction {reduction}"
         assert run(command) == 0

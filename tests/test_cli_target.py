@@ -33,8 +33,8 @@ from command_line import (
 )
 
 import fastsoftmax
-from fastsoftmax import _blocks
-from fastsoftmax.__main__ import main
+from fastsoftmax.cli import blocks
+from fastsoftmax.cli.main import main
 
 # Where it goes
 
@@ -191,7 +191,7 @@ def test_full_disk_where_room_cannot_be_reserved(folder: Path) -> None:
 def test_number_of_threads_is_as_before(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
     fastsoftmax.set_num_threads(3)
     try:
         assert main(["softmax", "IN.npy", "OUT.npy", "--axis", "none"]) == 0
@@ -221,8 +221,8 @@ def test_disk_too_full_for_a_scratch_file(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 64)
-    monkeypatch.setattr(_blocks, "TemporaryFile", _refusing(errno.ENOSPC))
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(blocks, "TemporaryFile", _refusing(errno.ENOSPC))
     assert main(["softmax", "IN.npy", "OUT.npy"]) == 0
     Path("OUT.npy").unlink()
     assert main(["softmax", "IN.npy", "OUT.npy", "--axis", "0"]) == 1

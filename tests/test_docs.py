@@ -15,8 +15,8 @@ import fastsoftmax
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
-# To be run as a program, not imported; to be imported where CuPy is.
-NO_EXAMPLES = {"__main__", "gpu"}
+# To be run as a program, not imported; folders.
+NO_EXAMPLES = {"__main__", "cli", "cuda"}
 MODULES = sorted(
     {m.name for m in pkgutil.iter_modules(fastsoftmax.__path__)} - NO_EXAMPLES
 )

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fastsoftmax import (
+    _plan,
     log_softmax,
     log_softmax_vjp,
     logsumexp,
-    plan,
     softmax,
     softmax_vjp,
 )
@@ -26,7 +26,7 @@ def refuse(*_: object, **__: object) -> None:
 @pytest.fixture
 def no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make any call fail that asks `plan`."""
-    monkeypatch.setattr(plan, "as_call", refuse)
+    monkeypatch.setattr(_plan, "as_call", refuse)
 
 
 def given(shape: tuple[int, ...], dtype: type) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +58,7 @@ def test_options_give_the_bits_of_the_plan(function, shape, axis, dtype, monkeyp
             masked["where"] = strided(counts)
         planned = function(strided(x), axis=axis, **masked)
         with monkeypatch.context() as patched:
-            patched.setattr(plan, "as_call", refuse)
+            patched.setattr(_plan, "as_call", refuse)
             fast = function(x, axis=axis, **option)
         assert np.asarray(fast).tobytes() == np.asarray(planned).tobytes(), option
 
@@ -94,7 +94,7 @@ def test_gradients_too(function, shape, axis, temperature, monkeypatch):
     y, dy = given(shape, np.float32)[0], given((*shape, 1), np.float32)[0][..., 0]
     options = {"axis": axis, "temperature": temperature}
     planned = function(strided(y), strided(dy), **options)
-    monkeypatch.setattr(plan, "as_vjp_call", refuse)
+    monkeypatch.setattr(_plan, "as_vjp_call", refuse)
     assert function(y, dy, **options).tobytes() == planned.tobytes()
     for out in (np.empty_like(y), y, dy):
         given_to = (y.copy() if out is dy else y, dy.copy() if out is y else dy)

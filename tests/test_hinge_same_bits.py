@@ -12,7 +12,7 @@ import pytest
 from hinge_reference import draw_labels
 from references import LAYOUTS, Array
 
-from fastsoftmax import cpu, hinge_loss, pair_hinge_loss
+from fastsoftmax import _cpu, hinge_loss, pair_hinge_loss
 
 # From so many elements on, work is shared between threads.
 FOR_THREADS = 262_144
@@ -210,7 +210,7 @@ def is_fast(scores: Any, labels: Any, **options: Any) -> bool:
         return False
     weights = options.pop("sample_weight", None)
     given = {"margin": 1.0, "p": 1, "reduction": "sum"} | options
-    result = cpu.fast_hinge(
+    result = _cpu.fast_hinge(
         scores, labels, None, weights=weights, return_grad=False, **given
     )
     return result is not None

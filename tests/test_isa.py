@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from references import assert_close, reference
 
-from fastsoftmax import cpu
+from fastsoftmax import _cpu
 
 SHOW = "import fastsoftmax; fastsoftmax.show_config()"
 
@@ -49,25 +49,25 @@ def run(
 
 def test_the_suite_runs_on_the_forced_one():
     forced = os.environ.get("FASTSOFTMAX_ISA")
-    assert cpu.isa == (forced or cpu.supported_isas[0])
+    assert _cpu.isa == (forced or _cpu.supported_isas[0])
 
 
 def test_there_is_always_the_baseline():
-    assert cpu.supported_isas[-1] == "scalar"
-    assert len(set(cpu.supported_isas)) == len(cpu.supported_isas)
+    assert _cpu.supported_isas[-1] == "scalar"
+    assert len(set(_cpu.supported_isas)) == len(_cpu.supported_isas)
 
 
-@pytest.mark.parametrize("isa", cpu.supported_isas)
+@pytest.mark.parametrize("isa", _cpu.supported_isas)
 def test_each_supported_one_is_what_show_config_reports(tmp_path, isa):
     shown = run(tmp_path, SHOW, isa=isa)
     assert shown.returncode == 0, shown.stderr
     line = next(line for line in shown.stdout.splitlines() if line.startswith("ISA"))
     assert line.split()[1] == isa
-    assert all(name in line for name in cpu.supported_isas)
+    assert all(name in line for name in _cpu.supported_isas)
 
 
 def test_an_empty_name_chooses_the_best(tmp_path):
-    assert f" {cpu.supported_isas[0]} " in run(tmp_path, SHOW, isa="").stdout
+    assert f" {_cpu.supported_isas[0]} " in run(tmp_path, SHOW, isa="").stdout
 
 
 @pytest.mark.parametrize("isa", ["mmx", "AVX2", "avx2,scalar", " "])
@@ -76,10 +76,10 @@ def test_an_unknown_one_is_an_import_error_naming_those_supported(tmp_path, isa)
     assert shown.returncode == 1
     message = shown.stderr.splitlines()[-1]
     assert message.startswith(f"ImportError: FASTSOFTMAX_ISA={isa!r}")
-    assert message.endswith(", ".join(cpu.supported_isas))
+    assert message.endswith(", ".join(_cpu.supported_isas))
 
 
-@pytest.mark.parametrize("isa", cpu.supported_isas)
+@pytest.mark.parametrize("isa", _cpu.supported_isas)
 def test_awkward_arrays_on_each(tmp_path, isa):
     rng = np.random.default_rng(0)
     given = {}

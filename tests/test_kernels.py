@@ -45,7 +45,7 @@ from references import (
 )
 from test_special_values import masks, special_rows
 
-from fastsoftmax import cpu, log_softmax_vjp, softmax_vjp
+from fastsoftmax import _cpu, log_softmax_vjp, softmax_vjp
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="memory as on Linux"),
@@ -62,7 +62,7 @@ LENGTHS = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 257]
 LENGTHS += [2047, 2048, 2049, 4100]
 WIDTHS = [2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 255, 256, 257, 300]
 
-# Stated in exp_body.h.
+# Stated in math/exp.h.
 TERM_ULP = 0.9
 
 Builder = Callable[[str], Build]
@@ -173,7 +173,7 @@ def test_what_is_chosen_on_other_processors(build: Builder, processor, isas):
 def test_the_driver_chooses_as_the_package_does(build: Builder):
     check_tools(Target(platform.machine(), "scalar"))
     printed = build(platform.machine()).print("isas")
-    assert tuple(printed.split()) == cpu.supported_isas
+    assert tuple(printed.split()) == _cpu.supported_isas
 
 
 # ---- the softmaxes ----

@@ -24,7 +24,7 @@ except ImportError:
 
 import fastsoftmax
 from fastsoftmax import (
-    cpu,
+    _cpu,
     hinge_loss,
     log_softmax,
     log_softmax_vjp,
@@ -44,7 +44,7 @@ PRELUDE = """
 import ctypes, gc, mmap, os, queue, random, re, resource, sys, threading
 import numpy as np
 import fastsoftmax
-from fastsoftmax import cpu, softmax
+from fastsoftmax import _cpu, softmax
 from numpy._core.multiarray import get_handler_name
 
 MIB = 1 << 20
@@ -61,7 +61,7 @@ def right(y):
     return bool((y == np.float32(1 / 128)).all())
 
 def kept():
-    return cpu.kept_bytes() / MIB
+    return _cpu.kept_bytes() / MIB
 
 def status(name):
     # In MiB.
@@ -114,7 +114,7 @@ def python(folder: Path, script: str, **changes: str) -> str:
 @pytest.fixture
 def x() -> np.ndarray:
     """Return logits of 4 MiB."""
-    if cpu.keeps_mib() < 64:
+    if _cpu.keeps_mib() < 64:
         pytest.skip("FASTSOFTMAX_KEEP_MIB is set too low")
     return np.random.default_rng(3).uniform(-90, 90, (1000, 1049)).astype(np.float32)
 
@@ -317,7 +317,7 @@ def test_numpys_handler_is_back_after_an_error(x: np.ndarray) -> None:
     with pytest.raises(MemoryError):
         softmax(endless, axis=-1)
     with pytest.raises(ValueError, match=r"too (big|large)"):
-        cpu.empty_like(np.broadcast_to(np.int8(0), 1 << 61), np.dtype(np.float64))
+        _cpu.empty_like(np.broadcast_to(np.int8(0), 1 << 61), np.dtype(np.float64))
     assert get_handler_name() == NUMPYS
     assert get_handler_name(np.empty(1 << 21)) == NUMPYS
     assert get_handler_name(softmax(x, axis=-1)) == OURS
@@ -528,7 +528,7 @@ def mappings():
         return len(maps.readlines())
 
 x = logits(1)
-live = [cpu.empty_like(x, x.dtype) for _ in range(9000)]
+live = [_cpu.empty_like(x, x.dtype) for _ in range(9000)]
 names = [get_handler_name(y) for y in live]
 assert names[0] == "fastsoftmax" and names[-1] == "default_allocator"
 assert 4000 < mappings() < 10_000
@@ -581,7 +581,7 @@ assert 0 < kept() <= 10
 STRESS = """
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <kernels/outputs.h>
+#include <kernels/process/outputs.h>
 
 static void *takes(void *thread)
 {

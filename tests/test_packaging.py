@@ -50,7 +50,7 @@ def sources_in(folder: Path) -> Path:
     for name in (*SHIPPED, "CHANGELOG.md", "CONTRIBUTING.md"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, copy)
-    unwanted = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "cpu.c")
+    unwanted = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "_cpu.c")
     shutil.copytree(ROOT / "fastsoftmax", copy / "fastsoftmax", ignore=unwanted)
     return copy
 
@@ -64,7 +64,7 @@ def sources_in(folder: Path) -> Path:
     [
         ["-c", "import fastsoftmax"],
         ["-c", "from fastsoftmax import softmax"],
-        ["-c", "import fastsoftmax.api"],
+        ["-c", "import fastsoftmax._softmax"],
     ],
 )
 def test_import_of_sources_says_what_to_do(
@@ -95,7 +95,7 @@ def test_command_line_of_sources_says_what_to_do(
 @has_sources
 def test_missing_dependency_is_not_taken_for_missing_kernels(tmp_path: Path) -> None:
     clone = sources_in(tmp_path)
-    (clone / "fastsoftmax" / "cpu.py").write_text("import no_such_module\n")
+    (clone / "fastsoftmax" / "_cpu.py").write_text("import no_such_module\n")
     done = run(clone, sys.executable, "-c", "import fastsoftmax")
     assert "ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
     assert "source folder" not in done.stderr
@@ -225,29 +225,35 @@ class TestBuilt:
         with tarfile.open(sdist) as archive:
             names = {name.partition("/")[2] for name in archive.getnames()}
         tracked = [
-            *ROOT.glob("fastsoftmax/*.p*"),
-            *ROOT.glob("fastsoftmax/kernels/*.[ch]"),
-            *ROOT.glob("fastsoftmax/kernels/*.cu"),
+            *ROOT.glob("fastsoftmax/**/*.p*"),
+            *ROOT.glob("fastsoftmax/kernels/**/*.[ch]"),
+            *ROOT.glob("fastsoftmax/cuda/*.cu"),
         ]
         needed = {str(path.relative_to(ROOT)) for path in tracked if path.is_file()}
         assert needed | set(SHIPPED) <= names
-        assert "fastsoftmax/cpu.c" not in names, "made by Cython, for one NumPy"
+        assert "fastsoftmax/_cpu.c" not in names, "made by Cython, for one NumPy"
         assert not [name for name in names if name.endswith((".so", ".pyc", ".o"))]
 
     def test_wheel_holds_what_is_used_and_nothing_else(self, wheel: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
         ours = {Path(name).name for name in names if name.startswith("fastsoftmax/")}
-        modules = {path.name for path in ROOT.glob("fastsoftmax/*.py")}
-        modules |= {path.name for path in ROOT.glob("fastsoftmax/kernels/*.cu")}
+        modules = {path.name for path in ROOT.glob("fastsoftmax/**/*.py")}
+        modules |= {path.name for path in ROOT.glob("fastsoftmax/cuda/*.cu")}
         (library,) = (name for name in ours if name.endswith((".so", ".pyd")))
-        assert ours == modules | {"py.typed", "cpu.pyi", "cpu.pxd", library}
+        assert ours == modules | {
+            "py.typed",
+            "_cpu.pyi",
+            "_cpu.pxd",
+            "__init__.pxd",
+            library,
+        }
         rest = [name for name in names if not name.startswith("fastsoftmax/")]
         assert all(name.startswith("fastsoftmax-") for name in rest), rest
         assert any(name.endswith("licenses/LICENSE") for name in rest)
 
     def test_wheel_is_small(self, wheel: Path) -> None:
-        """Four fifths are kernels in C; the CUDA sources and gpu.py take 25 kB."""
+        """Four fifths are kernels in C; fastsoftmax/cuda takes 25 kB."""
         assert 50_000 < wheel.stat().st_size < 525_000
 
     def test_wheel_has_the_metadata_of_the_sources(self, wheel: Path) -> None:
@@ -256,7 +262,7 @@ class TestBuilt:
             (name,) = (one for one in names if one.endswith(".dist-info/METADATA"))
             metadata = Parser().parsestr(archive.read(name).decode())
             (points,) = (one for one in names if one.endswith("entry_points.txt"))
-            assert "fastsoftmax = fastsoftmax.__main__:main" in (
+            assert "fastsoftmax = fastsoftmax.cli.main:main" in (
                 archive.read(points).decode()
             )
         assert_metadata(metadata)

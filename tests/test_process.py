@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import fastsoftmax
-from fastsoftmax import cpu
+from fastsoftmax import _cpu
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, sets limits")
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
@@ -122,7 +122,7 @@ def objdump(*options: str) -> list[str]:
     """Return what objdump says of the extension module, line by line."""
     if shutil.which("objdump") is None:
         pytest.skip("no objdump here")
-    command = ["objdump", *options, cpu.__file__]
+    command = ["objdump", *options, _cpu.__file__]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
@@ -161,15 +161,15 @@ def test_baseline_uses_no_wide_register() -> None:
     if not any("x86-64" in line for line in objdump("-f")):
         pytest.skip("not compiled for x86-64")
     source = sources()
-    if "rows_scalar.c" not in source.values():
+    if "scalar.c" not in source.values():
         pytest.skip("the names of the sources were stripped")
     wide: dict[str, dict[str, str]] = {}
     for address, function, instruction in instructions():
         if re.search(r"%[yz]mm|%k[0-7]|^v[a-z]", instruction):
             file = source.get(address, "global")
             wide.setdefault(file, {}).setdefault(function, instruction)
-    assert wide.pop("rows_avx2.c"), "the check found no wide code at all"
-    assert wide.pop("rows_avx512.c")
+    assert wide.pop("avx2.c"), "the check found no wide code at all"
+    assert wide.pop("avx512.c")
     assert not wide
 
 
@@ -483,7 +483,7 @@ except MemoryError:
     print("refused")
 assert works()
 """
-    if not cpu.openmp:
+    if not _cpu.openmp:
         pytest.skip("a build without OpenMP")
     assert python(tmp_path, script) == "refused\n"
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import fastsoftmax
-from fastsoftmax import cpu, threads
+from fastsoftmax import _cpu, _threads
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-parallel = pytest.mark.skipif(not cpu.openmp, reason="a build without OpenMP")
+parallel = pytest.mark.skipif(not _cpu.openmp, reason="a build without OpenMP")
 two_cpus = pytest.mark.skipif(
-    threads.count(2) < 2, reason="one CPU: nothing to share the work with"
+    _threads.count(2) < 2, reason="one CPU: nothing to share the work with"
 )
 
 SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
@@ -111,7 +111,7 @@ def test_child_computes_in_one_thread(tmp_path: Path) -> None:
         + """
 fastsoftmax.set_num_threads(2)
 assert in_a_child(lambda: fastsoftmax.get_num_threads() == 1 and works())
-assert fastsoftmax.get_num_threads() == (2 if fastsoftmax.cpu.openmp else 1)
+assert fastsoftmax.get_num_threads() == (2 if fastsoftmax._cpu.openmp else 1)
 """,
     )
 
@@ -211,7 +211,7 @@ finally:
 @two_cpus
 @pytest.mark.parametrize("neighbours", [0, 1])
 def test_short_job_after_a_pause(tmp_path: Path, neighbours: int) -> None:
-    # With libgomp's own spinning (see threads.short_spins) the ratio is 3 to 30 here.
+    # With libgomp's own spinning (see _threads.short_spins) the ratio is 3 to 30 here.
     script = AFTER_A_PAUSE.format(neighbours=neighbours, tries=5)
     output = python(tmp_path, script)
     assert output.endswith("in time\n"), output
@@ -221,10 +221,10 @@ def test_short_job_after_a_pause(tmp_path: Path, neighbours: int) -> None:
 
 
 def parallel_from() -> int:
-    """Return the threshold that cpu.pyx states."""
-    source = Path(__file__).parents[1] / "fastsoftmax" / "cpu.pyx"
+    """Return the threshold that _cpu.pyx states."""
+    source = Path(__file__).parents[1] / "fastsoftmax" / "_cpu.pyx"
     if not source.exists():
-        pytest.skip("needs the source tree, for the threshold in cpu.pyx")
+        pytest.skip("needs the source tree, for the threshold in _cpu.pyx")
     found = re.search(r"PARALLEL_FROM = (\d+)", source.read_text())
     assert found
     return int(found[1])
@@ -296,7 +296,7 @@ def default_count(folder: Path, script: str = "", **environment: str) -> int:
 @pytest.mark.parametrize("asked", [1, 2, 64])
 def test_default_heeds_omp_num_threads(tmp_path: Path, asked: int) -> None:
     count = default_count(tmp_path, OMP_NUM_THREADS=str(asked))
-    assert count == min(asked, threads.count(1024))
+    assert count == min(asked, _threads.count(1024))
 
 
 @linux
@@ -340,25 +340,25 @@ def test_default_and_chosen_count_heed_threadpoolctl(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("default_threads")
 @pytest.mark.parametrize("quota", [0.5, 1.0, 1.99])
 def test_default_heeds_the_quota(monkeypatch: pytest.MonkeyPatch, quota: float) -> None:
-    monkeypatch.setattr(threads, "_quota", lambda: quota)
-    monkeypatch.setattr(threads, "_affinity", lambda: 8)
-    assert threads.count(8) == 1
-    monkeypatch.setattr(threads, "_quota", lambda: quota + 3)
-    assert threads.count(8) == int(quota + 3)
+    monkeypatch.setattr(_threads, "_quota", lambda: quota)
+    monkeypatch.setattr(_threads, "_affinity", lambda: 8)
+    assert _threads.count(8) == 1
+    monkeypatch.setattr(_threads, "_quota", lambda: quota + 3)
+    assert _threads.count(8) == int(quota + 3)
 
 
 @pytest.mark.usefixtures("default_threads")
 def test_a_chosen_count_holds_until_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_affinity", lambda: 3)
-    monkeypatch.setattr(threads, "_quota", lambda: 4.0)
-    assert threads.count(8) == 3
+    monkeypatch.setattr(_threads, "_affinity", lambda: 3)
+    monkeypatch.setattr(_threads, "_quota", lambda: 4.0)
+    assert _threads.count(8) == 3
     for chosen in (1, 5, np.int64(7), 1024):
         fastsoftmax.set_num_threads(chosen)  # type: ignore[arg-type]
-        assert threads.count(1024) == chosen
-        if cpu.openmp:
+        assert _threads.count(1024) == chosen
+        if _cpu.openmp:
             assert fastsoftmax.get_num_threads() == chosen
     fastsoftmax.set_num_threads(None)
-    assert threads.count(8) == 3
+    assert _threads.count(8) == 3
 
 
 @pytest.mark.usefixtures("default_threads")
@@ -367,7 +367,7 @@ def test_counts_out_of_range(bad: int) -> None:
     fastsoftmax.set_num_threads(3)
     with pytest.raises(ValueError, match=f"from 1 to 1024, got {bad}$"):
         fastsoftmax.set_num_threads(bad)
-    assert threads.count(1024) == 3
+    assert _threads.count(1024) == 3
 
 
 @pytest.mark.usefixtures("default_threads")
@@ -376,11 +376,11 @@ def test_counts_that_are_no_integers(bad: object) -> None:
     fastsoftmax.set_num_threads(3)
     with pytest.raises(TypeError, match="must be an integer or None, got"):
         fastsoftmax.set_num_threads(bad)  # type: ignore[arg-type]
-    assert threads.count(1024) == 3
+    assert _threads.count(1024) == 3
 
 
 def test_a_serial_build_says_one(tmp_path: Path) -> None:
-    if cpu.openmp:
+    if _cpu.openmp:
         pytest.skip("this build has OpenMP")
     assert default_count(tmp_path, "fastsoftmax.set_num_threads(4)") == 1
 
@@ -416,7 +416,7 @@ def test_quota_of_version_2(
 ) -> None:
     write_v2(tmp_path / "service" / "web", own)
     write_v2(tmp_path / "service", parent)
-    assert threads.quota_below(tmp_path, "0::/service/web\n") == quota
+    assert _threads.quota_below(tmp_path, "0::/service/web\n") == quota
 
 
 @pytest.mark.parametrize(
@@ -430,15 +430,15 @@ def test_quota_of_version_1(
     write_v1(tmp_path / "cpu" / "docker" / "web", own)
     write_v1(tmp_path / "cpu" / "docker", parent)
     cgroups = f"5:memory:/docker/web\n4:{controllers}:/docker/web\n1:name=systemd:/\n"
-    assert threads.quota_below(tmp_path, cgroups) == quota
+    assert _threads.quota_below(tmp_path, cgroups) == quota
 
 
 def test_quota_in_a_container_that_sees_its_own_group_as_root(tmp_path: Path) -> None:
     write_v1(tmp_path / "cpu", 150_000)
-    assert threads.quota_below(tmp_path, "4:cpu,cpuacct:/docker/0123abcd\n") == 1.5
+    assert _threads.quota_below(tmp_path, "4:cpu,cpuacct:/docker/0123abcd\n") == 1.5
     write_v2(tmp_path, "120000")
-    assert threads.quota_below(tmp_path, "0::/\n") == 1.2
-    assert threads.quota_below(tmp_path, "0::/../outside\n") == 1.2
+    assert _threads.quota_below(tmp_path, "0::/\n") == 1.2
+    assert _threads.quota_below(tmp_path, "0::/../outside\n") == 1.2
 
 
 def test_quota_of_other_controllers_and_groups_does_not_count(tmp_path: Path) -> None:
@@ -446,24 +446,24 @@ def test_quota_of_other_controllers_and_groups_does_not_count(tmp_path: Path) ->
     write_v1(tmp_path / "cpu" / "other", 100_000)
     write_v2(tmp_path / "other", "100000")
     cgroups = "7:cpuset:/web\n4:cpu,cpuacct:/web\n0::/web\n"
-    assert threads.quota_below(tmp_path, cgroups) == np.inf
+    assert _threads.quota_below(tmp_path, cgroups) == np.inf
 
 
 def test_quota_files_that_make_no_sense_are_passed_over(tmp_path: Path) -> None:
     write_v2(tmp_path / "a", "nonsense")
     write_v2(tmp_path / "a" / "b", "100000", period=0)
     write_v1(tmp_path / "cpu" / "a", 100_000, period=0)
-    assert threads.quota_below(tmp_path, "4:cpu:/a\n0::/a/b\n") == np.inf
-    assert threads.quota_below(tmp_path, "") == np.inf
+    assert _threads.quota_below(tmp_path, "4:cpu:/a\n0::/a/b\n") == np.inf
+    assert _threads.quota_below(tmp_path, "") == np.inf
 
 
 def test_default_heeds_the_quota_of_this_machine() -> None:
     if not Path("/proc/self/cgroup").exists():
         pytest.skip("no control groups here")
-    quota = threads.quota_below(
+    quota = _threads.quota_below(
         Path("/sys/fs/cgroup"), Path("/proc/self/cgroup").read_text()
     )
-    assert threads.count(1024) <= max(1, quota)
+    assert _threads.count(1024) <= max(1, quota)
 
 
 # ---- many Python threads ----
@@ -677,7 +677,7 @@ def test_an_exception_while_loading_restores_the_environment(
         monkeypatch.delenv(name, raising=False)
 
     def load() -> None:
-        with threads.short_spins():
+        with _threads.short_spins():
             assert os.environ["GOMP_SPINCOUNT"]
             raise ImportError
 

@@ -1,4 +1,5 @@
-/* The contract for the hinge losses: what a job is; its kernels are in fs_kernels (rows.h).
+/* The contract for the hinge losses: what a job is; its kernels are in fs_kernels
+ * (job.h).
  *
  * A row has one positive score s+ and n others, s_j. Its terms are
  * max(0, margin - s+ + s_j)^p, its loss is their sum or the largest of them. The others
@@ -10,38 +11,38 @@
 
 #include <math.h>
 
-#include "rows.h"
+#include "job.h"
 
 /* What is written beside the losses, one number for each of the n. */
 typedef enum { FS_NOTHING, FS_GRADIENT, FS_PAIRS } fs_written;
 
-/* The arrays of a job. The first three have a dimension n; the others have one element a
- * row. Any of them but the first may be missing (NULL). */
+/* The arrays of a job. The first three have a dimension n; the others have one element
+ * a row. Any of them but the first may be missing (NULL). */
 enum {
-    FS_SCORES,    /* IN: the n others, any type */
-    FS_MASK,      /* IN: bytes, 0 where a score does not count */
-    FS_OUT,       /* OUT: gradient or terms, y_type */
-    FS_POSITIVES, /* IN: pos_type; missing where there are labels */
-    FS_LABELS,    /* IN: int64, which of the n is the positive */
-    FS_WEIGHTS,   /* IN: doubles that multiply the row's loss */
-    FS_LOSSES,    /* OUT: the row's loss, of the type computed in */
+    FS_SCORES,        /* IN: the n others, any type */
+    FS_MASK,          /* IN: bytes, 0 where a score does not count */
+    FS_OUT,           /* OUT: gradient or terms, y_type */
+    FS_POSITIVES,     /* IN: pos_type; missing where there are labels */
+    FS_LABELS,        /* IN: int64, which of the n is the positive */
+    FS_WEIGHTS,       /* IN: doubles that multiply the row's loss */
+    FS_LOSSES,        /* OUT: the row's loss, of the type computed in */
     FS_OUT_POSITIVES, /* OUT: its gradient, y_type; missing where there are labels */
     FS_ARRAYS
 };
 
 typedef struct fs_hinge {
-    fs_type compute;              /* IN: FS_F32 or FS_F64 */
-    int p;                        /* IN: 1 or 2 */
-    int largest;                  /* IN: the largest term instead of the sum */
-    double margin;                /* IN: a number of the type computed in */
-    double scale;                 /* IN: multiplies the gradient */
-    fs_written written;           /* IN: what goes to FS_OUT */
-    fs_type y_type;               /* IN */
-    fs_source source;             /* IN: how scores are read */
-    fs_type pos_type;             /* IN: how positives are */
+    fs_type compute;    /* IN: FS_F32 or FS_F64 */
+    int p;              /* IN: 1 or 2 */
+    int largest;        /* IN: the largest term instead of the sum */
+    double margin;      /* IN: a number of the type computed in */
+    double scale;       /* IN: multiplies the gradient */
+    fs_written written; /* IN: what goes to FS_OUT */
+    fs_type y_type;     /* IN */
+    fs_source source;   /* IN: how scores are read */
+    fs_type pos_type;   /* IN: how positives are */
     int pos_swapped;
-    ptrdiff_t outer, n, inner;    /* rows: outer * inner; inner need not be contiguous */
-    int by_columns;               /* IN: work on many rows at once, one in each lane */
+    ptrdiff_t outer, n, inner; /* rows: outer * inner; inner need not be contiguous */
+    int by_columns;            /* IN: work on many rows at once, one in each lane */
     char *array[FS_ARRAYS];
     ptrdiff_t step_n[FS_ARRAYS], step_inner[FS_ARRAYS];
     int n_outer;
@@ -57,22 +58,22 @@ typedef struct fs_hinge_line {
 
 /* What is known of a row after some of its negatives. */
 typedef struct fs_hinge_part {
-    double terms;                 /* their sum */
-    double slopes;                /* the sum of what was written as gradient */
-    double best;                  /* the largest score; NaN if a term is NaN */
-    ptrdiff_t best_at;            /* where it was first; -1: nowhere, or at -inf */
+    double terms;      /* their sum */
+    double slopes;     /* the sum of what was written as gradient */
+    double best;       /* the largest score; NaN if a term is NaN */
+    ptrdiff_t best_at; /* where it was first; -1: nowhere, or at -inf */
 } fs_hinge_part;
 
-/* Up to this n all rows are worked on as columns: at 20 that takes 0.6 of the time, at 40
- * 1.3 times as long. */
+/* Up to this n all rows are worked on as columns: at 20 that takes 0.6 of the time, at
+ * 40 1.3 times as long. */
 enum { FS_HINGE_SHORT = 24 };
 
 /* Rows are started and finished this many at a time. */
 enum { FS_HINGE_TILE = 128 };
 
-/* Rows along `inner` to a unit, the amount of work that is never shared between threads:
- * the order in which losses are added up depends on the shape alone. Columns come in
- * whole tiles. */
+/* Rows along `inner` to a unit, the amount of work that is never shared between
+ * threads: the order in which losses are added up depends on the shape alone. Columns
+ * come in whole tiles. */
 static inline ptrdiff_t fs_hinge_rows(const fs_hinge *job)
 {
     ptrdiff_t rows = FS_PIECE / 4 / job->n;

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import ml_dtypes  # noqa: F401  (gives NumPy bfloat16)
 import numpy as np
 
-from fastsoftmax import gpu_variants
-from fastsoftmax.gpu_variants import NUMBERS, Device, Launches, Operation
+from fastsoftmax.cuda import choose
+from fastsoftmax.cuda.choose import NUMBERS, Device, Launches, Operation
 from gpu import execution
 from gpu.execution import IN_ORDER, Arguments, Array, Outcome, Way
 
@@ -68,7 +68,7 @@ class Case(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        return gpu_variants.LONG_BLOCK * self.held
+        return choose.LONG_BLOCK * self.held
 
     def shapes(self) -> list[Shape]:
         return _SHAPES[self.variant](self)
@@ -79,7 +79,7 @@ class Case(NamedTuple):
             operation = operation._replace(has_results=False)
         variant = self.variant.removesuffix(ONE_BY_ONE)
         device = NO_SHARED if variant in ("split", "cluster") else execution.CARD
-        launches = gpu_variants.choose(
+        launches = choose.choose(
             operation,
             self.dtype,
             *shape[:3],

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fastsoftmax import gpu_variants as variants
-from fastsoftmax.gpu_variants import NUMBERS, Device, Launches, Operation
+from fastsoftmax.cuda import choose as variants
+from fastsoftmax.cuda.choose import NUMBERS, Device, Launches, Operation
 
 LONGEST = 2**31 - 1
 

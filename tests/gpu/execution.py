@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax import gpu_source, gpu_variants
-from fastsoftmax.gpu_variants import Device, Launches, Operation
+from fastsoftmax.cuda import choose, source
+from fastsoftmax.cuda.choose import Device, Launches, Operation
 from gpu import nvrtc, ptx
 from gpu.choices import take_apart
 
-OPTIONS = gpu_source.OPTIONS
-source = gpu_source.text
+OPTIONS = source.OPTIONS
+source = source.text
 CARD = Device(90, 227 * 1024, 132)
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -93,7 +93,7 @@ def run(
     if launches is None:
         if arguments.y is None:
             operation = operation._replace(has_results=False)
-        launches = gpu_variants.choose(
+        launches = choose.choose(
             operation,
             arguments.x.dtype.name,
             rows,
@@ -106,7 +106,7 @@ def run(
     places = _place(memory, arguments)
     states = 0
     if launches.states:
-        size = launches.states * gpu_variants.STATE_BYTES
+        size = launches.states * choose.STATE_BYTES
         states = memory.add("states", np.zeros(size, np.uint8), initialised=False)
     computed = np.float64 if arguments.x.dtype == np.float64 else np.float32
     values = [

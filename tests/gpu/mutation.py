@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax import gpu_variants as variants
-from fastsoftmax.gpu_variants import Device, Launches, Operation
+from fastsoftmax.cuda import choose as variants
+from fastsoftmax.cuda.choose import Device, Launches, Operation
 from gpu import execution, ptx
 from gpu.execution import Arguments, Outcome, Way
 

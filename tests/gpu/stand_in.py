@@ -566,8 +566,7 @@ def installed() -> Iterator[ModuleType]:
 
 
 def _forget_gpu() -> None:
-    import fastsoftmax
-
-    sys.modules.pop("fastsoftmax.gpu", None)
-    if hasattr(fastsoftmax, "gpu"):
-        del fastsoftmax.gpu
+    sys.modules.pop("fastsoftmax.cuda.call", None)
+    cuda = sys.modules.get("fastsoftmax.cuda")
+    if hasattr(cuda, "call"):
+        del cuda.call

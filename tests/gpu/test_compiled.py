@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastsoftmax import gpu_variants as variants
-from fastsoftmax.gpu_variants import NUMBERS, Operation
+from fastsoftmax.cuda import choose as variants
+from fastsoftmax.cuda.choose import NUMBERS, Operation
 from gpu import cubin, execution, nvrtc
 from gpu.choices import DEVICES, Kernel, kernel_names, take_apart
 from gpu.cubin import Usage

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastsoftmax
-from fastsoftmax import gpu_variants
+from fastsoftmax.cuda import choose
 
 
 def _why_not() -> str:
@@ -217,9 +217,10 @@ def test_clusters(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variant that is off until this test has passed on a device."""
     if int(cupy.cuda.Device().compute_capability) < 90:
         pytest.skip("clusters need compute capability 9.0")
-    from fastsoftmax import gpu
 
-    monkeypatch.setattr(gpu, "CLUSTERS", True)
+    from fastsoftmax.cuda import call
+
+    monkeypatch.setattr(call, "CLUSTERS", True)
     for name in ("softmax", "log_softmax", "logsumexp"):
         function = getattr(fastsoftmax, name)
         for n in (65536, 100_000, 128256):
@@ -227,21 +228,21 @@ def test_clusters(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
             got = function(cupy.asarray(x), axis=-1).get()
             scale = np.abs(x).max() if name == "logsumexp" else None
             assert_close(got, reference(function, x, -1), "float32", scale)
-    device = gpu._device(0)
-    chosen = gpu_variants.choose(
-        gpu_variants.SOFTMAX, "float32", 200, 128256, 1, True, device, True
+    device = call._device(0)
+    chosen = choose.choose(
+        choose.SOFTMAX, "float32", 200, 128256, 1, True, device, True
     )
     assert chosen.launches[0].variant == "cluster"
 
 
 def test_shapes_take_every_variant() -> None:
     """Lists of shapes that no longer do would test less than they say."""
-    device = gpu_variants.Device(90, 227 * 1024, 132)
+    device = choose.Device(90, 227 * 1024, 132)
     reached = set()
     for shape in [*SHAPES, *COLUMNS]:
         rows, n, inner = (*shape, 1)[:3]
-        launches = gpu_variants.choose(
-            gpu_variants.SOFTMAX, "float32", rows, n, inner, True, device
+        launches = choose.choose(
+            choose.SOFTMAX, "float32", rows, n, inner, True, device
         )
         reached.add(launches.launches[0].variant)
     assert reached == {

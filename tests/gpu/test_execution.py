@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from fastsoftmax import gpu_variants
-from fastsoftmax.gpu_variants import (
+from fastsoftmax.cuda import choose
+from fastsoftmax.cuda.choose import (
     LOG_SOFTMAX_VJP,
     WEIGHTED_LOGSUMEXP,
     WITH_CLUSTERS,
@@ -36,7 +36,7 @@ from gpu.cases import (
 
 pytestmark = references.needs
 
-OPERATIONS = tuple(op for op in gpu_variants.OPERATIONS if "Hinge" not in op.name)
+OPERATIONS = tuple(op for op in choose.OPERATIONS if "Hinge" not in op.name)
 MASKED = ("Softmax", "LogSoftmax", "LogSumExp")
 
 # Every variant with every type; every operation, too.

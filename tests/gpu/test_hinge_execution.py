@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastsoftmax.gpu_variants import HINGE_LARGEST, HINGE_SUM
+from fastsoftmax.cuda.choose import HINGE_LARGEST, HINGE_SUM
 from gpu import execution, references
 from gpu.cases import (
     COLUMNS,

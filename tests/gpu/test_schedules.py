@@ -10,8 +10,8 @@ import dataclasses
 
 import pytest
 
-from fastsoftmax import gpu_variants
-from fastsoftmax.gpu_variants import (
+from fastsoftmax.cuda import choose
+from fastsoftmax.cuda.choose import (
     LOG_SOFTMAX,
     LOGSUMEXP,
     SOFTMAX,
@@ -102,8 +102,8 @@ def test_more_chunks_than_lanes():
 )
 def test_chunks_of_several_parts(case, shape, monkeypatch):
     """As of very long rows, here because at most two chunks are allowed."""
-    monkeypatch.setattr(gpu_variants, "MOST_CHUNKS", 2)
-    monkeypatch.setattr(gpu_variants, "MOST_COLUMN_CHUNKS", 2)
+    monkeypatch.setattr(choose, "MOST_CHUNKS", 2)
+    monkeypatch.setattr(choose, "MOST_COLUMN_CHUNKS", 2)
     given = inputs.draw(case, shape.rows, shape.n)
     output = run(case, shape, given)
     assert output.outcome.launches.states == 2 * shape.inner

@@ -106,10 +106,10 @@ def test_it_is_gone_afterwards(cupy):
     with stand_in.installed() as another:
         assert sys.modules["cupy"] is another
         fastsoftmax.softmax(another.asarray(1.0))
-        assert fastsoftmax.gpu.cupy is another
+        assert fastsoftmax.cuda.call.cupy is another
     assert sys.modules["cupy"] is before
-    assert "fastsoftmax.gpu" not in sys.modules
-    assert not hasattr(fastsoftmax, "gpu")
+    assert "fastsoftmax.cuda.call" not in sys.modules
+    assert not hasattr(fastsoftmax.cuda, "call")
 
 
 # ---- launches ----

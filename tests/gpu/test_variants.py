@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from fastsoftmax import gpu_variants as variants
-from fastsoftmax.gpu_variants import NUMBERS, Device, Launch, Launches, Operation
+from fastsoftmax.cuda import choose as variants
+from fastsoftmax.cuda.choose import NUMBERS, Device, Launch, Launches, Operation
 from gpu import execution, nvrtc
 from gpu.choices import DEVICES, LONGEST, Kernel, Question, questions, take_apart
 

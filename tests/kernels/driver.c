@@ -5,7 +5,7 @@
  *   driver exp ISA FIRST LAST STRIDE  the exponential's largest error
  *
  * An ISA that is named is used whether the processor has it or not: AVX-512 may be an
- * emulation. `best` is what fs_supported says. Work is cut as in cpu.pyx, but the last
+ * emulation. `best` is what fs_supported says. Work is cut as in _cpu.pyx, but the last
  * block is done first, so that what is written beyond a block's end shows.
  */
 #include "driver.h"
@@ -96,8 +96,7 @@ static void each_tile(const fs_kernels *k, fs_job *job)
 {
     job->tile = FS_TILE;
     ptrdiff_t tiles = (job->inner + job->tile - 1) / job->tile * job->outer;
-    while (tiles-- > 0)
-        k->columns(job, tiles);
+    while (tiles-- > 0) k->columns(job, tiles);
 }
 
 static void long_row(const fs_kernels *k, fs_job *job, ptrdiff_t row)
@@ -126,7 +125,8 @@ static void run_softmax(const fs_kernels *kernels, const request *r)
 {
     size_t elements = (size_t)(r->outer * r->n * r->inner);
     size_t results = r->task == FS_LOGSUMEXP ? (size_t)(r->outer * r->inner) : elements;
-    size_t x_bytes = elements * size_of(r->x_type), y_bytes = results * size_of(r->y_type);
+    size_t x_bytes = elements * size_of(r->x_type),
+           y_bytes = results * size_of(r->y_type);
     size_t second_bytes = is_vjp(r) ? x_bytes : r->masked ? elements : 0;
     char *x = receive(x_bytes);
     char *second = second_bytes ? receive(second_bytes) : NULL;
@@ -165,13 +165,13 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "isas") == 0) {
         const fs_table *tables[8];
         int count = fs_supported(tables, 8);
-        for (int i = 0; i < count; i++)
-            puts(tables[i]->isa);
+        for (int i = 0; i < count; i++) puts(tables[i]->isa);
     } else if (argc == 3 && strcmp(argv[1], "run") == 0) {
         run_all(find_table(argv[2]));
     } else if (argc == 6 && strcmp(argv[1], "exp") == 0) {
         run_exp(find_table(argv[2])->f32, (uint32_t)strtoul(argv[3], NULL, 0),
-                (uint32_t)strtoul(argv[4], NULL, 0), (uint32_t)strtoul(argv[5], NULL, 0));
+                (uint32_t)strtoul(argv[4], NULL, 0),
+                (uint32_t)strtoul(argv[5], NULL, 0));
     } else {
         fputs("driver isas | run ISA | exp ISA FIRST LAST STRIDE\n", stderr);
         return 2;

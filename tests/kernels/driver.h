@@ -4,19 +4,19 @@
 
 #include "guarded.h"
 #include "hinge.h"
-#include "rows.h"
+#include "job.h"
 
 /* One job over C-contiguous arrays, as test_kernels.py packs it; arrays follow. */
 typedef struct request {
-    int64_t task;       /* an fs_op, or HINGE */
+    int64_t task; /* an fs_op, or HINGE */
     int64_t compute, x_type, y_type;
     int64_t outer, n, inner;
-    int64_t masked;     /* a mask of x's shape follows x */
-    int64_t in_place;   /* y is x */
-    int64_t in_pieces;  /* rows in pieces, as several threads share a long one */
+    int64_t masked;      /* a mask of x's shape follows x */
+    int64_t in_place;    /* y is x */
+    int64_t in_pieces;   /* rows in pieces, as several threads share a long one */
     int64_t past_caches; /* y is stored past the caches */
-    int64_t p, largest; /* hinge */
-    int64_t labelled;   /* hinge: labels follow, else positives */
+    int64_t p, largest;  /* hinge */
+    int64_t labelled;    /* hinge: labels follow, else positives */
     double temperature, margin;
 } request;
 
@@ -42,8 +42,8 @@ void send_back(const char *from, size_t bytes);
 /* driver_hinge.c */
 void run_hinge(const fs_kernels *kernels, const request *r);
 
-/* driver_exp.c: exp(x) for each `stride`th x = -0, ... of which the bits without the sign
- * are first to last; prints the largest error. */
+/* driver_exp.c: exp(x) for each `stride`th x = -0, ... of which the bits without the
+ * sign are first to last; prints the largest error. */
 void run_exp(const fs_kernels *kernels, uint32_t first, uint32_t last, uint32_t stride);
 
 #endif

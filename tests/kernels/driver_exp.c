@@ -1,12 +1,13 @@
-/* The exponential of float32, argument by argument. Pass 2 of softmax leaves the rounded
- * terms in y: exp(x) times a power of two, 2^SPARE in exp_body.h, which is that of x = 0.
+/* The exponential of float32, argument by argument. Pass 2 of softmax leaves the
+ * rounded terms in y: exp(x) times a power of two, 2^SPARE in math/exp.h, which is that
+ * of x = 0.
  */
 #include "driver.h"
 
-#include "bits.h"
+#include "math/halves.h"
 
-/* Terms are checked down to exp(LEAST) = 2^-189, far below those that are not zero in any
- * result (2^-150); below that they may be anything up to that, 0 included. */
+/* Terms are checked down to exp(LEAST) = 2^-189, far below those that are not zero in
+ * any result (2^-150); below that they may be anything up to that, 0 included. */
 #define LEAST (-131.0)
 
 /* Next to 0 the series is exact to 2^-62, and takes no time. */
@@ -16,11 +17,11 @@ static void exact(const float *x, double *e, ptrdiff_t count)
         for (ptrdiff_t i = 0; i < count; i++)
             e[i] = 1 + (double)x[i] * (1 + 0.5 * (double)x[i]);
     else
-        for (ptrdiff_t i = 0; i < count; i++)
-            e[i] = exp((double)x[i]);
+        for (ptrdiff_t i = 0; i < count; i++) e[i] = exp((double)x[i]);
 }
 
-/* In ULP of float at that value; subnormal numbers have that of the smallest normal one. */
+/* In ULP of float at that value; subnormal numbers have that of the smallest normal
+ * one. */
 static inline double error_in_ulp(float term, double value)
 {
     const uint64_t exponent = (uint64_t)0x7ff << 52;

@@ -1,4 +1,5 @@
-/* Memory that ends where a page begins which must not be touched. Needs -D_DEFAULT_SOURCE. */
+/* Memory that ends where a page begins which must not be touched. Needs
+ * -D_DEFAULT_SOURCE. */
 #ifndef GUARDED_H
 #define GUARDED_H
 

@@ -67,7 +67,8 @@ static void check_sum_lanes(void)
         fail("f32_sum_lanes", 0);
 }
 
-/* Whether `to` is what plain C makes of `from`; a NaN need only stay one, with its sign. */
+/* Whether `to` is what plain C makes of `from`; a NaN need only stay one, with its
+ * sign. */
 static int same_number(float from, float to, float expected)
 {
     if (from == from)
@@ -87,19 +88,20 @@ static void check_stores(const float *from)
         float a = from[j];
         if (!same_number(a, half_to_float(f16[j]), half_to_float(float_to_half(a))))
             fail("f32_store_f16", j);
-        if (!same_number(a, bfloat_to_float(bf16[j]), bfloat_to_float(float_to_bfloat(a))))
+        if (!same_number(a, bfloat_to_float(bf16[j]),
+                         bfloat_to_float(float_to_bfloat(a))))
             fail("f32_store_bf16", j);
     }
 }
 
-/* All 16-bit floats; and what lies between two neighbours: the middle, and next to it. */
+/* All 16-bit floats; and what lies between two neighbours: the middle, and next to it.
+ */
 static void check_halves(void)
 {
     uint16_t h[f32_lanes];
     float f16[f32_lanes], bf16[f32_lanes], by_f16[f32_lanes], by_bf16[f32_lanes];
     for (uint32_t first = 0; first < 0x10000; first += f32_lanes) {
-        for (int j = 0; j < f32_lanes; j++)
-            h[j] = (uint16_t)(first + (uint32_t)j);
+        for (int j = 0; j < f32_lanes; j++) h[j] = (uint16_t)(first + (uint32_t)j);
         f32_store(f16, f32_load_f16(h));
         f32_store(bf16, f32_load_bf16(h));
         for (int j = 0; j < f32_lanes; j++) {
@@ -111,10 +113,12 @@ static void check_halves(void)
         }
         for (int step = -1; step <= 1; step++) {
             for (int j = 0; j < f32_lanes; j++) {
-                float f = half_to_float(h[j]), next = half_to_float((uint16_t)(h[j] + 1));
+                float f = half_to_float(h[j]),
+                      next = half_to_float((uint16_t)(h[j] + 1));
                 float middle = isfinite(next) ? f + (next - f) / 2 : f * 1.0002f;
                 by_f16[j] = bits_to_float(float_to_bits(middle) + (uint32_t)step);
-                by_bf16[j] = bits_to_float(((uint32_t)h[j] << 16 | 0x8000) + (uint32_t)step);
+                by_bf16[j] =
+                    bits_to_float(((uint32_t)h[j] << 16 | 0x8000) + (uint32_t)step);
             }
             check_stores(by_f16);
             check_stores(by_bf16);

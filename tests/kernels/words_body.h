@@ -7,8 +7,8 @@ typedef struct {
 /* Any bits, or one of those that are special. */
 static REAL V(sample)(void)
 {
-    static const REAL special[] = {0,      1,         (REAL)-0.0,       -1,
-                                   (REAL)NAN, (REAL)INFINITY, (REAL)-INFINITY, (REAL)0.5};
+    static const REAL special[] = {
+        0, 1, (REAL)-0.0, -1, (REAL)NAN, (REAL)INFINITY, (REAL)-INFINITY, (REAL)0.5};
     uint64_t bits = random_bits();
     if (bits >> 62 == 0)
         return special[bits % 8];
@@ -42,15 +42,15 @@ static int V(same)(REAL a, REAL b)
 #define WORD(word) STRING(T) "_" word
 
 /* One word on the lines of `in`, and what plain C makes of lane j. */
-#define CHECK_BY(SAME, NAME, VECTOR, EXPECTED)                                    \
-    do {                                                                          \
-        V(store)(out, VECTOR);                                                    \
-        for (int j = 0; j < LANES; j++) {                                         \
-            const REAL a = in.a[j], b = in.b[j], c = in.c[j], d = in.d[j];        \
-            (void)a, (void)b, (void)c, (void)d;                                   \
-            if (!V(SAME)(out[j], (REAL)(EXPECTED)))                               \
-                fail(WORD(NAME), j);                                              \
-        }                                                                         \
+#define CHECK_BY(SAME, NAME, VECTOR, EXPECTED)                                         \
+    do {                                                                               \
+        V(store)(out, VECTOR);                                                         \
+        for (int j = 0; j < LANES; j++) {                                              \
+            const REAL a = in.a[j], b = in.b[j], c = in.c[j], d = in.d[j];             \
+            (void)a, (void)b, (void)c, (void)d;                                        \
+            if (!V(SAME)(out[j], (REAL)(EXPECTED)))                                    \
+                fail(WORD(NAME), j);                                                   \
+        }                                                                              \
     } while (0)
 #define CHECK(NAME, VECTOR, EXPECTED) CHECK_BY(same, NAME, VECTOR, EXPECTED)
 #define CHECK_BITS(NAME, VECTOR, EXPECTED) CHECK_BY(same_bits, NAME, VECTOR, EXPECTED)
@@ -60,7 +60,8 @@ static void V(check_lanes)(void)
     V(lines) in;
     REAL out[LANES];
     V(draw)(&in);
-    V(vec) va = V(load)(in.a), vb = V(load)(in.b), vc = V(load)(in.c), vd = V(load)(in.d);
+    V(vec) va = V(load)(in.a), vb = V(load)(in.b), vc = V(load)(in.c),
+           vd = V(load)(in.d);
     CHECK_BITS("load, store", va, a);
     CHECK("set", V(set)(in.b[0]), in.b[0]);
     CHECK("add", V(add)(va, vb), a + b);
@@ -97,8 +98,8 @@ static void V(check_parts)(void)
     }
 }
 
-/* a (hi + lo) of a term and a factor as exp_body.h has them: half an ulp, what the judge
- * itself may lose, and half the least subnormal number. */
+/* a (hi + lo) of a term and a factor as math/exp.h has them: half an ulp, what the
+ * judge itself may lose, and half the least subnormal number. */
 static void V(check_times_pair)(void)
 {
     enum { SPARE = EXPONENT == 23 ? 64 : 512, NORMAL = EXPONENT == 23 ? -126 : -1022 };
@@ -106,8 +107,10 @@ static void V(check_times_pair)(void)
     REAL a[LANES], hi[LANES], lo[LANES], out[LANES];
     for (int j = 0; j < LANES; j++) {
         double fraction = (double)(random_bits() >> 11) * 0x1p-53;
-        a[j] = (REAL)ldexp(1 + fraction / 3, SPARE - (int)(random_bits() % (2 * SPARE)));
-        hi[j] = (REAL)ldexp(1 + fraction * fraction, -SPARE - (int)(random_bits() % 40));
+        a[j] =
+            (REAL)ldexp(1 + fraction / 3, SPARE - (int)(random_bits() % (2 * SPARE)));
+        hi[j] =
+            (REAL)ldexp(1 + fraction * fraction, -SPARE - (int)(random_bits() % 40));
         lo[j] = (REAL)ldexp(hi[j] * (fraction - 0.5), -EXPONENT - 1);
     }
     V(store)(out, V(times_pair)(V(load)(a), V(load)(hi), V(load)(lo)));
@@ -151,8 +154,7 @@ static void V(check_wide)(void)
     for (int j = 0; j < LANES; j++)
         if (out[j] != sum[j] + (double)a[j] * (double)b[j])
             fail(WORD("wide_add_product"), j);
-    for (int j = 0; j < LANES; j++)
-        total += (double)a[j];
+    for (int j = 0; j < LANES; j++) total += (double)a[j];
     if (V(wide_total)(V(wide_add)(V(wide_zero)(), va)) != total)
         fail(WORD("wide_zero, wide_total"), 0);
 }
@@ -206,8 +208,7 @@ static void V(check)(void)
         V(check_times_pair)();
         V(check_wide)();
     }
-    for (int i = 0; i < 20; i++)
-        V(check_parts)();
+    for (int i = 0; i < 20; i++) V(check_parts)();
     V(check_largest)();
     V(check_quads)();
     V(check_stream)();

@@ -1,5 +1,5 @@
-/* In place of the compiler's: AVX-512 by way of SIMDe, for processors without it. Its 0.7.4
- * lacks the functions below, which are as Intel's guide has them.
+/* In place of the compiler's: AVX-512 by way of SIMDe, for processors without it. Its
+ * 0.7.4 lacks the functions below, which are as Intel's guide has them.
  */
 #ifndef EMULATED_IMMINTRIN_H
 #define EMULATED_IMMINTRIN_H
@@ -15,8 +15,8 @@
 
 /* Lane i of a vector of T, in memory that may be read and written. */
 #define EACH_LANE(COUNT) for (int i = 0; i < (COUNT); i++)
-#define LANES_OF(NAME, T, COUNT, VECTOR) \
-    T NAME[COUNT];                       \
+#define LANES_OF(NAME, T, COUNT, VECTOR)                                               \
+    T NAME[COUNT];                                                                     \
     memcpy(NAME, &(VECTOR), sizeof NAME)
 
 #define MASKED(SUFFIX, T, VEC, MASK, COUNT)                                            \
@@ -24,8 +24,8 @@
     {                                                                                  \
         LANES_OF(a, T, COUNT, rest);                                                   \
         EACH_LANE(COUNT)                                                               \
-            if (mask >> i & 1)                                                         \
-                a[i] = from[i];                                                        \
+        if (mask >> i & 1)                                                             \
+            a[i] = from[i];                                                            \
         memcpy(&rest, a, sizeof rest);                                                 \
         return rest;                                                                   \
     }                                                                                  \
@@ -33,14 +33,14 @@
     {                                                                                  \
         LANES_OF(a, T, COUNT, from);                                                   \
         EACH_LANE(COUNT)                                                               \
-            if (mask >> i & 1)                                                         \
-                to[i] = a[i];                                                          \
+        if (mask >> i & 1)                                                             \
+            to[i] = a[i];                                                              \
     }                                                                                  \
     static inline T emulated_max_##SUFFIX(VEC from)                                    \
     {                                                                                  \
         LANES_OF(a, T, COUNT, from);                                                   \
         EACH_LANE(COUNT)                                                               \
-            a[0] = a[i] > a[0] ? a[i] : a[0];                                          \
+        a[0] = a[i] > a[0] ? a[i] : a[0];                                              \
         return a[0];                                                                   \
     }
 MASKED(ps, float, __m512, __mmask16, 16)
@@ -50,9 +50,8 @@ MASKED(pd, double, __m512d, __mmask8, 8)
 static inline double emulated_sum(__m512d from)
 {
     LANES_OF(a, double, 8, from);
-    for (int half = 4; half > 0; half /= 2)
-        EACH_LANE(half)
-            a[i] += a[i + half];
+    for (int half = 4; half > 0; half /= 2) EACH_LANE(half)
+    a[i] += a[i + half];
     return a[0];
 }
 
@@ -61,7 +60,7 @@ static inline __m512d emulated_cvtps_pd(__m256 from)
     LANES_OF(a, float, 8, from);
     double wide[8];
     EACH_LANE(8)
-        wide[i] = a[i];
+    wide[i] = a[i];
     __m512d to;
     memcpy(&to, wide, sizeof to);
     return to;
@@ -80,7 +79,7 @@ static inline __m512i emulated_cvtepu16_epi32(__m256i from)
     LANES_OF(a, uint16_t, 16, from);
     uint32_t wide[16];
     EACH_LANE(16)
-        wide[i] = a[i];
+    wide[i] = a[i];
     __m512i to;
     memcpy(&to, wide, sizeof to);
     return to;
@@ -91,7 +90,7 @@ static inline __m256i emulated_cvtepi32_epi16(__m512i from)
     LANES_OF(a, uint32_t, 16, from);
     uint16_t narrow[16];
     EACH_LANE(16)
-        narrow[i] = (uint16_t)a[i];
+    narrow[i] = (uint16_t)a[i];
     __m256i to;
     memcpy(&to, narrow, sizeof to);
     return to;
@@ -116,7 +115,8 @@ static inline __m256i emulated_cvtps_ph(__m512 from)
     return to;
 }
 
-static inline __m512d emulated_shuffle_f64x2(__m512d from, __m512d from_second, int which)
+static inline __m512d emulated_shuffle_f64x2(__m512d from, __m512d from_second,
+                                             int which)
 {
     LANES_OF(a, __m128d, 4, from);
     LANES_OF(b, __m128d, 4, from_second);
@@ -128,12 +128,12 @@ static inline __m512d emulated_shuffle_f64x2(__m512d from, __m512d from_second, 
 }
 
 /* A store past the caches must be aligned. */
-#define STREAM(SUFFIX, T, VEC)                                        \
-    static inline void emulated_stream_##SUFFIX(T *to, VEC from)      \
-    {                                                                 \
-        if ((uintptr_t)to % sizeof from)                              \
-            __builtin_trap();                                         \
-        memcpy(to, &from, sizeof from);                               \
+#define STREAM(SUFFIX, T, VEC)                                                         \
+    static inline void emulated_stream_##SUFFIX(T *to, VEC from)                       \
+    {                                                                                  \
+        if ((uintptr_t)to % sizeof from)                                               \
+            __builtin_trap();                                                          \
+        memcpy(to, &from, sizeof from);                                                \
     }
 STREAM(ps, float, __m512)
 STREAM(pd, double, __m512d)

@@ -1,0 +1,323 @@
+"""The hinge (max-margin) losses: docstrings, checks, one call of the kernels each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _cpu, _hinge_plan, _plan
+from ._hinge_plan import Loss, Scores
+from ._plan import Array
+
+
+def hinge_loss(
+    scores: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    negatives: int | None = None,
+    margin: float = 1.0,
+    p: int = 1,
+    variant: str = "sum",
+    reduction: str = "sum",
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    return_grad: bool = False,
+) -> Any:
+    """Hinge (max-margin) loss of rows that hold a positive and its negatives.
+
+    The loss of a row with the positive score s+ and the negative scores s_j is
+    ``sum_j max(0, margin - s+ + s_j) ** p``, or the largest of these terms.
+
+    Parameters
+    ----------
+    scores : array_like
+        Any real dtype and layout; not changed. One of three forms:
+
+        - [..., N + 1]: the positive is in column 0, the negatives behind it;
+        - [..., C] with `labels`: the positive is in column ``labels[row]``, all others
+          are negatives;
+        - a flat vector with `negatives` = N: a positive, its N negatives, the next
+          positive, and so on.
+    labels : array_like of int, optional
+        Shaped like scores without the last axis; each in [0, C).
+    negatives : int, optional
+        N >= 0, for the flat form.
+    margin : float, optional
+        In units of the scores; finite and >= 0. Rounded to the type computed in.
+    p : {1, 2}, optional
+        Power of each term: 1, or 2 for the squared hinge.
+    variant : {"sum", "max"}, optional
+        A row's loss is the sum of its terms (Weston and Watkins) or the largest of them
+        (Crammer and Singer).
+    reduction : {"sum", "mean", "none", "pairs"}, optional
+        Over rows: the sum of their losses; that, divided by their number; the losses,
+        one a row; or every single term, which makes `variant` meaningless.
+    sample_weight : array_like, optional
+        One factor for the loss of each row (shaped like labels), or one for all; any
+        real number. A loss of 0 stays 0, whatever its factor. Gradients and pairs take
+        it rounded to the type computed in.
+    where : array_like of bool, optional
+        Broadcasts against scores. False takes a score out of the negatives; the
+        positive counts whatever `where` says of it.
+    return_grad : bool, optional
+        Return a pair: the loss, and its gradient with respect to the scores.
+
+    Returns
+    -------
+    loss : scalar or ndarray
+        In units of the scores (their square for p = 2). A scalar for "sum" and "mean";
+        with "none" shaped like scores without the last axis; with "pairs" [..., N], or,
+        where there are labels, [..., C] with 0 at the positive.
+        Integers give float64; of floating scores, losses are float64 for float64, else
+        float32 (a sum soon leaves 16 bits), and terms ("pairs") of the scores' dtype.
+    grad : ndarray
+        Only with `return_grad`: shaped and laid out like scores, of their dtype
+        (float64 for integers). For "none" it is the gradient of the sum. A float16
+        beyond 65504, as of the positive of that many violators, is infinite.
+
+    Raises
+    ------
+    IndexError
+        If a label is not in [0, C): names the first such row.
+    TypeError
+        If scores are not real numbers of at most 64 bits; if labels or `negatives` are
+        not integers, or both are given; if `margin` or `sample_weight` are not real; if
+        `where` is not boolean; for masked arrays.
+    ValueError
+        If shapes do not fit, if an option is not one of those above or not in its
+        range, or if `return_grad` meets "pairs".
+
+    See Also
+    --------
+    pair_hinge_loss : positives and negatives in two arrays.
+
+    Notes
+    -----
+    Integers are converted to float64 first. A loss that does not overflow is within
+    (p + 1/2) 2^-23 of the exact one, relative (float64: 2^-52), a single term with its
+    weight within (p + 3/2) 2^-23, plus the rounding of float64 sums. Those are formed
+    in an order that depends on shape and layout alone, not on the number of threads.
+    The gradient of a term t is ``p * t ** (p - 1)`` where t > 0, else 0: also at the
+    kink. The gradient of "max" goes to the first largest violator.
+
+    =============================  ===========================================
+    a row holds                    result
+    =============================  ===========================================
+    a NaN                          its loss is NaN; the other rows' are not
+    +inf, -inf                     what IEEE 754 makes of margin - s+ + s_j
+    no negative                    0
+    =============================  ===========================================
+
+    No row at all gives 0, the mean of no row NaN. No input makes it warn.
+
+    CuPy arrays give CuPy arrays, computed where they are. A label that is not in [0, C)
+    makes its row NaN there; README, "CuPy arrays", says what else differs.
+
+    References
+    ----------
+    Weston and Watkins, "Support vector machines for multi-class pattern recognition",
+    ESANN 1999. Crammer and Singer, "On the algorithmic implementation of multiclass
+    kernel-based vector machines", JMLR 2 (2001).
+
+    Examples
+    --------
+    Two positives, two sampled negatives each, in one flat vector:
+
+    >>> import numpy as np
+    >>> from fastsoftmax import hinge_loss
+    >>> scores = np.array([0.5, 0.2, -0.1, 1.0, -0.5, 0.3])
+    >>> hinge_loss(scores, negatives=2, reduction="none").round(3)
+    array([1.1, 0.3])
+    >>> loss, grad = hinge_loss(scores, negatives=2, return_grad=True)
+    >>> round(float(loss), 3), grad
+    (1.4, array([-2.,  1.,  1., -1.,  0.,  1.]))
+    >>> hinge_loss([[0.2, 0.5], [0.9, -0.4]], labels=[1, 0]).round(3)
+    np.float64(0.7)
+    """
+    if where is None:
+        result = _cpu.fast_hinge(
+            scores,
+            labels,
+            negatives,
+            margin,
+            p,
+            variant,
+            reduction,
+            sample_weight,
+            bool(return_grad),
+        )
+        if result is not None:
+            return result if return_grad else result[0]
+    if gpu := _plan.gpu_for(scores, labels, sample_weight, where):
+        arrays = {
+            "scores": scores,
+            "labels": labels,
+            "sample_weight": sample_weight,
+            "where": where,
+        }
+        return gpu.hinge_loss(
+            arrays,
+            negatives=negatives,
+            margin=margin,
+            p=p,
+            variant=variant,
+            reduction=reduction,
+            return_grad=return_grad,
+        )
+    array, rows = _hinge_plan.from_hinge(scores, labels, negatives, where)
+    loss = _hinge_plan.as_loss(
+        rows, margin, p, variant, reduction, sample_weight, return_grad
+    )
+    if not loss.return_grad:
+        return _loss(rows, loss, None, None)
+    grad = _like(array, rows.dtype)
+    if rows.labels is not None:
+        value = _loss(rows, loss, grad, None)
+    else:
+        value = _loss(rows, loss, grad[..., 1:], grad[..., 0])
+    return value, grad.reshape(-1) if negatives is not None else grad
+
+
+def pair_hinge_loss(
+    pos: ArrayLike,
+    neg: ArrayLike,
+    *,
+    margin: float = 1.0,
+    p: int = 1,
+    variant: str = "sum",
+    reduction: str = "sum",
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    return_grad: bool = False,
+) -> Any:
+    """Hinge (max-margin) loss of positives and, in another array, their negatives.
+
+    The loss of a row with the positive score s+ and the negative scores s_j is
+    ``sum_j max(0, margin - s+ + s_j) ** p``, or the largest of these terms.
+
+    Parameters
+    ----------
+    pos : array_like
+        Scores of the positives, [B] or [B, 1]; any real dtype and layout; not changed.
+    neg : array_like
+        Scores of their negatives, [B, N]. (Instead of B any number of dimensions.)
+    margin : float, optional
+        In units of the scores; finite and >= 0.
+    p : {1, 2}, optional
+        Power of each term: 1, or 2 for the squared hinge.
+    variant : {"sum", "max"}, optional
+        A row's loss is the sum of its terms, or the largest of them.
+    reduction : {"sum", "mean", "none", "pairs"}, optional
+        As in `hinge_loss`.
+    sample_weight : array_like, optional
+        One factor for the loss of each row, [B], or one for all.
+    where : array_like of bool, optional
+        Broadcasts against neg. False takes a score out of the negatives.
+    return_grad : bool, optional
+        Return a pair: the loss, and its gradients with respect to pos and neg.
+
+    Returns
+    -------
+    loss : scalar or ndarray
+        As that of `hinge_loss`; with "pairs" shaped like neg.
+    grad : tuple of two ndarrays
+        Only with `return_grad`: shaped like pos and neg, of NumPy's type for both
+        together (float64 for integers).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `hinge_loss`; also if the shapes of pos and neg do not fit.
+
+    See Also
+    --------
+    hinge_loss : the positive and its negatives in one array.
+
+    Notes
+    -----
+    Formula, special values, accuracy and CuPy arrays are those of `hinge_loss`.
+
+    References
+    ----------
+    See `hinge_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import pair_hinge_loss
+    >>> pos, neg = [0.5, 1.0], [[0.2, -0.1], [-0.5, 0.3]]
+    >>> pair_hinge_loss(pos, neg, reduction="pairs").round(3)
+    array([[0.7, 0.4],
+           [0. , 0.3]])
+    >>> loss, grads = pair_hinge_loss(pos, neg, variant="max", return_grad=True)
+    >>> float(loss), grads[0]
+    (1.0, array([-1., -1.]))
+    """
+    if gpu := _plan.gpu_for(pos, neg, sample_weight, where):
+        arrays = {
+            "pos": pos,
+            "neg": neg,
+            "sample_weight": sample_weight,
+            "where": where,
+        }
+        return gpu.pair_hinge_loss(
+            arrays,
+            margin=margin,
+            p=p,
+            variant=variant,
+            reduction=reduction,
+            return_grad=return_grad,
+        )
+    array, rows = _hinge_plan.from_pairs(pos, neg, where)
+    loss = _hinge_plan.as_loss(
+        rows, margin, p, variant, reduction, sample_weight, return_grad
+    )
+    if not loss.return_grad:
+        return _loss(rows, loss, None, None)
+    d_pos, d_neg = _like(array, rows.dtype), _like(rows.others, rows.dtype)
+    value = _loss(rows, loss, d_neg, d_pos.reshape(rows.rows))
+    return value, (d_pos, d_neg)
+
+
+def _like(array: Array, dtype: np.dtype[Any]) -> Array:
+    return _cpu.empty_like(array, dtype)
+
+
+def _loss(
+    rows: Scores, loss: Loss, grad: Array | None, grad_positives: Array | None
+) -> Any:
+    """Run the kernels; return the loss as its reduction has it."""
+    if loss.reduction == "pairs":
+        pairs = _like(rows.others, rows.dtype)
+        _run(rows, loss, None, pairs, None)
+        return pairs
+    losses = None
+    if loss.reduction == "none":
+        losses = np.empty(rows.rows, rows.compute)
+    total = _run(rows, loss, losses, grad, grad_positives)
+    if losses is not None:
+        return losses[()]
+    if loss.reduction == "mean":
+        count = math.prod(rows.rows)
+        total = total / count if count else math.nan
+    with np.errstate(over="ignore"):
+        return rows.compute.type(total)
+
+
+def _run(
+    rows: Scores,
+    loss: Loss,
+    losses: Array | None,
+    out: Array | None,
+    out_positives: Array | None,
+) -> float:
+    """Write what is to be written; return the sum of the losses."""
+    if rows.others.size > 0:
+        return _cpu.run_hinge(_hinge_plan.make(rows, loss, losses, out, out_positives))
+    for written in (losses, out_positives):
+        if written is not None:
+            written[...] = 0
+    return 0.0

@@ -1,0 +1,102 @@
+"""What the package has chosen on this machine, and what a user can set."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from . import _cpu, _threads
+
+_threads.note_openmp_limit(_cpu.openmp_limit())
+
+
+def set_num_threads(n: int | None) -> None:
+    """Set how many threads the functions of this package use in large jobs.
+
+    Parameters
+    ----------
+    n : int or None
+        From 1 to 1024; 1 keeps all work in the calling thread. None, the state at
+        import, uses what the machine allows: the least of the CPU affinity, the
+        container's CPU quota and OpenMP's own setting.
+
+    Raises
+    ------
+    TypeError
+        If n is not an integer.
+    ValueError
+        If n is not between 1 and 1024.
+
+    Notes
+    -----
+    The setting holds for the whole process. A limit put on OpenMP later, with
+    threadpoolctl, still counts. Results do not depend on the number of threads, to the
+    bit. In a process made by ``fork``, all work stays in the calling thread.
+
+    Examples
+    --------
+    >>> import fastsoftmax
+    >>> fastsoftmax.set_num_threads(1)
+    >>> fastsoftmax.get_num_threads()
+    1
+    >>> fastsoftmax.set_num_threads(None)
+    """
+    _threads.want(n)
+
+
+def get_num_threads() -> int:
+    """Tell how many threads a large job would use now.
+
+    Returns
+    -------
+    int
+        1 without OpenMP or in a forked process; else the number set with
+        `set_num_threads`, or what the machine allows.
+
+    Examples
+    --------
+    >>> import fastsoftmax
+    >>> fastsoftmax.get_num_threads() >= 1
+    True
+    """
+    return _cpu.current_threads()
+
+
+def config() -> dict[str, Any]:
+    """Return what `show_config` prints, as a dict."""
+    return {
+        "version": version("fastsoftmax"),
+        "isa": _cpu.isa,
+        "isas": _cpu.supported_isas,
+        "threads": get_num_threads(),
+        "openmp": _cpu.openmp,
+        "keep_mib": _cpu.keeps_mib(),
+        "numpy": np.__version__,
+    }
+
+
+def show_config() -> None:
+    """Print what the package has chosen on this machine.
+
+    The lines name the package's version, the instruction set (ISA) of the kernels in
+    use and those that exist here (set ``FASTSOFTMAX_ISA`` before the import to force
+    one), the number of threads, whether the build has OpenMP, how much memory of freed
+    results is kept for later ones (set ``FASTSOFTMAX_KEEP_MIB`` before the import to
+    change it, 0 to leave all memory to NumPy), and NumPy's version.
+
+    Examples
+    --------
+    >>> import fastsoftmax
+    >>> fastsoftmax.show_config()  # doctest: +ELLIPSIS
+    fastsoftmax ...
+    """
+    found = config()
+    print(f"fastsoftmax {found['version']}")
+    print(f"ISA         {found['isa']} (supported here: {', '.join(found['isas'])})")
+    print(f"threads     {found['threads']}")
+    print(f"OpenMP      {'yes' if found['openmp'] else 'no (serial build)'}")
+    kept = f"of freed results, up to {found['keep_mib']} MiB are kept for later ones"
+    print(f"memory      {kept if found['keep_mib'] else 'as NumPy has it'}")
+    print(f"NumPy       {found['numpy']}")

@@ -1,0 +1,530 @@
+"""The softmax family: docstrings, checks, one call of the kernels each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from . import _cpu, _formulas, _plan
+from ._plan import Array, Axis
+
+
+def softmax(
+    x: ArrayLike,
+    axis: Axis = None,
+    *,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    out: Array | None = None,
+    dtype: DTypeLike | None = None,
+) -> Any:
+    """Softmax: exponentials divided by their sum, ``exp(x) / sum(exp(x))``.
+
+    Parameters
+    ----------
+    x : array_like
+        Logits, any shape, layout and numeric dtype; not changed.
+    axis : int, tuple of int, or None, optional
+        Axes that sum to 1. The default, None, is the whole array, as in SciPy; for a
+        batch of rows pass ``axis=-1``.
+    temperature : float, optional
+        x is divided by it first, as ``x / temperature`` does. Finite and > 0.
+    where : array_like of bool, optional
+        Broadcasts against x. False takes an entry out of the set: its result is 0.
+    out : ndarray, optional
+        Where to write the result: exactly its shape and dtype. May be x itself.
+    dtype : dtype, optional
+        Type computed in and returned.
+
+    Returns
+    -------
+    ndarray or scalar
+        Probabilities, dimensionless, shaped and laid out like x. Floating dtypes are
+        kept; integers and bool give float64. A 0-d x gives a NumPy scalar.
+
+    Raises
+    ------
+    TypeError
+        If x does not hold numbers or is a masked array; if axis is not integers; if
+        `out` has another dtype; if `where` is not boolean.
+    ValueError
+        If the temperature is not finite and positive; if `out` or `where` do not fit;
+        if an axis repeats or (AxisError) does not exist.
+
+    See Also
+    --------
+    log_softmax, logsumexp
+
+    Notes
+    -----
+    With m the largest entry of a set and K the integer next to m / ln 2, the terms
+    exp(x) 2^-K neither overflow nor need a rounded difference x - m. Every entry of a
+    float32 or float64 result is within 2 ULP of the exact value, subnormal ones
+    included; float16 and bfloat16 are computed in float32 and rounded once. A set's
+    result does not depend on its neighbours, nor on the number of threads.
+
+    ============================  =======
+    the set holds                 result
+    ============================  =======
+    a NaN                         all NaN
+    +inf                          all NaN
+    nothing but -inf              all NaN
+    -inf beside finite numbers    0 there
+    no entry, all masked out      0
+    no entry, length 0            empty
+    ============================  =======
+
+    No input makes it warn.
+
+    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    how exact they are, and what else differs.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA Journal of Numerical Analysis 41 (2021), doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import softmax
+    >>> x = np.array([[1.0, 2.0, 3.0], [1000.0, 1000.0, 1000.0]])
+    >>> softmax(x, axis=-1).round(3)
+    array([[0.09 , 0.245, 0.665],
+           [0.333, 0.333, 0.333]])
+    >>> softmax(x, axis=-1, where=[True, True, False]).round(3)
+    array([[0.269, 0.731, 0.   ],
+           [0.5  , 0.5  , 0.   ]])
+    """
+    if dtype is None:
+        y = _cpu.fast(_cpu.SOFTMAX, x, axis, temperature, where, out)
+        if y is not None:
+            return y
+    if gpu := _plan.gpu_for(x, where, out):
+        arrays = {"x": x, "where": where, "out": out}
+        return gpu.softmax(arrays, axis=axis, temperature=temperature, dtype=dtype)
+    call = _plan.as_call(x, axis, where, dtype, temperature)
+    return _elementwise(_cpu.SOFTMAX, _formulas.softmax, call, out)
+
+
+def log_softmax(
+    x: ArrayLike,
+    axis: Axis = None,
+    *,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    out: Array | None = None,
+    dtype: DTypeLike | None = None,
+) -> Any:
+    """Logarithm of softmax, ``x - log(sum(exp(x)))``.
+
+    Parameters
+    ----------
+    x : array_like
+        Logits, any shape, layout and numeric dtype; not changed.
+    axis : int, tuple of int, or None, optional
+        Axes of one set. The default, None, is the whole array, as in SciPy; for a batch
+        of rows pass ``axis=-1``.
+    temperature : float, optional
+        x is divided by it first, as ``x / temperature`` does. Finite and > 0.
+    where : array_like of bool, optional
+        Broadcasts against x. False takes an entry out of the set: its result is -inf.
+    out : ndarray, optional
+        Where to write the result: exactly its shape and dtype. May be x itself.
+    dtype : dtype, optional
+        Type computed in and returned.
+
+    Returns
+    -------
+    ndarray or scalar
+        Natural logarithms of probabilities, shaped and laid out like x, of the dtypes
+        of `softmax`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax`.
+
+    See Also
+    --------
+    softmax, logsumexp
+
+    Notes
+    -----
+    The largest term is kept out of the sum and met by a log1p, so that
+    ``log_softmax([0, -40])[0]`` is -4.2e-18, not 0. Every entry is within 2 ULP.
+
+    ============================  ==========================
+    the set holds                 result
+    ============================  ==========================
+    a NaN                         all NaN
+    +inf                          NaN at +inf, -inf elsewhere
+    nothing but -inf              all NaN
+    -inf beside finite numbers    -inf there
+    no entry, all masked out      -inf
+    no entry, length 0            empty
+    ============================  ==========================
+
+    No input makes it warn.
+
+    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    how exact they are, and what else differs.
+
+    References
+    ----------
+    Blanchard, Higham and Higham (2021), doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import log_softmax
+    >>> log_softmax(np.array([[0.0, 0.0], [0.0, -40.0]]), axis=-1)
+    array([[-6.93147181e-01, -6.93147181e-01],
+           [-4.24835426e-18, -4.00000000e+01]])
+    """
+    if dtype is None:
+        y = _cpu.fast(_cpu.LOG_SOFTMAX, x, axis, temperature, where, out)
+        if y is not None:
+            return y
+    if gpu := _plan.gpu_for(x, where, out):
+        arrays = {"x": x, "where": where, "out": out}
+        return gpu.log_softmax(arrays, axis=axis, temperature=temperature, dtype=dtype)
+    call = _plan.as_call(x, axis, where, dtype, temperature)
+    return _elementwise(_cpu.LOG_SOFTMAX, _formulas.log_softmax, call, out)
+
+
+def logsumexp(
+    a: ArrayLike,
+    axis: Axis = None,
+    b: ArrayLike | None = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
+    *,
+    where: ArrayLike | None = None,
+    out: Array | None = None,
+    dtype: DTypeLike | None = None,
+) -> Any:
+    """Logarithm of a sum of exponentials, ``log(sum(b * exp(a)))``.
+
+    Parameters
+    ----------
+    a : array_like
+        Exponents, any shape, layout and numeric dtype; not changed.
+    axis : int, tuple of int, or None, optional
+        Axes summed over. The default, None, is the whole array.
+    b : array_like, optional
+        Weights of the exponentials, broadcast against a; any sign. An entry with weight
+        0 does not count, be it inf or NaN.
+    keepdims : bool, optional
+        Keep the summed axes with length 1.
+    return_sign : bool, optional
+        Return a pair: the logarithm of the sum's absolute value, and its sign.
+    where : array_like of bool, optional
+        Broadcasts against a (and b). False takes an entry out of the sum.
+    out : ndarray, optional
+        Where to write the logarithm: exactly its shape and dtype.
+    dtype : dtype, optional
+        Type computed in and returned.
+
+    Returns
+    -------
+    ndarray or scalar
+        Natural logarithms, shaped like a without `axis`. Floating dtypes are kept;
+        integers and bool give float64. With b, NumPy's promotion of a and b.
+    sign : ndarray or scalar
+        Only with `return_sign`: 1, 0 or -1; for complex sums a number of modulus 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax`; also if a and b do not broadcast.
+
+    See Also
+    --------
+    softmax, log_softmax
+
+    Notes
+    -----
+    Without b, float32 results are within 1 ULP, finished in double (where largest entry
+    and logarithm cancel almost wholly: within 2^-52 of the largest entry); float64
+    within 2 ULP of the larger of the largest entry and the logarithm added to it.
+
+    ============================  ===================
+    the set holds                 result (without b)
+    ============================  ===================
+    a NaN                         NaN
+    +inf                          +inf
+    nothing but -inf              -inf
+    -inf beside finite numbers    that one is ignored
+    no entry, all masked out      -inf
+    no entry, length 0            -inf
+    ============================  ===================
+
+    A negative sum without `return_sign` is NaN. No input makes it warn.
+
+    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    how exact they are, and what else differs.
+
+    References
+    ----------
+    Blanchard, Higham and Higham (2021), doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import logsumexp
+    >>> logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]]), axis=-1)
+    array([1000.69314718,    0.        ])
+    >>> logsumexp([1.0, 1.0], b=[1.0, -1.0], return_sign=True)
+    (np.float64(-inf), np.float64(0.0))
+    """
+    plain = b is None and not keepdims and not return_sign
+    if plain and dtype is None:
+        y = _cpu.fast(_cpu.LOGSUMEXP, a, axis, 1.0, where, out)
+        if y is not None:
+            return y
+    if gpu := _plan.gpu_for(a, b, where, out):
+        return gpu.logsumexp(
+            {"a": a, "b": b, "where": where, "out": out},
+            axis=axis,
+            keepdims=keepdims,
+            return_sign=return_sign,
+            dtype=dtype,
+        )
+    if b is None and not return_sign:
+        call = _plan.as_call(a, axis, where, dtype, name="a")
+        if call.has_kernels:
+            return _reduce(call, bool(keepdims), out)
+    call, weights = _plan.as_weighted_call(a, axis, b, where, dtype)
+    return _formula_logsumexp(call, weights, keepdims, return_sign, out)
+
+
+def softmax_vjp(
+    y: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = None,
+    *,
+    temperature: float = 1.0,
+    out: Array | None = None,
+) -> Any:
+    """Gradient through softmax, ``y * (dy - sum(y * dy)) / temperature``.
+
+    Parameters
+    ----------
+    y : array_like
+        What ``softmax(x, axis, temperature=temperature)`` returned.
+    dy : array_like
+        Gradient of a loss with respect to y; broadcasts against y.
+    axis : int, tuple of int, or None, optional
+        Axes that sum to 1, as given to `softmax`. None is the whole array.
+    temperature : float, optional
+        As given to `softmax`. Finite and > 0.
+    out : ndarray, optional
+        Where to write the result: exactly its shape and dtype. May be y or dy itself.
+
+    Returns
+    -------
+    ndarray or scalar
+        Gradient of the loss with respect to x (a vector-Jacobian product), shaped like
+        y, of NumPy's type for y and dy together; integers give float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax`; also for complex numbers, and if dy does not broadcast to the
+        shape of y.
+
+    See Also
+    --------
+    log_softmax_vjp, softmax
+
+    Notes
+    -----
+    The sum is a float64 one, and of float32 products, which are exact there: what
+    cancels in ``dy - sum`` is not lost. Beside what the sum and subnormal steps lose,
+    the relative error is at most 3 units of 2^-23 (float64: 2^-52). Where y is 0, by
+    underflow or by softmax's `where`, so is the result, if ``dy - sum`` is finite. NaN
+    and infinities follow IEEE 754, in their own set only. No input makes it warn.
+
+    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    how exact they are, and what else differs.
+
+    References
+    ----------
+    Bridle, "Probabilistic interpretation of feedforward classification network
+    outputs", Neurocomputing, NATO ASI F68 (1990), doi:10.1007/978-3-642-76153-9_28.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import softmax, softmax_vjp
+    >>> y = softmax(np.array([[1.0, 2.0, 3.0]]), axis=-1)
+    >>> softmax_vjp(y, [1.0, 0.0, 0.0], axis=-1).round(4)
+    array([[ 0.0819, -0.022 , -0.0599]])
+    """
+    dx = _cpu.fast_vjp(_cpu.SOFTMAX_VJP, y, dy, axis, temperature, out)
+    if dx is not None:
+        return dx
+    if gpu := _plan.gpu_for(y, dy, out):
+        arrays = {"y": y, "dy": dy, "out": out}
+        return gpu.softmax_vjp(arrays, axis=axis, temperature=temperature)
+    call = _plan.as_vjp_call(y, dy, axis, temperature)
+    return _elementwise(_cpu.SOFTMAX_VJP, _formulas.softmax_vjp, call, out)
+
+
+def log_softmax_vjp(
+    y: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = None,
+    *,
+    temperature: float = 1.0,
+    out: Array | None = None,
+) -> Any:
+    """Gradient through log_softmax, ``(dy - exp(y) * sum(dy)) / temperature``.
+
+    Parameters
+    ----------
+    y : array_like
+        What ``log_softmax(x, axis, temperature=temperature)`` returned.
+    dy : array_like
+        Gradient of a loss with respect to y; broadcasts against y.
+    axis : int, tuple of int, or None, optional
+        Axes of one set, as given to `log_softmax`. None is the whole array.
+    temperature : float, optional
+        As given to `log_softmax`. Finite and > 0.
+    out : ndarray, optional
+        Where to write the result: exactly its shape and dtype. May be y or dy itself.
+
+    Returns
+    -------
+    ndarray or scalar
+        Gradient of the loss with respect to x (a vector-Jacobian product), shaped like
+        y, of NumPy's type for y and dy together; integers give float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax_vjp`.
+
+    See Also
+    --------
+    softmax_vjp, log_softmax
+
+    Notes
+    -----
+    The sum is a float64 one. Beside its rounding, and that of subnormal steps, the
+    error is at most 3 units of 2^-23 (float64: 2^-52) of the larger of the two terms.
+    Where y is -inf the result is dy / temperature. y is taken for the logarithm of a
+    probability: ``exp(y)`` beyond 1e18 (float64: 1e153) counts as infinite, below 1e-57
+    (float64: 1e-461) as 0. NaN and infinities follow IEEE 754, in their own set only.
+    No input makes it warn.
+
+    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    how exact they are, and what else differs.
+
+    References
+    ----------
+    Bridle (1990), doi:10.1007/978-3-642-76153-9_28.
+
+    Examples
+    --------
+    Cross-entropy of one row with label 0, and its gradient:
+
+    >>> import numpy as np
+    >>> from fastsoftmax import log_softmax, log_softmax_vjp
+    >>> y = log_softmax(np.array([[1.0, 2.0, 3.0]]), axis=-1)
+    >>> round(float(-y[0, 0]), 4)
+    2.4076
+    >>> log_softmax_vjp(y, [[-1.0, 0.0, 0.0]], axis=-1).round(4)
+    array([[-0.91  ,  0.2447,  0.6652]])
+    """
+    dx = _cpu.fast_vjp(_cpu.LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
+    if dx is not None:
+        return dx
+    if gpu := _plan.gpu_for(y, dy, out):
+        arrays = {"y": y, "dy": dy, "out": out}
+        return gpu.log_softmax_vjp(arrays, axis=axis, temperature=temperature)
+    call = _plan.as_vjp_call(y, dy, axis, temperature)
+    return _elementwise(_cpu.LOG_SOFTMAX_VJP, _formulas.log_softmax_vjp, call, out)
+
+
+def _elementwise(
+    op: int, formula: Callable[..., Array], call: _plan.Call, out: Array | None
+) -> Any:
+    """Run a function shaped like x: the kernel `op`, or the formula for rare types."""
+    shape = () if call.is_scalar else call.x.shape
+    if out is not None:
+        _plan.check_out(out, shape, call.dtype)
+        y = np.asarray(out).reshape(call.x.shape)
+    else:
+        y = _cpu.empty_like(call.x, call.dtype)
+    if not call.has_kernels:
+        x, second = _plan.cast(call.x, call.dtype), call.second
+        if call.is_vjp and second is not None:
+            second = _plan.cast(second, call.dtype)
+        y[...] = formula(x, call.axes, second, temperature=call.temperature)
+    elif y.size > 0:
+        steps, target = _plan.elementwise(call, y, out)
+        _cpu.run(op, steps)
+        if target is not y:
+            np.copyto(y, target)
+    if out is not None:
+        return out
+    return y[0] if call.is_scalar else y
+
+
+def _formula_logsumexp(
+    call: _plan.Call,
+    weights: Array | None,
+    keepdims: bool,
+    return_sign: bool,
+    out: Array | None,
+) -> Any:
+    """Run logsumexp by NumPy's formulas: weights, signs, rare types."""
+    result = _formulas.logsumexp(
+        _plan.cast(call.x, np.dtype(call.compute)),
+        call.axes,
+        weights,
+        keepdims=bool(keepdims),
+        return_sign=bool(return_sign),
+        where=call.second,
+    )
+    log, sign = result if isinstance(result, tuple) else (result, None)
+    keeps_dtype = sign is None or call.dtype.kind != "c"
+    log = _plan.cast(log, call.dtype if keeps_dtype else np.finfo(call.dtype).dtype)
+    if out is not None:
+        _plan.check_out(out, log.shape, log.dtype)
+        out[...] = log
+        log = out
+    if sign is None:
+        return _deliver(log, out)
+    return _deliver(log, out), _deliver(_plan.cast(sign, call.dtype), None)
+
+
+def _deliver(y: Array, out: Array | None) -> Any:
+    if out is not None:
+        return out
+    return y[()] if y.ndim == 0 else y
+
+
+def _reduce(call: _plan.Call, keepdims: bool, out: Array | None) -> Any:
+    """Run logsumexp without weights."""
+    x, axes = call.x, call.axes
+    kept = tuple(size for d, size in enumerate(x.shape) if d not in axes)
+    with_dims = tuple(1 if d in axes else size for d, size in enumerate(x.shape))
+    if out is not None:
+        _plan.check_out(out, with_dims if keepdims else kept, call.dtype)
+        y = np.asarray(out).reshape(kept)
+    elif x.size > 0:
+        one_each = x[tuple(0 if d in axes else slice(None) for d in range(x.ndim))]
+        y = np.empty_like(one_each, dtype=call.dtype, order="K", subok=False)
+    else:
+        y = np.empty(kept, call.dtype)
+    if x.size > 0:
+        _cpu.run(_cpu.LOGSUMEXP, _plan.reduction(call, y, out))
+    else:
+        y[...] = -np.inf
+    return _deliver(y.reshape(with_dims) if keepdims else y, out)

@@ -1,0 +1,333 @@
+/* The vocabulary for AVX-512 (F, BW, VL, DQ): 16 floats or 8 doubles.
+ * vec_scalar.h says what each word means.
+ */
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "math/halves.h"
+
+enum { f32_lanes = 16, f64_lanes = 8 };
+typedef __m512 f32_vec;
+typedef __m512d f64_vec;
+
+static inline __mmask16 f32_first(ptrdiff_t count)
+{
+    return (__mmask16)((1u << count) - 1);
+}
+static inline __mmask8 f64_first(ptrdiff_t count)
+{
+    return (__mmask8)((1u << count) - 1);
+}
+
+static inline f32_vec f32_set(float a)
+{
+    return _mm512_set1_ps(a);
+}
+static inline f64_vec f64_set(double a)
+{
+    return _mm512_set1_pd(a);
+}
+static inline f32_vec f32_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+static inline f64_vec f64_load(const double *p)
+{
+    return _mm512_loadu_pd(p);
+}
+static inline void f32_store(float *p, f32_vec a)
+{
+    _mm512_storeu_ps(p, a);
+}
+static inline void f64_store(double *p, f64_vec a)
+{
+    _mm512_storeu_pd(p, a);
+}
+
+static inline f32_vec f32_load_part(const float *p, ptrdiff_t count, f32_vec rest)
+{
+    return _mm512_mask_loadu_ps(rest, f32_first(count), p);
+}
+static inline f64_vec f64_load_part(const double *p, ptrdiff_t count, f64_vec rest)
+{
+    return _mm512_mask_loadu_pd(rest, f64_first(count), p);
+}
+static inline void f32_store_part(float *p, ptrdiff_t count, f32_vec a)
+{
+    _mm512_mask_storeu_ps(p, f32_first(count), a);
+}
+static inline void f64_store_part(double *p, ptrdiff_t count, f64_vec a)
+{
+    _mm512_mask_storeu_pd(p, f64_first(count), a);
+}
+
+static inline f32_vec f32_add(f32_vec a, f32_vec b)
+{
+    return _mm512_add_ps(a, b);
+}
+static inline f64_vec f64_add(f64_vec a, f64_vec b)
+{
+    return _mm512_add_pd(a, b);
+}
+static inline f32_vec f32_sub(f32_vec a, f32_vec b)
+{
+    return _mm512_sub_ps(a, b);
+}
+static inline f64_vec f64_sub(f64_vec a, f64_vec b)
+{
+    return _mm512_sub_pd(a, b);
+}
+static inline f32_vec f32_mul(f32_vec a, f32_vec b)
+{
+    return _mm512_mul_ps(a, b);
+}
+static inline f64_vec f64_mul(f64_vec a, f64_vec b)
+{
+    return _mm512_mul_pd(a, b);
+}
+static inline f32_vec f32_max(f32_vec a, f32_vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+static inline f64_vec f64_max(f64_vec a, f64_vec b)
+{
+    return _mm512_max_pd(a, b);
+}
+
+static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+static inline f64_vec f64_muladd(f64_vec a, f64_vec b, f64_vec c)
+{
+    return _mm512_fmadd_pd(a, b, c);
+}
+static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
+{
+    return _mm512_fmadd_ps(a, hi, _mm512_mul_ps(a, lo));
+}
+static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
+{
+    return _mm512_fmadd_pd(a, hi, _mm512_mul_pd(a, lo));
+}
+
+static inline f32_vec f32_exponent_of(f32_vec a)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+}
+static inline f64_vec f64_exponent_of(f64_vec a)
+{
+    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52));
+}
+
+static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), no, yes);
+}
+static inline f64_vec f64_if_equal(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
+{
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ), no, yes);
+}
+static inline f32_vec f32_if_less(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+static inline f64_vec f64_if_less(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
+{
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+
+static inline float f32_largest(f32_vec a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+static inline double f64_largest(f64_vec a)
+{
+    return _mm512_reduce_max_pd(a);
+}
+
+static inline double f32_sum_lanes(f32_vec a, f32_vec b)
+{
+    __m256 a_high = _mm512_extractf32x8_ps(a, 1), b_high = _mm512_extractf32x8_ps(b, 1);
+    __m512d low = _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(a)),
+                                _mm512_cvtps_pd(_mm512_castps512_ps256(b)));
+    __m512d high = _mm512_add_pd(_mm512_cvtps_pd(a_high), _mm512_cvtps_pd(b_high));
+    return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
+}
+
+typedef struct {
+    __m512d low, high;
+} f32_wide;
+typedef __m512d f64_wide;
+static inline __m512d low_half(f32_vec a)
+{
+    return _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+}
+static inline __m512d high_half(f32_vec a)
+{
+    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+}
+static inline f32_wide f32_wide_load(const double *p)
+{
+    return (f32_wide){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)};
+}
+static inline f64_wide f64_wide_load(const double *p)
+{
+    return _mm512_loadu_pd(p);
+}
+static inline void f32_wide_store(double *p, f32_wide sum)
+{
+    _mm512_storeu_pd(p, sum.low);
+    _mm512_storeu_pd(p + 8, sum.high);
+}
+static inline void f64_wide_store(double *p, f64_wide sum)
+{
+    _mm512_storeu_pd(p, sum);
+}
+static inline f32_wide f32_wide_zero(void)
+{
+    return (f32_wide){_mm512_setzero_pd(), _mm512_setzero_pd()};
+}
+static inline f64_wide f64_wide_zero(void)
+{
+    return _mm512_setzero_pd();
+}
+static inline f32_wide f32_wide_add(f32_wide sum, f32_vec a)
+{
+    sum.low = _mm512_add_pd(sum.low, low_half(a));
+    sum.high = _mm512_add_pd(sum.high, high_half(a));
+    return sum;
+}
+static inline f64_wide f64_wide_add(f64_wide sum, f64_vec a)
+{
+    return _mm512_add_pd(sum, a);
+}
+static inline f32_wide f32_wide_add_product(f32_wide sum, f32_vec a, f32_vec b)
+{
+    sum.low = _mm512_fmadd_pd(low_half(a), low_half(b), sum.low);
+    sum.high = _mm512_fmadd_pd(high_half(a), high_half(b), sum.high);
+    return sum;
+}
+static inline f64_wide f64_wide_add_product(f64_wide sum, f64_vec a, f64_vec b)
+{
+    return _mm512_fmadd_pd(a, b, sum);
+}
+static inline double f64_wide_total(f64_wide sum)
+{
+    return _mm512_reduce_add_pd(sum);
+}
+static inline double f32_wide_total(f32_wide sum)
+{
+    return f64_wide_total(_mm512_add_pd(sum.low, sum.high));
+}
+
+static inline f32_vec f32_load_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline void f32_store_f16(uint16_t *p, f32_vec a)
+{
+    __m256i h = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm256_storeu_si256((__m256i *)p, h);
+}
+static inline f32_vec f32_load_bf16(const uint16_t *p)
+{
+    __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+}
+static inline void f32_store_bf16(uint16_t *p, f32_vec a)
+{
+    __m512i bits = _mm512_castps_si512(a);
+    __m512i high = _mm512_srli_epi32(bits, 16);
+    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, bias), 16);
+    __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+    rounded = _mm512_mask_mov_epi32(rounded, nan, quiet);
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(rounded));
+}
+
+/* A vector is four quarters of 128 bits, loaded and stored one by one: what lanes have
+ * to cross, memory does. */
+static inline f32_vec f32_quarters(const float *p, ptrdiff_t pitch)
+{
+    f32_vec a = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(p + pitch), 1);
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(p + 2 * pitch), 2);
+    return _mm512_insertf32x4(a, _mm_loadu_ps(p + 3 * pitch), 3);
+}
+static inline f64_vec f64_quarters(const double *p, ptrdiff_t pitch)
+{
+    f64_vec a = _mm512_castpd128_pd512(_mm_loadu_pd(p));
+    a = _mm512_insertf64x2(a, _mm_loadu_pd(p + pitch), 1);
+    a = _mm512_insertf64x2(a, _mm_loadu_pd(p + 2 * pitch), 2);
+    return _mm512_insertf64x2(a, _mm_loadu_pd(p + 3 * pitch), 3);
+}
+/* The 4 x 4 matrix in each quarter of four vectors, transposed. */
+static inline void transpose_quarters(const f32_vec from[4], f32_vec to[4])
+{
+    f64_vec low01 = _mm512_castps_pd(_mm512_unpacklo_ps(from[0], from[1]));
+    f64_vec low23 = _mm512_castps_pd(_mm512_unpacklo_ps(from[2], from[3]));
+    f64_vec high01 = _mm512_castps_pd(_mm512_unpackhi_ps(from[0], from[1]));
+    f64_vec high23 = _mm512_castps_pd(_mm512_unpackhi_ps(from[2], from[3]));
+    to[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(low01, low23));
+    to[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23));
+    to[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23));
+    to[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23));
+}
+static inline void f32_load_quads(const float *p, ptrdiff_t pitch, f32_vec v[4])
+{
+    for (int i = 0; i < 4; i++) v[i] = f32_quarters(p + i * pitch, 4 * pitch);
+    transpose_quarters(v, v);
+}
+static inline void f32_store_quads(float *p, ptrdiff_t pitch, const f32_vec v[4])
+{
+    f32_vec rows[4];
+    transpose_quarters(v, rows);
+    for (int i = 0; i < 4; i++)
+        _mm_storeu_ps(p + i * pitch, _mm512_castps512_ps128(rows[i]));
+    for (int i = 0; i < 4; i++)
+        _mm_storeu_ps(p + (4 + i) * pitch, _mm512_extractf32x4_ps(rows[i], 1));
+    for (int i = 0; i < 4; i++)
+        _mm_storeu_ps(p + (8 + i) * pitch, _mm512_extractf32x4_ps(rows[i], 2));
+    for (int i = 0; i < 4; i++)
+        _mm_storeu_ps(p + (12 + i) * pitch, _mm512_extractf32x4_ps(rows[i], 3));
+}
+static inline void f64_load_quads(const double *p, ptrdiff_t pitch, f64_vec v[4])
+{
+    for (int i = 0; i < 4; i += 2) {
+        f64_vec even = f64_quarters(p + i, 2 * pitch);
+        f64_vec odd = f64_quarters(p + pitch + i, 2 * pitch);
+        v[i] = _mm512_unpacklo_pd(even, odd);
+        v[i + 1] = _mm512_unpackhi_pd(even, odd);
+    }
+}
+static inline void f64_store_quads(double *p, ptrdiff_t pitch, const f64_vec v[4])
+{
+    double even[2][8], odd[2][8];
+    for (int i = 0; i < 2; i++) {
+        _mm512_storeu_pd(even[i], _mm512_unpacklo_pd(v[2 * i], v[2 * i + 1]));
+        _mm512_storeu_pd(odd[i], _mm512_unpackhi_pd(v[2 * i], v[2 * i + 1]));
+    }
+    for (int j = 0; j < 8; j += 2) {
+        for (int i = 0; i < 2; i++)
+            _mm_storeu_pd(p + j * pitch + 2 * i, _mm_loadu_pd(even[i] + j));
+        for (int i = 0; i < 2; i++)
+            _mm_storeu_pd(p + (j + 1) * pitch + 2 * i, _mm_loadu_pd(odd[i] + j));
+    }
+}
+
+static inline void f32_stream(float *p, f32_vec a)
+{
+    _mm512_stream_ps(p, a);
+}
+static inline void f64_stream(double *p, f64_vec a)
+{
+    _mm512_stream_pd(p, a);
+}
+static inline void stream_fence(void)
+{
+    _mm_sfence();
+}

@@ -1,0 +1,427 @@
+/* Columns: n rows of `inner` neighbouring elements, each column a line of its own.
+ * Every lane is a column with its own maximum, shift and sums; included by
+ * loops/rows.h.
+ *
+ * A tile that fits its cells is copied there on its way in and stays until the results
+ * leave. Of a taller one x is read again in every pass, and y keeps the terms. Where
+ * columns are folded, maxima are joined between passes 1 and 2, sums between 2 and 3.
+ */
+
+/* Room for a tile, and the bytes of a row that tiles are not narrowed below in order to
+ * fit. float64 128x4096 takes 0.4 times as long with rows of 256 bytes as with 64,
+ * whatever the room; float32 128x4096 1.1 times with 16 KiB, and no cell gains from 64
+ * KiB and more (AVX2, Zen 3, L1 32 KiB). */
+#define CELLS_BYTES 32768
+#define NARROW_BYTES 256
+
+typedef struct {
+    fs_line line;    /* IN: where the tile begins */
+    REAL *cells;     /* IN: x, then the terms, in rows of `padded`; NULL: no room */
+    F(shape) shape;  /* IN */
+    F(rows_of) from; /* where the next pass reads */
+    int lowers;      /* whether something is to be taken off some column first */
+    F(norms) norms;
+    REAL off[FS_TILE];                   /* what that is */
+    REAL least[FS_TILE], magic[FS_TILE]; /* an F(shift) */
+    REAL skip[FS_TILE]; /* what pass 2 leaves out once: the maximum, then NaN */
+    REAL total[FS_TILE], lost[FS_TILE]; /* an F(sum) over the latest rows */
+} F(tile);
+
+/* The next pass reads plain REALs at `place`. */
+static inline void F(read_from)(F(tile) *tile, void *place, ptrdiff_t step_n)
+{
+    fs_source source = {1, REAL_TYPE, 0, step_n, sizeof(REAL), 0, 0, 1.0, 0};
+    tile->from = F(rows_from)(&tile->shape, &source, place, NULL, (REAL)-INFINITY);
+}
+
+static inline void F(read_from_cells)(F(tile) *tile)
+{
+    F(read_from)(tile, tile->cells, 0);
+    tile->from.step = tile->shape.padded * (ptrdiff_t)sizeof(REAL);
+    tile->from.whole = tile->shape.rows;
+}
+
+/* ---- pass 1 ---- */
+
+/* The maxima over `abreast` rows and those before; the rows go to `to`, if anywhere. */
+FS_INLINE void F(max_of_rows)(int abreast, const REAL *const *x, REAL *const *to,
+                              ptrdiff_t padded, REAL *max)
+{
+    for (ptrdiff_t i = 0; i < padded; i += LANES) {
+        VEC largest = V(load)(max + i);
+        EACH
+        {
+            VEC here = V(load)(x[j] + i);
+            if (to[0])
+                V(store)(to[j] + i, here);
+            largest = V(max)(here, largest);
+        }
+        V(store)(max + i, largest);
+    }
+}
+
+/* Whether x, which is not plain REALs, is staged into y by pass 1, for the others. */
+static inline int F(stages_into_y)(const fs_job *job, const F(tile) *tile)
+{
+    return !tile->cells && !job->source.direct && F(keeps_terms)(job);
+}
+
+/* What pass 2 is to leave out of each column: its maximum, where that is met first. */
+static void F(join_maxima)(F(tile) *tile)
+{
+    REAL *max = tile->norms.max;
+    memcpy(tile->skip, max, (size_t)tile->shape.padded * sizeof *max);
+    for (ptrdiff_t c = 0; tile->shape.fold > 1 && c < tile->shape.columns; c++) {
+        ptrdiff_t first = c;
+        for (ptrdiff_t i = c; i < tile->shape.width; i += tile->shape.columns)
+            first = max[i] > max[first] ? i : first;
+        for (ptrdiff_t i = c; i < tile->shape.width; i += tile->shape.columns) {
+            tile->skip[i] = i == first ? max[first] : (REAL)NAN;
+            if (i != first)
+                max[i] = max[first];
+        }
+    }
+}
+
+static void F(tile_max)(fs_job *job, F(tile) *tile)
+{
+    REAL buffer[ABREAST][FS_TILE], *max = tile->norms.max;
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
+        V(store)(max + i, V(set)((REAL)-INFINITY));
+    for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+            return;
+        int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
+        const REAL *x[ABREAST];
+        REAL *to[ABREAST] = {NULL};
+        EACH
+        {
+            if (tile->cells && tile->from.x != (const char *)tile->cells)
+                to[j] = tile->cells + (row + j) * tile->shape.padded;
+            else if (F(stages_into_y)(job, tile))
+                to[j] = F(y_row)(job, &tile->shape, tile->line.y, row + j, buffer[j]);
+            x[j] = F(read_row)(&tile->shape, &tile->from, row + j,
+                               to[j] ? to[j] : buffer[j]);
+        }
+        if (abreast == ABREAST) /* a constant lets the compiler unroll */
+            F(max_of_rows)(ABREAST, x, to, tile->shape.padded, max);
+        else
+            F(max_of_rows)(abreast, x, to, tile->shape.padded, max);
+        EACH if (F(stages_into_y)(job, tile))
+            F(put_row)(job, &tile->shape, tile->line.y, row + j, to[j]);
+    }
+    if (tile->cells)
+        F(read_from_cells)(tile);
+    else if (F(stages_into_y)(job, tile))
+        F(read_from)(tile, tile->line.y, job->y_n);
+    F(join_maxima)(tile);
+}
+
+/* ---- pass 2 ---- */
+
+/* A row less what is to be taken off its columns first: in place where that is nothing.
+ */
+static inline const REAL *F(lowered_row)(const REAL *x, const F(tile) *tile,
+                                         REAL *buffer)
+{
+    if (!tile->lowers)
+        return x;
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
+        V(store)(buffer + i, V(sub)(V(load)(x + i), V(load)(tile->off + i)));
+    return buffer;
+}
+
+/* The terms of `abreast` rows at columns i to i + LANES are added to the sums; the
+ * largest of a column is left out, once, or all terms go to e. */
+FS_INLINE void F(column_terms)(int abreast, const REAL *const *x, REAL *const *e,
+                               ptrdiff_t i, int with_largest, F(tile) *tile)
+{
+    VEC none = V(set)((REAL)-INFINITY);
+    F(shift) shift = {V(load)(tile->least + i), V(load)(tile->magic + i)};
+    F(sum) sum = {V(load)(tile->total + i), V(load)(tile->lost + i)};
+    VEC here[ABREAST], s[ABREAST], q[ABREAST];
+    EACH here[j] = V(load)(x[j] + i);
+    if (!with_largest) {
+        VEC skip = V(load)(tile->skip + i);
+        EACH
+        {
+            VEC left = V(if_equal)(here[j], skip, none, here[j]);
+            skip = V(if_equal)(here[j], skip, V(set)((REAL)NAN), skip);
+            here[j] = left;
+        }
+        V(store)(tile->skip + i, skip);
+    }
+    F(exp_terms)(abreast, here, &shift, s, q);
+    EACH
+    {
+        VEC term = F(term)(s[j], q[j]);
+        F(add_term)(&sum, s[j], q[j], term, with_largest);
+        if (with_largest)
+            V(store)(e[j] + i, term);
+    }
+    V(store)(tile->total + i, sum.total);
+    V(store)(tile->lost + i, sum.lost);
+}
+
+FS_INLINE void F(terms_of_some)(int abreast, const REAL *const *x, REAL *const *e,
+                                int with_largest, F(tile) *tile)
+{
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
+        F(column_terms)(abreast, x, e, i, with_largest, tile);
+}
+
+/* Constants let the compiler unroll and leave out what is not needed. */
+static void F(terms_of_rows)(int abreast, const REAL *const *x, REAL *const *e,
+                             int with_largest, F(tile) *tile)
+{
+    switch (with_largest ? abreast : -abreast) {
+    case 4: F(terms_of_some)(4, x, e, 1, tile); break;
+    case 3: F(terms_of_some)(3, x, e, 1, tile); break;
+    case 2: F(terms_of_some)(2, x, e, 1, tile); break;
+    case 1: F(terms_of_some)(1, x, e, 1, tile); break;
+    case -4: F(terms_of_some)(4, x, e, 0, tile); break;
+    case -3: F(terms_of_some)(3, x, e, 0, tile); break;
+    case -2: F(terms_of_some)(2, x, e, 0, tile); break;
+    case -1: F(terms_of_some)(1, x, e, 0, tile); break;
+    }
+}
+
+static void F(begin_sums)(F(tile) *tile, REAL start)
+{
+    tile->lowers = 0;
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
+        VEC max = V(load)(tile->norms.max + i), off = F(subtrahend)(max);
+        F(shift) shift = F(shift_for)(max);
+        V(store)(tile->off + i, off);
+        V(store)(tile->skip + i, V(sub)(V(load)(tile->skip + i), off));
+        V(store)(tile->least + i, shift.least);
+        V(store)(tile->magic + i, shift.magic);
+        V(store)(tile->total + i, V(set)(start));
+        V(store)(tile->lost + i, V(set)(0));
+    }
+    for (ptrdiff_t i = 0; i < tile->shape.width; i++) tile->lowers |= tile->off[i] != 0;
+}
+
+/* Moves the latest rows' sums to those of the `before` blocks before. */
+static void F(settle)(F(tile) *tile, ptrdiff_t before, REAL start)
+{
+    double *sum = tile->norms.sum, *error = tile->norms.error;
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i++) {
+        fs_pair latest = {tile->total[i] - start, tile->lost[i]};
+#if !T_IS_F32 /* f32 adds both up */
+        latest = fs_two_sum(latest.hi, latest.lo);
+#endif
+        if (before > 0)
+            latest = fs_pair_add((fs_pair){sum[i], error[i]}, latest);
+        sum[i] = latest.hi;
+        error[i] = latest.lo;
+        tile->total[i] = start;
+        tile->lost[i] = 0;
+    }
+}
+
+static void F(tile_sum)(fs_job *job, F(tile) *tile)
+{
+    REAL buffer[ABREAST][FS_TILE];
+    int with_largest = job->op == FS_SOFTMAX,
+        keeps = with_largest && F(keeps_terms)(job);
+    REAL start = F(start)(with_largest);
+    F(begin_sums)(tile, start);
+    for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+            return;
+        int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
+        const REAL *x[ABREAST];
+        REAL *e[ABREAST];
+        EACH
+        {
+            x[j] = F(read_row)(&tile->shape, &tile->from, row + j, buffer[j]);
+            x[j] = F(lowered_row)(x[j], tile, buffer[j]);
+            e[j] = tile->cells ? tile->cells + (row + j) * tile->shape.padded
+                   : keeps
+                       ? F(y_row)(job, &tile->shape, tile->line.y, row + j, buffer[j])
+                       : buffer[j];
+        }
+        F(terms_of_rows)(abreast, x, e, with_largest, tile);
+        EACH if (!tile->cells && keeps)
+            F(put_row)(job, &tile->shape, tile->line.y, row + j, e[j]);
+        if (row + ABREAST >= tile->shape.rows || row % BLOCK == BLOCK - ABREAST)
+            F(settle)(tile, row / BLOCK, start);
+    }
+    if (!tile->cells && keeps)
+        F(read_from)(tile, tile->line.y, job->y_n);
+}
+
+/* The line of one column of the tile. */
+static inline fs_line F(column)(const fs_source *source, const fs_job *job,
+                                fs_line line, ptrdiff_t j)
+{
+    const char *mask = line.mask ? line.mask + j * source->mask_inner : NULL;
+    return (fs_line){line.x + j * source->inner, {mask}, line.y + j * job->y_inner};
+}
+
+static void F(join_sums)(F(tile) *tile)
+{
+    double *sum = tile->norms.sum, *error = tile->norms.error;
+    for (ptrdiff_t i = tile->shape.columns; i < tile->shape.width;
+         i += tile->shape.columns)
+        for (ptrdiff_t c = 0; c < tile->shape.columns; c++) {
+            fs_pair all = {sum[c], error[c]}, more = {sum[i + c], error[i + c]};
+            all = fs_pair_add(all, more);
+            sum[c] = all.hi;
+            error[c] = all.lo;
+        }
+}
+
+/* Column c's norm becomes that of columns c + columns, c + 2 columns, ... */
+static void F(spread_norms)(F(tile) *tile)
+{
+    for (ptrdiff_t i = tile->shape.columns; i < tile->shape.width; i++) {
+        tile->norms.hi[i] = tile->norms.hi[i - tile->shape.columns];
+        tile->norms.lo[i] = tile->norms.lo[i - tile->shape.columns];
+    }
+}
+
+/* What pass 3 multiplies with or subtracts. */
+static void F(tile_norms)(fs_job *job, F(tile) *tile)
+{
+    F(join_sums)(tile);
+    F(finish_norms)(job->op, tile->shape.columns, &tile->norms);
+    int moved = F(stages_into_y)(job, tile); /* to y: x itself may be there no more */
+    const fs_source *source = moved ? &tile->from.source : &job->source;
+    fs_line line = tile->line;
+    line.x = moved ? line.y : line.x;
+    line.mask = moved ? NULL : line.mask;
+    for (ptrdiff_t j = 0; job->op != FS_SOFTMAX && j < tile->shape.columns; j++)
+        if (F(is_special)(job->op, &tile->norms, j))
+            F(special_log_sum)(job, source, F(column)(source, job, line, j),
+                               &tile->norms, j);
+    F(spread_norms)(tile);
+}
+
+static void F(write_log_sums)(const fs_job *job, const F(tile) *tile)
+{
+    ptrdiff_t size = job->y_type == FS_F64 ? 8 : job->y_type == FS_F32 ? 4 : 2;
+    char *y = tile->line.y;
+    if (job->y_inner == size) {
+        F(write)(tile->norms.hi, tile->shape.columns, y, job->y_type);
+        return;
+    }
+    for (ptrdiff_t j = 0; j < tile->shape.columns; j++)
+        F(write)(tile->norms.hi + j, 1, y + j * job->y_inner, job->y_type);
+}
+
+/* ---- pass 3 ---- */
+
+/* softmax: of a term; log_softmax: of x. */
+FS_INLINE VEC F(result)(fs_op op, VEC a, VEC hi, VEC lo)
+{
+    return op == FS_SOFTMAX ? V(times_pair)(a, hi, lo) : V(sub)(V(sub)(a, hi), lo);
+}
+
+/* The results of `abreast` rows of x, which holds terms where they are kept. */
+FS_INLINE void F(finish_rows)(int abreast, fs_op op, int terms_are_kept,
+                              const REAL *const *x, REAL *const *to,
+                              const F(tile) *tile)
+{
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
+        VEC hi = V(load)(tile->norms.hi + i), lo = V(load)(tile->norms.lo + i);
+        VEC here[ABREAST], s[ABREAST], q[ABREAST];
+        EACH here[j] = V(load)(x[j] + i);
+        if (op == FS_SOFTMAX && !terms_are_kept) {
+            F(shift) shift = {V(load)(tile->least + i), V(load)(tile->magic + i)};
+            F(exp_terms)(abreast, here, &shift, s, q);
+            EACH here[j] = F(term)(s[j], q[j]);
+        }
+        EACH V(store)(to[j] + i, F(result)(op, here[j], hi, lo));
+    }
+}
+
+static void F(tile_finish)(fs_job *job, F(tile) *tile)
+{
+    REAL buffer[ABREAST][FS_TILE];
+    int are_kept = tile->cells || F(keeps_terms)(job);
+    for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+            return;
+        int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
+        const REAL *x[ABREAST];
+        REAL *to[ABREAST];
+        EACH
+        {
+            x[j] = F(read_row)(&tile->shape, &tile->from, row + j, buffer[j]);
+            if (job->op == FS_SOFTMAX && !are_kept)
+                x[j] = F(lowered_row)(x[j], tile, buffer[j]);
+            to[j] = F(y_row)(job, &tile->shape, tile->line.y, row + j, buffer[j]);
+        }
+        if (abreast == ABREAST && job->op == FS_SOFTMAX && are_kept)
+            F(finish_rows)(ABREAST, FS_SOFTMAX, 1, x, to, tile);
+        else if (abreast == ABREAST && job->op == FS_SOFTMAX)
+            F(finish_rows)(ABREAST, FS_SOFTMAX, 0, x, to, tile);
+        else if (abreast == ABREAST)
+            F(finish_rows)(ABREAST, FS_LOG_SOFTMAX, 1, x, to, tile);
+        else
+            F(finish_rows)(abreast, job->op, are_kept, x, to, tile);
+        EACH F(put_row)(job, &tile->shape, tile->line.y, row + j, to[j]);
+    }
+}
+
+/* All passes of one tile; `tile` holds the norms then. */
+static void F(work_tile)(fs_job *job, F(tile) *tile)
+{
+    tile->from = F(rows_from)(&tile->shape, &job->source, tile->line.x, tile->line.mask,
+                              (REAL)-INFINITY);
+    F(tile_max)(job, tile);
+    F(tile_sum)(job, tile);
+    F(tile_norms)(job, tile);
+    if (job->op == FS_LOGSUMEXP)
+        F(write_log_sums)(job, tile);
+    else if (!job->watch.stop)
+        F(tile_finish)(job, tile);
+}
+
+/* The tile's width that makes the best of `cells`, at most `width` columns; NULL for no
+ * cells where it does not fit. */
+static ptrdiff_t F(fit_tile)(const F(shape) *shape, REAL **cells)
+{
+    ptrdiff_t room = CELLS_BYTES / (ptrdiff_t)sizeof(REAL) / shape->rows;
+    ptrdiff_t narrow = NARROW_BYTES / sizeof(REAL);
+    if (shape->padded <= room)
+        return shape->columns;
+    if (room >= narrow && room < shape->columns)
+        return room / narrow * narrow;
+    *cells = NULL;
+    return shape->columns;
+}
+
+static void F(rewrite_masked_column)(fs_job *job, fs_line line)
+{
+    for (ptrdiff_t i = 0; i < job->n && !F(stopped)(job, i); i += BLOCK)
+        F(rewrite_masked)(job, line, i, fs_least(job->n, i + BLOCK));
+}
+
+static void F(columns)(fs_job *job, ptrdiff_t index)
+{
+    ptrdiff_t tiles = (job->inner + job->tile - 1) / job->tile;
+    ptrdiff_t first = index % tiles * job->tile;
+    ptrdiff_t width = fs_least(job->tile, job->inner - first), fold = F(fold_of)(job);
+    fs_line line = F(column)(&job->source, job, fs_locate(job, index / tiles), first);
+    F(shape) shape = F(shape_of)(job->n, width, fold);
+    if (F(is_vjp)(job)) {
+        F(vjp_columns)(job, line, &shape);
+        return;
+    }
+    F(tile) tile;
+    REAL cells[CELLS_BYTES / sizeof(REAL)];
+    tile.cells = cells;
+    ptrdiff_t step = F(fit_tile)(&shape, &tile.cells);
+    for (ptrdiff_t at = 0; at < width && !job->watch.stop; at += step) {
+        tile.line = F(column)(&job->source, job, line, at);
+        tile.shape = F(shape_of)(job->n, fs_least(step, width - at), fold);
+        F(work_tile)(job, &tile);
+        for (ptrdiff_t j = 0; job->mask && j < tile.shape.columns; j++)
+            if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
+                F(rewrite_masked_column)(job,
+                                         F(column)(&job->source, job, tile.line, j));
+    }
+}

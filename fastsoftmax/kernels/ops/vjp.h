@@ -1,0 +1,383 @@
+/* The vector-Jacobian products: what a gradient dy of a loss with respect to y becomes
+ * with respect to x. Included by loops/rows.h.
+ *
+ *   y = softmax(x / temperature):      dx = y (dy - sum(y dy)) / temperature
+ *   y = log_softmax(x / temperature):  dx = (dy - exp(y) sum(dy)) / temperature
+ *
+ * Two passes over a line: the sum, in double; the result. In a job, x is y here.
+ */
+
+static inline int F(is_vjp)(const fs_job *job)
+{
+    return job->op == FS_SOFTMAX_VJP || job->op == FS_LOG_SOFTMAX_VJP;
+}
+
+/* ---- one vector ---- */
+
+/* What pass 2 needs of a line, or of several in its lanes. */
+typedef struct {
+    VEC hi, lo; /* the sum; for log_softmax times the one, exp(y) times the other of */
+    VEC scale;  /* 1 and 2^-SPARE */
+} F(vjp_sums);
+
+static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums)
+{
+    return V(mul)(y, V(sub)(V(sub)(dy, sums->hi), sums->lo));
+}
+
+/* INOUT y: the result. exp(y) comes with a factor of 2^SPARE, and goes up to 2^(SPARE -
+ * 1) itself, far above any probability: beyond that it counts as infinite. Below 2^-190
+ * (f64: 2^-1534) it is 0. */
+FS_INLINE void F(log_softmax_vjp)(int abreast, VEC *y, const VEC *dy,
+                                  const F(vjp_sums) *sums, const F(shift) *shift)
+{
+    VEC s[ABREAST], q[ABREAST], zero = V(set)(0);
+    VEC too_large = V(set)((REAL)((SPARE - 1) * 0.69));
+    F(exp_terms)(abreast, y, shift, s, q);
+    EACH
+    {
+        VEC e = V(mul)(F(term)(s[j], q[j]), sums->scale);
+        VEC finite = V(if_less)(too_large, y[j], zero, e); /* inf has no use for lo */
+        e = V(if_less)(too_large, y[j], V(set)((REAL)INFINITY), e);
+        VEC rest = V(muladd)(V(sub)(zero, e), sums->hi, dy[j]);
+        y[j] = V(muladd)(V(sub)(zero, finite), sums->lo, rest);
+    }
+}
+
+/* Rounds a sum to a pair of REALs. exp(y) 2^SPARE times a large sum must not overflow,
+ * nor a small sum become subnormal: the factor 2^-SPARE goes to one or the other. */
+static inline void F(vjp_norm)(fs_op op, fs_pair sum, REAL *hi, REAL *lo, REAL *scale)
+{
+    *scale = 1;
+    if (op == FS_LOG_SOFTMAX_VJP && fabs(sum.hi) < 1) {
+        *scale = (REAL)UNSPARE;
+    } else if (op == FS_LOG_SOFTMAX_VJP) {
+        sum.hi *= UNSPARE;
+        sum.lo *= UNSPARE;
+    }
+    *hi = (REAL)(sum.hi + sum.lo);
+    *lo = isinf(*hi) ? 0 : (REAL)((sum.hi - *hi) + sum.lo);
+}
+
+static inline void F(divide)(REAL *x, ptrdiff_t count, double divisor)
+{
+    REAL by = (REAL)divisor;
+    for (ptrdiff_t i = 0; divisor != 1.0 && i < count; i++) x[i] /= by;
+}
+
+/* ---- rows ---- */
+
+static inline const REAL *F(read_dy)(const fs_job *job, fs_line line, ptrdiff_t i,
+                                     ptrdiff_t count, REAL *buffer)
+{
+    return F(read)(&job->dy_source, line.dy + i * job->dy_source.n, job->dy_source.n,
+                   NULL, 0, count, buffer);
+}
+
+static inline const REAL *F(read_y)(const fs_job *job, fs_line line, ptrdiff_t i,
+                                    ptrdiff_t count, REAL *buffer)
+{
+    const fs_source *source = &job->source;
+    return F(read)(source, line.x + i * source->n, source->n, NULL, 0, count, buffer);
+}
+
+/* Two sums side by side: one addition need not wait for the other. */
+static inline double F(dot)(const REAL *a, const REAL *b, ptrdiff_t count)
+{
+    V(wide) sum[2] = {V(wide_zero)(), V(wide_zero)()};
+    VEC zero = V(set)(0);
+    ptrdiff_t i = 0;
+    for (; i + 2 * LANES <= count; i += 2 * LANES)
+        for (int j = 0; j < 2; j++)
+            sum[j] = V(wide_add_product)(sum[j], V(load)(a + i + j * LANES),
+                                         V(load)(b + i + j * LANES));
+    for (; i + LANES <= count; i += LANES)
+        sum[0] = V(wide_add_product)(sum[0], V(load)(a + i), V(load)(b + i));
+    if (i < count)
+        sum[1] = V(wide_add_product)(sum[1], V(load_part)(a + i, count - i, zero),
+                                     V(load_part)(b + i, count - i, zero));
+    return V(wide_total)(sum[0]) + V(wide_total)(sum[1]);
+}
+
+static inline double F(total)(const REAL *a, ptrdiff_t count)
+{
+    V(wide) sum[2] = {V(wide_zero)(), V(wide_zero)()};
+    ptrdiff_t i = 0;
+    for (; i + 2 * LANES <= count; i += 2 * LANES)
+        for (int j = 0; j < 2; j++)
+            sum[j] = V(wide_add)(sum[j], V(load)(a + i + j * LANES));
+    for (; i + LANES <= count; i += LANES) sum[0] = V(wide_add)(sum[0], V(load)(a + i));
+    if (i < count)
+        sum[1] = V(wide_add)(sum[1], V(load_part)(a + i, count - i, V(set)(0)));
+    return V(wide_total)(sum[0]) + V(wide_total)(sum[1]);
+}
+
+/* Pass 1 over [first, last). */
+static fs_pair F(vjp_row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
+                              ptrdiff_t last)
+{
+    REAL y_block[BLOCK], dy_block[BLOCK];
+    double sum = 0;
+    for (ptrdiff_t i = first; i < last; i += BLOCK) {
+        ptrdiff_t count = fs_least(BLOCK, last - i);
+        const REAL *dy = F(read_dy)(job, line, i, count, dy_block);
+        if (job->op == FS_SOFTMAX_VJP)
+            sum += F(dot)(F(read_y)(job, line, i, count, y_block), dy, count);
+        else
+            sum += F(total)(dy, count);
+    }
+    return (fs_pair){sum, 0};
+}
+
+/* The next `abreast` vectors, of which `count` elements are there. */
+FS_INLINE void F(vjp_step)(int abreast, fs_op op, const REAL *y, const REAL *dy,
+                           REAL *to, ptrdiff_t count, const F(vjp_sums) *sums,
+                           const F(shift) *shift)
+{
+    VEC a[ABREAST], b[ABREAST], zero = V(set)(0);
+    EACH
+    {
+        ptrdiff_t i = j * LANES;
+        int whole = count >= i + LANES;
+        a[j] = whole ? V(load)(y + i) : V(load_part)(y + i, count - i, zero);
+        b[j] = whole ? V(load)(dy + i) : V(load_part)(dy + i, count - i, zero);
+    }
+    if (op == FS_SOFTMAX_VJP)
+        EACH a[j] = F(softmax_vjp)(a[j], b[j], sums);
+    else
+        F(log_softmax_vjp)(abreast, a, b, sums, shift);
+    EACH
+    {
+        if (count >= (j + 1) * LANES)
+            V(store)(to + j * LANES, a[j]);
+        else
+            V(store_part)(to + j * LANES, count - j * LANES, a[j]);
+    }
+}
+
+static inline void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *to,
+                                ptrdiff_t count, const F(vjp_sums) *sums)
+{
+    const ptrdiff_t step = ABREAST * LANES;
+    F(shift) shift = F(shift_for)(V(set)(0));
+    ptrdiff_t i = 0;
+    for (; i + step <= count; i += step) {
+        for (ptrdiff_t j = i + AHEAD; j < i + AHEAD + step;
+             j += 64 / (ptrdiff_t)sizeof *y) {
+            fs_prefetch(y, j * (ptrdiff_t)sizeof *y);
+            fs_prefetch(dy, j * (ptrdiff_t)sizeof *dy);
+        }
+        F(vjp_step)(ABREAST, op, y + i, dy + i, to + i, step, sums, &shift);
+    }
+    for (; i < count; i += LANES)
+        F(vjp_step)(1, op, y + i, dy + i, to + i, fs_least(LANES, count - i), sums,
+                    &shift);
+}
+
+/* Pass 2 over [first, last). */
+static void F(vjp_row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
+                              ptrdiff_t last, const fs_norm *norm)
+{
+    REAL y_block[BLOCK], dy_block[BLOCK], out[BLOCK], hi, lo, scale;
+    F(vjp_norm)(job->op, norm->pair, &hi, &lo, &scale);
+    F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
+    for (ptrdiff_t i = first; i < last; i += BLOCK) {
+        ptrdiff_t count = fs_least(BLOCK, last - i);
+        const REAL *y = F(read_y)(job, line, i, count, y_block);
+        const REAL *dy = F(read_dy)(job, line, i, count, dy_block);
+        char *place = line.y + i * job->y_n;
+        REAL *to = job->y_type == REAL_TYPE ? (REAL *)place : out;
+        if (job->op == FS_SOFTMAX_VJP) /* constants take the choice out of the loop */
+            F(vjp_block)(FS_SOFTMAX_VJP, y, dy, to, count, &sums);
+        else
+            F(vjp_block)(FS_LOG_SOFTMAX_VJP, y, dy, to, count, &sums);
+        F(divide)(to, count, job->divisor);
+        if (to == out)
+            F(write)(out, count, place, job->y_type);
+    }
+}
+
+/* Rows of one block each: read once. */
+static inline void F(vjp_short_rows)(fs_op op, const fs_job *job, ptrdiff_t first,
+                                     ptrdiff_t last)
+{
+    REAL y_block[BLOCK], dy_block[BLOCK], out[BLOCK], hi, lo, scale;
+    ptrdiff_t n = job->n;
+    for (ptrdiff_t row = first; row < last; row++) {
+        fs_line line = fs_locate(job, row);
+        const REAL *y = F(read_y)(job, line, 0, n, y_block);
+        const REAL *dy = F(read_dy)(job, line, 0, n, dy_block);
+        REAL *to = job->y_type == REAL_TYPE ? (REAL *)line.y : out;
+        double sum = op == FS_SOFTMAX_VJP ? F(dot)(y, dy, n) : F(total)(dy, n);
+        F(vjp_norm)(op, (fs_pair){sum, 0}, &hi, &lo, &scale);
+        F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
+        F(vjp_block)(op, y, dy, to, n, &sums);
+        F(divide)(to, n, job->divisor);
+        if (to == out)
+            F(write)(out, n, line.y, job->y_type);
+    }
+}
+
+static void F(vjp_long_row)(fs_job *job, fs_line line)
+{
+    fs_norm norm = {0, {0, 0}};
+    for (ptrdiff_t i = 0; i < job->n; i += FS_PIECE) {
+        if (i > 0 && fs_poll(&job->watch))
+            return;
+        fs_pair sum = F(vjp_row_sum)(job, line, i, fs_least(job->n, i + FS_PIECE));
+        norm.pair = fs_pair_add(norm.pair, sum);
+    }
+    for (ptrdiff_t i = 0; i < job->n; i += FS_PIECE) {
+        if (i > 0 && fs_poll(&job->watch))
+            return;
+        F(vjp_row_finish)(job, line, i, fs_least(job->n, i + FS_PIECE), &norm);
+    }
+}
+
+static void F(vjp_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
+{
+    if (job->n <= BLOCK && job->op == FS_SOFTMAX_VJP)
+        F(vjp_short_rows)(FS_SOFTMAX_VJP, job, first, last);
+    else if (job->n <= BLOCK)
+        F(vjp_short_rows)(FS_LOG_SOFTMAX_VJP, job, first, last);
+    else
+        for (ptrdiff_t row = first; row < last; row++)
+            F(vjp_long_row)(job, fs_locate(job, row));
+}
+
+/* ---- columns ---- */
+
+typedef struct {
+    const F(shape) *shape;
+    F(rows_of) y, dy;
+    double sum[FS_TILE];
+    REAL hi[FS_TILE], lo[FS_TILE], scale[FS_TILE];
+} F(vjp_tile);
+
+/* Adds the sums over `abreast` rows. */
+FS_INLINE void F(column_sums)(int abreast, fs_op op, const REAL *const *y,
+                              const REAL *const *dy, ptrdiff_t padded, double *sums)
+{
+    for (ptrdiff_t i = 0; i < padded; i += LANES) {
+        V(wide) sum = V(wide_load)(sums + i);
+        EACH
+        {
+            VEC b = V(load)(dy[j] + i);
+            sum = op == FS_SOFTMAX_VJP ? V(wide_add_product)(sum, V(load)(y[j] + i), b)
+                                       : V(wide_add)(sum, b);
+        }
+        V(wide_store)(sums + i, sum);
+    }
+}
+
+static void F(vjp_tile_sum)(fs_job *job, F(vjp_tile) *tile)
+{
+    REAL y_block[ABREAST][FS_TILE], dy_block[ABREAST][FS_TILE];
+    const F(shape) *shape = tile->shape;
+    memset(tile->sum, 0, sizeof tile->sum);
+    for (ptrdiff_t row = 0; row < shape->rows; row += ABREAST) {
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+            return;
+        const REAL *y[ABREAST], *dy[ABREAST];
+        int abreast = (int)fs_least(ABREAST, shape->rows - row);
+        EACH
+        {
+            dy[j] = F(read_row)(shape, &tile->dy, row + j, dy_block[j]);
+            y[j] = dy[j];
+            if (job->op == FS_SOFTMAX_VJP)
+                y[j] = F(read_row)(shape, &tile->y, row + j, y_block[j]);
+        }
+        if (abreast == ABREAST && job->op == FS_SOFTMAX_VJP) /* constants, to unroll */
+            F(column_sums)(ABREAST, FS_SOFTMAX_VJP, y, dy, shape->padded, tile->sum);
+        else if (abreast == ABREAST)
+            F(column_sums)(ABREAST, FS_LOG_SOFTMAX_VJP, y, dy, shape->padded,
+                           tile->sum);
+        else
+            F(column_sums)(abreast, job->op, y, dy, shape->padded, tile->sum);
+    }
+    for (ptrdiff_t i = shape->columns; i < shape->width; i++)
+        tile->sum[i % shape->columns] += tile->sum[i];
+}
+
+static void F(vjp_tile_norms)(const fs_job *job, F(vjp_tile) *tile)
+{
+    ptrdiff_t columns = tile->shape->columns;
+    for (ptrdiff_t i = 0; i < columns; i++)
+        F(vjp_norm)(job->op, (fs_pair){tile->sum[i], 0}, &tile->hi[i], &tile->lo[i],
+                    &tile->scale[i]);
+    for (ptrdiff_t i = columns; i < tile->shape->width; i++) {
+        tile->hi[i] = tile->hi[i - columns];
+        tile->lo[i] = tile->lo[i - columns];
+        tile->scale[i] = tile->scale[i - columns];
+    }
+    for (ptrdiff_t i = tile->shape->width; i < tile->shape->padded; i++)
+        tile->hi[i] = tile->lo[i] = tile->scale[i] = 0;
+}
+
+/* The results of `abreast` rows. */
+FS_INLINE void F(finish_vjp_rows)(int abreast, fs_op op, const REAL *const *y,
+                                  const REAL *const *dy, REAL *const *to,
+                                  const F(vjp_tile) *tile)
+{
+    F(shift) shift = F(shift_for)(V(set)(0));
+    for (ptrdiff_t i = 0; i < tile->shape->padded; i += LANES) {
+        F(vjp_sums) sums = {V(load)(tile->hi + i), V(load)(tile->lo + i),
+                            V(load)(tile->scale + i)};
+        VEC a[ABREAST], b[ABREAST];
+        EACH a[j] = V(load)(y[j] + i);
+        EACH b[j] = V(load)(dy[j] + i);
+        if (op == FS_SOFTMAX_VJP)
+            EACH a[j] = F(softmax_vjp)(a[j], b[j], &sums);
+        else
+            F(log_softmax_vjp)(abreast, a, b, &sums, &shift);
+        EACH V(store)(to[j] + i, a[j]);
+    }
+}
+
+/* y, dy and dx of 4 rows would be 12 lines that push each other out of an L1 cache of 8
+ * ways where rows are a multiple of 4096 bytes apart: 2 rows take 0.65 times as long
+ * there, and up to 1.08 times elsewhere. */
+#define FINISHED_ABREAST 2
+
+static void F(vjp_tile_finish)(fs_job *job, char *result, const F(vjp_tile) *tile)
+{
+    REAL y_block[FINISHED_ABREAST][FS_TILE], dy_block[FINISHED_ABREAST][FS_TILE];
+    const F(shape) *shape = tile->shape;
+    for (ptrdiff_t row = 0; row < shape->rows; row += FINISHED_ABREAST) {
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+            return;
+        const REAL *y[FINISHED_ABREAST] = {NULL}, *dy[FINISHED_ABREAST] = {NULL};
+        REAL *to[FINISHED_ABREAST] = {NULL};
+        int abreast = (int)fs_least(FINISHED_ABREAST, shape->rows - row);
+        EACH
+        {
+            y[j] = F(read_row)(shape, &tile->y, row + j, y_block[j]);
+            dy[j] = F(read_row)(shape, &tile->dy, row + j, dy_block[j]);
+            to[j] = F(y_row)(job, shape, result, row + j, y_block[j]);
+        }
+        if (abreast == FINISHED_ABREAST && job->op == FS_SOFTMAX_VJP)
+            F(finish_vjp_rows)(FINISHED_ABREAST, FS_SOFTMAX_VJP, y, dy, to, tile);
+        else if (abreast == FINISHED_ABREAST)
+            F(finish_vjp_rows)(FINISHED_ABREAST, FS_LOG_SOFTMAX_VJP, y, dy, to, tile);
+        else
+            F(finish_vjp_rows)(abreast, job->op, y, dy, to, tile);
+        EACH
+        {
+            F(divide)(to[j], F(elements_of_row)(shape, row + j), job->divisor);
+            F(put_row)(job, shape, result, row + j, to[j]);
+        }
+    }
+}
+
+static void F(vjp_columns)(fs_job *job, fs_line line, const F(shape) *shape)
+{
+    F(vjp_tile) tile;
+    tile.shape = shape;
+    tile.y = F(rows_from)(shape, &job->source, line.x, NULL, 0);
+    tile.dy = F(rows_from)(shape, &job->dy_source, line.dy, NULL, 0);
+    F(vjp_tile_sum)(job, &tile);
+    F(vjp_tile_norms)(job, &tile);
+    if (!job->watch.stop)
+        F(vjp_tile_finish)(job, line.y, &tile);
+}
+#undef FINISHED_ABREAST
