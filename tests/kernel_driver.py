@@ -34,12 +34,6 @@ TASKS = ("softmax", "log_softmax", "logsumexp", "softmax_vjp", "log_softmax_vjp"
 # Those of setup.py; the kernels set the rest by pragmas.
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-D_DEFAULT_SOURCE")
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
-FLAGS_OF = {
-    "scalar": (),
-    "avx2": AVX2,
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2),
-    "neon": (),
-}
 
 
 def need(there: Any, reason: str) -> None:
@@ -119,7 +113,9 @@ def run(*command: Any, given: bytes | None = None) -> bytes:
 
 def emulation(isa: str) -> tuple[str, ...]:
     """Flags that put SIMDe's functions in the place of the compiler's."""
-    return (f"-I{EMULATED}", "-Wno-psabi", "-O1", *AVX2) if isa == "avx512" else ()
+    if isa != "avx512":
+        return ()
+    return (f"-I{EMULATED}", "-DISA_IS_EMULATED", "-Wno-psabi", "-O1", *AVX2)
 
 
 def compile_to(folder: Path, machine: str) -> Path:
@@ -128,9 +124,8 @@ def compile_to(folder: Path, machine: str) -> Path:
     emulate = Target("x86_64", "avx512").emulated and has_simde()
 
     def compile_one(source: Path) -> Path:
-        flags: tuple[str, ...] = ()
-        if source.name == "avx512.c" and machine == "x86_64" and emulate:
-            source, flags = EMULATED / source.name, emulation("avx512")
+        wide = source.name.startswith("avx512") and machine == "x86_64"
+        flags = emulation("avx512") if wide and emulate else ()
         to = folder / f"{source.stem}.o"
         include = (f"-I{KERNELS}", f"-I{DRIVER}")
         run(compiler(machine), *FLAGS, *flags, *include, "-c", source, "-o", to)
@@ -146,11 +141,10 @@ def compile_to(folder: Path, machine: str) -> Path:
 
 def compile_words(folder: Path, target: Target) -> Path:
     """Compile the test of one vocabulary."""
-    flags = emulation(target.isa) if target.emulated else FLAGS_OF[target.isa]
+    flags = emulation(target.isa) if target.emulated else ()
     if target.isa == "scalar":  # plain C: an instruction of another knows its address
         flags = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
     program = folder / f"words_{target}"
-    fused = int(target.isa != "scalar")
     run(
         compiler(target.machine),
         *FLAGS,
@@ -158,7 +152,6 @@ def compile_words(folder: Path, target: Target) -> Path:
         *flags,
         f"-I{KERNELS}",
         f'-DVOCABULARY="isa/vec_{target.isa}.h"',
-        f"-DFUSED={fused}",
         *(() if target.native else ("-static",)),
         DRIVER / "words.c",
         "-lm",

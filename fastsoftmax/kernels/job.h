@@ -150,11 +150,10 @@ typedef struct fs_table {
     const fs_kernels *f32, *f64;
 } fs_table;
 
-/* Each is NULL where this build has no such kernels. */
-extern const fs_table *const fs_scalar, *const fs_avx2, *const fs_avx512,
-                                                            *const fs_neon;
+/* isa/dispatch.c: every table of this build, best first, then NULL. */
+extern const fs_table *const fs_tables[];
 
-/* isa/dispatch.c: the tables that this machine can run, best first; returns how many.
+/* The tables that this machine can run, best first; returns how many.
  */
 int fs_supported(const fs_table *tables[], int most);
 

@@ -14,13 +14,12 @@
 
 static const fs_table *find_table(const char *isa)
 {
-    const fs_table *const every[] = {fs_scalar, fs_avx2, fs_avx512, fs_neon};
     const fs_table *supported[8];
     if (strcmp(isa, "best") == 0 && fs_supported(supported, 8) > 0)
         return supported[0];
-    for (size_t i = 0; i < sizeof every / sizeof *every; i++)
-        if (every[i] && strcmp(every[i]->isa, isa) == 0)
-            return every[i];
+    for (const fs_table *const *table = fs_tables; *table; table++)
+        if (strcmp((*table)->isa, isa) == 0)
+            return *table;
     fprintf(stderr, "no ISA %s in this build\n", isa);
     exit(2);
 }

@@ -1,5 +1,5 @@
 /* Every word of a vocabulary (VOCABULARY, a vec_*.h), lane by lane, against plain C.
- * FUSED is 1 where T_muladd rounds once. Prints what differs. */
+ * Prints what differs. */
 #include VOCABULARY
 
 #include <math.h>
@@ -138,3 +138,5 @@ int main(void)
         printf("%d failures\n", failures);
     return failures != 0;
 }
+
+#include "isa/end.h"

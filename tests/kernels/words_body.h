@@ -68,7 +68,11 @@ static void V(check_lanes)(void)
     CHECK("sub", V(sub)(va, vb), a - b);
     CHECK("mul", V(mul)(va, vb), a * b);
     CHECK_BITS("max", V(max)(va, vb), a > b ? a : b);
-    CHECK("muladd", V(muladd)(va, vb, vc), FUSED ? FMA(a, b, c) : a * b + c);
+#if defined(FS_HAS_FMA)
+    CHECK("muladd", V(muladd)(va, vb, vc), FMA(a, b, c));
+#else
+    CHECK("muladd", V(muladd)(va, vb, vc), a * b + c);
+#endif
     CHECK_BITS("exponent_of", V(exponent_of)(va), OF_BITS(TO_BITS(a) << EXPONENT));
     CHECK_BITS("if_equal", V(if_equal)(va, vb, vc, vd), a == b ? c : d);
     CHECK_BITS("if_less", V(if_less)(va, vb, vc, vd), a < b ? c : d);

@@ -36,44 +36,61 @@ static int has(unsigned value, unsigned bits)
     return (value & bits) == bits;
 }
 
-static void x86_features(int *avx2, int *avx512)
+/* Whether the processor and the operating system know AVX2, FMA and F16C. */
+static int has_avx2(void)
 {
     const unsigned fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
-    const unsigned avx2_bit = 1u << 5;
-    const unsigned f_dq_bw_vl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
-    const unsigned ymm = 0x6, zmm = 0xe6;
+    const unsigned avx2 = 1u << 5, ymm = 0x6;
     unsigned basic[4], leaf1[4], leaf7[4];
-    *avx2 = *avx512 = 0;
     cpuid(0, basic);
     if (basic[EAX] < 7)
-        return;
+        return 0;
     cpuid(1, leaf1);
     cpuid(7, leaf7);
-    if (!has(leaf1[ECX], fma | osxsave | avx | f16c))
-        return;
-    uint64_t saved = saved_registers();
-    *avx2 = has((unsigned)saved, ymm) && has(leaf7[EBX], avx2_bit);
-    *avx512 = *avx2 && has((unsigned)saved, zmm) && has(leaf7[EBX], f_dq_bw_vl);
+    return has(leaf1[ECX], fma | osxsave | avx | f16c) && has(leaf7[EBX], avx2) &&
+           has((unsigned)saved_registers(), ymm);
 }
-#else
-static void x86_features(int *avx2, int *avx512)
+
+static int has_avx512(void)
 {
-    *avx2 = *avx512 = 0;
+    const unsigned f_dq_bw_vl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, zmm = 0xe6;
+    unsigned leaf7[4];
+    if (!has_avx2())
+        return 0;
+    cpuid(7, leaf7);
+    return has(leaf7[EBX], f_dq_bw_vl) && has((unsigned)saved_registers(), zmm);
 }
 #endif
 
+/* The ISAs of this build, best first: WITH(isa, whether this machine can run it). */
+#if defined(__x86_64__) || defined(_M_X64)
+#define EACH_ISA(WITH)                                                                 \
+    WITH(avx512, has_avx512())                                                         \
+    WITH(avx2, has_avx2())                                                             \
+    WITH(scalar, 1)
+#elif defined(__AARCH64EL__)
+#define EACH_ISA(WITH)                                                                 \
+    WITH(neon, 1)                                                                      \
+    WITH(scalar, 1)
+#else
+#define EACH_ISA(WITH) WITH(scalar, 1)
+#endif
+
+#define TABLE(isa, supported)                                                          \
+    extern const fs_kernels fs_kernels_f32_##isa, fs_kernels_f64_##isa;                \
+    static const fs_table isa##_table = {#isa, &fs_kernels_f32_##isa,                  \
+                                         &fs_kernels_f64_##isa};
+EACH_ISA(TABLE)
+
+#define ADDRESS(isa, supported) &isa##_table,
+const fs_table *const fs_tables[] = {EACH_ISA(ADDRESS) NULL};
+
 int fs_supported(const fs_table *tables[], int most)
 {
-    int avx2, avx512, count = 0;
-    x86_features(&avx2, &avx512);
-    const fs_table *best_first[] = {
-        avx512 ? fs_avx512 : NULL,
-        avx2 ? fs_avx2 : NULL,
-        fs_neon, /* no question: aarch64 implies it */
-        fs_scalar,
-    };
-    for (size_t i = 0; i < sizeof best_first / sizeof *best_first; i++)
-        if (best_first[i] && count < most)
-            tables[count++] = best_first[i];
+    int count = 0;
+#define ADD_IF(isa, supported)                                                         \
+    if (count < most && supported)                                                     \
+        tables[count++] = &isa##_table;
+    EACH_ISA(ADD_IF)
     return count;
 }

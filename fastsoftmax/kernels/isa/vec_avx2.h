@@ -7,6 +7,10 @@
 
 #include "math/halves.h"
 
+#define FS_HAS_FMA
+#define ISA_TARGET "avx2,fma,f16c"
+#include "isa/target.h"
+
 enum { f32_lanes = 8, f64_lanes = 4 };
 typedef __m256 f32_vec;
 typedef __m256d f64_vec;

@@ -7,6 +7,10 @@
 
 #include "math/halves.h"
 
+#define FS_HAS_FMA
+#define ISA_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
+#include "isa/target.h"
+
 enum { f32_lanes = 16, f64_lanes = 8 };
 typedef __m512 f32_vec;
 typedef __m512d f64_vec;

@@ -7,6 +7,8 @@
 
 #include "math/halves.h"
 
+#define FS_HAS_FMA
+
 enum { f32_lanes = 4, f64_lanes = 2 };
 typedef float32x4_t f32_vec;
 typedef float64x2_t f64_vec;

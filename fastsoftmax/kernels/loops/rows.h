@@ -1,33 +1,13 @@
-/* Every loop over rows and columns, once for every type and ISA. A rows_<isa>.c
- * includes its vocabulary (vec_<isa>.h), defines ISA, and includes this file twice:
- * with T_IS_F32 0, then 1 (in that order: f32 falls back on f64's line_log_sum).
+/* Every loop over rows and columns, once for every type and ISA; isa/begin.h has what
+ * it is written in.
  *
  * A row takes three passes: maximum; sum of the terms (softmax leaves them in y); y.
  * Input that is not plain floats is staged block by block on its way in: into y where
  * y has the computing type (from then on y is the input), else into a buffer, again in
  * every pass.
  */
-#include <math.h>
-
 #include "hinge.h"
 #include "math/log_sum.h"
-#include "job.h"
-
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#if T_IS_F32
-#define T f32
-#define REAL float
-#define REAL_TYPE FS_F32
-#else
-#define T f64
-#define REAL double
-#define REAL_TYPE FS_F64
-#endif
-#define V(word) JOIN(T, word)
-#define F(name) JOIN(JOIN(name, T), ISA)
-#define VEC V(vec)
-#define LANES V(lanes)
 
 #include "math/exp.h"
 
@@ -458,6 +438,10 @@ static inline int F(is_special)(fs_op op, const F(norms) *norms, ptrdiff_t j)
     return op != FS_SOFTMAX && (isinf(max) || cancels);
 }
 
+/* log(sum(exp(x))) in double of a line of float, whatever the job computes in: in the
+ * unit of float64. */
+fs_pair JOIN(fs_log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line);
+
 /* Puts log(sum(exp(x))) of such a line, read from `source`, into its norm. */
 static void F(special_log_sum)(fs_job *job, const fs_source *source, fs_line line,
                                F(norms) *norms, ptrdiff_t j)
@@ -469,7 +453,7 @@ static void F(special_log_sum)(fs_job *job, const fs_source *source, fs_line lin
         pair.hi = NAN;
 #if T_IS_F32
     else if (!isinf(max))
-        pair = F(as_real_pair)(JOIN(log_sum_of_line_f64, ISA)(job, line));
+        pair = F(as_real_pair)(JOIN(fs_log_sum_of_line_f64, ISA)(job, line));
 #endif
     norms->hi[j] = (REAL)pair.hi;
     norms->lo[j] = (REAL)pair.lo;
@@ -625,8 +609,7 @@ static fs_pair F(sum_of_row)(fs_job *job, fs_line line, double *max)
 }
 
 #if !T_IS_F32
-/* log(sum(exp(x))) in double of a line of float, whatever the job computes in. */
-static fs_pair JOIN(log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line)
+fs_pair F(fs_log_sum_of_line)(fs_job *narrow, fs_line line)
 {
     fs_job job = *narrow;
     job.compute = FS_F64;
@@ -763,27 +746,7 @@ static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
             F(long_row)(job, fs_locate(job, row));
 }
 
-static const fs_kernels F(kernels) = {
+const fs_kernels F(fs_kernels) = {
     F(row_max), F(row_sum), F(row_finish),     F(row_norm),
     F(rows),    F(columns), &F(hinge_kernels),
 };
-
-#undef T
-#undef REAL
-#undef REAL_TYPE
-#undef MAGIC
-#undef SPARE
-#undef UNSPARE
-#undef ABOVE
-#undef ABREAST
-#undef EACH
-#undef GROUP
-#undef GROUP_BYTES
-#undef AHEAD
-#undef SHORT
-#undef SHORT_BYTES
-#undef EXPONENT_BIAS
-#undef SUBTRACT_FROM
-#undef LOG2_E
-#undef R_HI
-#undef R_LO
