@@ -18,7 +18,7 @@
 #define TEXT_(a) #a
 #define TEXT(a) TEXT_(a)
 
-#include TEXT(isa / JOIN(vec, ISA).h)
+#include TEXT(JOIN(vec, ISA).h)
 
 #if T_IS_F32
 #define T f32
