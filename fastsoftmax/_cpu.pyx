@@ -91,6 +91,7 @@ cdef void choose_table() except *:
 
 choose_table()
 fs_watch_forks()
+fs_prepare_teams(_threads.worker_stack(os.environ))
 
 
 cdef inline const fs_kernels *kernels_for(fs_type compute) noexcept nogil:

@@ -14,13 +14,17 @@ cdef extern from "Python.h":
 
 
 cdef extern from "kernels/process/process.h" nogil:
+    double fs_now()
+    int fs_forked()
+    void fs_watch_forks()
+
+
+cdef extern from "kernels/process/team.h" nogil:
     enum:
         FS_WITH_OPENMP
     int omp_get_max_threads()
     int omp_get_thread_num()
-    double fs_now()
-    int fs_forked()
-    void fs_watch_forks()
+    void fs_prepare_teams(size_t stack)
     int fs_can_start(int threads)
 
 

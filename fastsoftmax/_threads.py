@@ -12,7 +12,8 @@ import functools
 import math
 import operator
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _SPIN_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
@@ -21,6 +22,9 @@ _SPIN_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 # milliseconds) makes the first job after a pause wait for the caller's own spinning
 # when both land on one core.
 _SPIN_COUNT = "2000"
+
+_STACK_SIZE = re.compile(r"\s*(\d+)\s*([BKMG]?)\s*", re.ASCII | re.IGNORECASE)
+_UNITS = {"b": 0, "": 10, "k": 10, "m": 20, "g": 30}  # powers of two
 
 _wanted: int | None = None
 _openmp_limit_at_import: int | None = None
@@ -41,6 +45,15 @@ def short_spins() -> Iterator[None]:
         yield
     finally:
         del os.environ["GOMP_SPINCOUNT"]
+
+
+def worker_stack(environment: Mapping[str, str]) -> int:
+    """Bytes of the stacks that libgomp gives its threads; 0: the system's default."""
+    for name in ("OMP_STACKSIZE", "GOMP_STACKSIZE"):
+        found = _STACK_SIZE.fullmatch(environment.get(name, ""))
+        if found and (size := int(found[1]) << _UNITS[found[2].lower()]) < 1 << 63:
+            return size
+    return 0
 
 
 def _affinity() -> int:

@@ -579,12 +579,12 @@ def test_python_runs_beside_a_large_call(tmp_path: Path, count: int) -> None:
 NO_ROOM = """
 import resource
 
-x, right = x[:32], right[:32]
+x, right = x[:64], right[:64]
 
 def leave(megabytes):
     pages = int(open("/proc/self/statm").read().split()[0])
     room = pages * resource.getpagesize() + (megabytes << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    resource.setrlimit(resource.RLIMIT_AS, (room, -1))
 
 def call_with(threads):
     fastsoftmax.set_num_threads(threads)
@@ -627,6 +627,104 @@ thread.join()
 assert found == [True]
 """
     python(tmp_path, NO_ROOM + script)
+
+
+@linux
+@parallel
+@pytest.mark.parametrize("taken", ["stacks", "slots"])
+def test_threads_that_start_at_once_take_each_others_room(
+    tmp_path: Path, taken: str
+) -> None:
+    script = f"""
+found = []
+
+def call(start):
+    start.wait()
+    found.append([works() for _ in range(3)])
+
+def four_at_once():
+    start = threading.Barrier(4)
+    threads = [threading.Thread(target=call, args=(start,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    while len(tasks()) > before:  # the kernel counts them until they are gone
+        time.sleep(0.001)
+
+fastsoftmax.set_num_threads(2)
+before = len(tasks())
+if {taken == "slots"}:
+    if os.geteuid() != 0:
+        raise SystemExit(print("not root"))
+    os.setuid(60123)  # of root, threads are not counted; of others, all they have
+    resource.setrlimit(resource.RLIMIT_NPROC, (before + 5, before + 5))
+else:
+    leave(800)  # one stack and a half
+for _ in range(50):
+    four_at_once()
+assert found == [[True] * 3] * 200
+"""
+    size = "512M" if taken == "stacks" else "8M"
+    if python(tmp_path, NO_ROOM + script, OMP_STACKSIZE=size) == "not root\n":
+        pytest.skip("limits a user of its own: needs root")
+
+
+@linux
+@parallel
+def test_no_room_after_another_librarys_smaller_region(tmp_path: Path) -> None:
+    script = """
+import ctypes
+
+try:
+    region = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD).GOMP_parallel
+except OSError:
+    raise SystemExit(print("no libgomp"))
+assert call_with(16)
+before = len(tasks())
+region(ctypes.CDLL(None).free, None, 2, 0)  # in two threads: the other 14 end
+while len(tasks()) > before - 14:
+    time.sleep(0.001)
+leave(2)
+assert call_with(16)
+assert len(tasks()) == before - 14
+"""
+    if python(tmp_path, NO_ROOM + script) == "no libgomp\n":
+        pytest.skip("the OpenMP runtime is not libgomp")
+
+
+@linux
+@parallel
+def test_no_room_for_the_stacks_that_the_user_has_chosen(tmp_path: Path) -> None:
+    script = """
+before = tasks()
+leave(1024)
+assert call_with(2) and tasks() == before
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+assert call_with(2) and len(tasks()) == len(before) + 1
+"""
+    python(tmp_path, NO_ROOM + script, OMP_STACKSIZE=" 4g ")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("4G", 4 << 30),
+        (" 512 k ", 512 << 10),
+        ("3000", 3000 << 10),
+        ("65536B", 65536),
+        ("16m", 16 << 20),
+        ("", 7 << 20),
+        ("much", 7 << 20),
+        ("1.5G", 7 << 20),
+        ("9999999999G", 7 << 20),
+    ],
+)
+def test_stack_size_is_read_as_libgomp_reads_it(text: str, size: int) -> None:
+    assert _threads.worker_stack({}) == 0
+    assert _threads.worker_stack({"OMP_STACKSIZE": text}) in (size, 0)
+    both = {"OMP_STACKSIZE": text, "GOMP_STACKSIZE": "7M"}
+    assert _threads.worker_stack(both) == size
 
 
 # ---- the settings of others ----
