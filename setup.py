@@ -5,29 +5,30 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("fastsoftmax/kernels")
 WINDOWS = sys.platform == "win32"
+DEBUG = os.environ.get("FASTSOFTMAX_DEBUG", "0") != "0"
 
 # Never fast-math, whatever CFLAGS say: it drops NaN and compensated sums, and when
 # linked in sets flush-to-zero for the whole process. Contracting a * b + c is left to
 # the kernels, which say where they want it. -g0 takes two thirds off the file.
-SAFE_MATH = (
-    []
-    if WINDOWS
-    else [
-        "-O3",
-        "-g0",
-        "-fno-fast-math",
-        "-fno-unsafe-math-optimizations",
-        "-ffp-contract=off",
-    ]
-)
+SAFE_MATH = ["-fno-fast-math", "-fno-unsafe-math-optimizations", "-ffp-contract=off"]
+RELEASE = ["-O3", "-g0", *SAFE_MATH]
+CHECKED = ["-O1", "-g", "-fsanitize=undefined", "-fno-sanitize-recover", "-fno-wrapv"]
+FLAGS = [] if WINDOWS else [*CHECKED, *SAFE_MATH] if DEBUG else RELEASE
+# -MD: what a file includes is noted beside its object.
+DIALECT = ["-std=c11", "-D_POSIX_C_SOURCE=200809L", "-MD"]
 
 
 def compiles_with(flags: list[str]) -> bool:
@@ -60,6 +61,55 @@ def openmp_flags() -> list[str]:
     return []
 
 
+def is_current(made: Path) -> bool:
+    """Tell whether an object is newer than every file that went into it."""
+    try:
+        files = made.with_suffix(".d").read_text().partition(":")[2]
+        since = made.stat().st_mtime
+        times = [os.stat(f).st_mtime for f in files.replace("\\\n", " ").split()]
+    except OSError:
+        return False
+    return bool(times) and max(times) < since
+
+
+class Build(build_ext):
+    """Makes C of Cython and objects of C side by side, and only of what has changed.
+
+    What was made with other flags, or for another NumPy, stays in a folder of its own.
+    """
+
+    def build_extensions(self) -> None:
+        """Compile and link."""
+        (extension,) = self.extensions
+        here = Path(self.build_temp)
+        command = getattr(self.compiler, "compiler_so", [])
+        flags = repr([command, extension.extra_compile_args])
+        self.build_temp = f"{here}-{zlib.crc32(flags.encode()):08x}"
+        (cythonized,) = cythonize(
+            [extension],
+            build_dir=str(here.with_name(f"numpy-{np.__version__}")),
+            quiet=not self.verbose,
+        )
+        extension.sources = cythonized.sources
+        self.compile_all, self.compiler.compile = self.compiler.compile, self.compile
+        self.force = self.compiler.force = True  # link, whichever flags came last
+        super().build_extensions()
+
+    def compile(self, sources: Sequence[str], **options: object) -> list[str]:
+        """Stand in for the compiler's method of that name, which takes one by one."""
+
+        def one(source: str) -> list[str]:
+            (made,) = self.compiler.object_filenames([source], 0, self.build_temp)
+            began = time.time()
+            if not is_current(Path(made)):
+                self.compile_all([source], **options)
+                os.utime(made, (began, began))  # older than an edit meanwhile
+            return made
+
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return list(threads.map(one, sources))
+
+
 openmp = openmp_flags()
 extension = Extension(
     "fastsoftmax._cpu",
@@ -73,22 +123,10 @@ extension = Extension(
         ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
         ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
     ],
-    extra_compile_args=SAFE_MATH
-    + (["/std:c11"] if WINDOWS else ["-std=c11", "-D_POSIX_C_SOURCE=200809L"])
+    extra_compile_args=FLAGS
+    + (["/std:c11"] if WINDOWS else DIALECT)
     + [flag for flag in openmp if not flag.startswith("-l")],
-    extra_link_args=SAFE_MATH + ([] if WINDOWS else openmp),
+    extra_link_args=FLAGS + ([] if WINDOWS else openmp),
 )
 
-setup(
-    ext_modules=cythonize(
-        [extension],
-        language_level=3,
-        force=True,  # what another NumPy's headers have generated may not compile
-        compiler_directives={
-            "boundscheck": False,
-            "wraparound": False,
-            "cdivision": True,
-            "freethreading_compatible": True,
-        },
-    )
-)
+setup(ext_modules=[extension], cmdclass={"build_ext": Build})

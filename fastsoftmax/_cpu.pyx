@@ -1,3 +1,5 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """Runs the C kernels on NumPy's memory: which kernels, how many threads, in what order.
 
 A. Kernels know nothing of Python, threads or signals; this module knows nothing of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +18,16 @@ def _arrange_imports() -> None:
     """Put the helpers on the path; take off it the sources, unless compiled there.
 
     `python -m pytest` puts the current folder first, so that in the root of a clone
-    sources without kernels would hide the installed package.
+    sources without kernels would hide the installed package. Where they are compiled,
+    children take them, too.
     """
     compiled = any((ROOT / "fastsoftmax").glob("_cpu.*.so")) or any(
         (ROOT / "fastsoftmax").glob("_cpu.*.pyd")
     )
     if not compiled:
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
+    elif any(Path(entry).resolve() == ROOT for entry in sys.path):
+        os.environ["PYTHONPATH"] = str(ROOT)
     sys.path.insert(0, str(TESTS))
 
 

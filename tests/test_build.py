@@ -2,85 +2,71 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from building import ROOT, building, copy_of_sources, need_builders, output
 
 import fastsoftmax
 
-ROOT = Path(__file__).parents[1]
-VARIABLES = ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED", "FASTSOFTMAX_OPENMP")
-
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
+    *building,
     pytest.mark.skipif(os.name != "posix", reason="flags of gcc and clang"),
-    pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the sources"),
 ]
 
+BUILD = (sys.executable, "setup.py", "egg_info", "build_ext", "--inplace")
 
-# Those of setup.py, which then takes _cpu.c as it is.
-DIRECTIVES = (
-    "-Xboundscheck=False",
-    "-Xwraparound=False",
-    "-Xcdivision=True",
-    "-Xfreethreading_compatible=True",
-)
+# A compiler that compiles nothing: it notes its arguments and makes empty objects, each
+# of its source and of job.h.
+RECORDER = """#!{python}
+import pathlib, sys
+with open({log!r}, "a") as log:
+    print(*sys.argv[1:], sep="\\t", file=log)
+if "-o" in sys.argv:
+    made = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
+    made.touch()
+    if "-c" in sys.argv:
+        source = sys.argv[sys.argv.index("-c") + 1]
+        text = f"{{made}}: {{source}} \\\\\\n fastsoftmax/kernels/job.h\\n"
+        made.with_suffix(".d").write_text(text)
+"""
 
 
-def setuptools_version() -> int:
-    """Return the major version of the setuptools that is here, or 0."""
-    try:
-        return int(importlib.metadata.version("setuptools").split(".")[0])
-    except importlib.metadata.PackageNotFoundError:
-        return 0
+def record(copy: Path, more: str = "", **variables: str) -> list[list[str]]:
+    """Return the compile commands of a build, and its link command last."""
+    log, compiler = copy / "commands", copy / "cc"
+    log.unlink(missing_ok=True)
+    compiler.write_text(RECORDER.format(python=sys.executable, log=str(log)) + more)
+    compiler.chmod(0o755)
+    output(copy, *BUILD, CC=str(compiler), **variables)
+    found = [line.split("\t") for line in log.read_text().splitlines()]
+    compiled = [line for line in found if "-c" in line]
+    return [*sorted(compiled, key=source_of), found[-1]]
+
+
+def source_of(command: list[str]) -> str:
+    """Return what a command compiles, or nothing."""
+    return command[command.index("-c") + 1] if "-c" in command else ""
 
 
 @pytest.fixture(scope="module")
 def cythonized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the sources in which _cpu.c is made: Cython runs only once."""
-    pytest.importorskip("Cython", reason="building needs Cython")
-    if setuptools_version() < 77:
-        pytest.skip("building needs setuptools 77 or later")
-    copy = tmp_path_factory.mktemp("sources")
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    unwanted = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "_cpu.c")
-    shutil.copytree(ROOT / "fastsoftmax", copy / "fastsoftmax", ignore=unwanted)
-    run(copy, sys.executable, "-m", "cython", "-3", *DIRECTIVES, "fastsoftmax/_cpu.pyx")
+    """Return sources of which _cpu.c has been made: Cython runs only once."""
+    need_builders()
+    copy = copy_of_sources(tmp_path_factory.mktemp("sources"))
+    record(copy)
     return copy
 
 
-def run(folder: Path, *command: str | Path, **variables: str) -> str:
-    """Run a command in a folder; return what it prints."""
-    kept = {name: text for name, text in os.environ.items() if name not in VARIABLES}
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=folder,
-        env=kept | variables,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
-
-
-def build(sources: Path, folder: Path, **variables: str) -> Path:
-    """Build in a copy of the sources in `folder`; return where it can be imported."""
-    copy = folder / "build"
-    shutil.copytree(sources, copy)
-    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
-    run(copy, *command, **variables)
-    return copy
+@pytest.fixture
+def copy(cythonized: Path, tmp_path: Path) -> Path:
+    """Return a copy of its own to build in."""
+    return shutil.copytree(cythonized, tmp_path / "clone")
 
 
 def library(built: Path) -> Path:
@@ -96,11 +82,9 @@ import fastsoftmax
 
 halves = np.array([1e-310]) / 2, np.array([1e-40], np.float32) / 2
 assert all((half != 0).all() for half in halves), "subnormals are lost"
-x, y = np.load("../x.npy"), np.load("../y.npy")
-exact = np.exp(x - x.max(axis=-1, keepdims=True).astype(np.float64))
-exact /= exact.sum(axis=-1, keepdims=True)
-for isa_result in (fastsoftmax.softmax(x, axis=-1), fastsoftmax.softmax(x.T, axis=0).T):
-    np.testing.assert_allclose(isa_result, y, rtol=3e-7, atol=1e-44)
+x, y = np.load("x.npy"), np.load("y.npy")
+for result in (fastsoftmax.softmax(x, axis=-1), fastsoftmax.softmax(x.T, axis=0).T):
+    np.testing.assert_allclose(result, y, rtol=3e-7, atol=1e-44)
 assert fastsoftmax.softmax(np.float32([-95, 0]))[0] > 0
 for dtype in (np.float32, np.float64):
     bad = np.array([[np.nan, 0], [np.inf, 0], [-np.inf, 0], [-np.inf] * 2], dtype)
@@ -115,42 +99,25 @@ fastsoftmax.show_config()
 """
 
 
-@pytest.fixture
-def smoke(tmp_path: Path) -> str:
-    """Write what SMOKE compares with; return it."""
-    rng = np.random.default_rng(11)
-    x = rng.uniform(-30, 30, (300, 1000)).astype(np.float32)
-    np.save(tmp_path / "x.npy", x)
-    np.save(tmp_path / "y.npy", fastsoftmax.softmax(x, axis=-1))
-    return SMOKE
-
-
-def config(shown: str) -> dict[str, str]:
-    """Return what show_config printed, by the names in its first column."""
-    return dict(line.split(maxsplit=1) for line in shown.splitlines())
-
-
-def each_isa(built: Path, smoke: str) -> dict[str, str]:
-    """Run the comparison with every instruction set; return the last configuration."""
-    shown = config(run(built, sys.executable, "-c", smoke))
-    supported = re.search(r"supported here: (.+)\)", shown["ISA"])
-    assert supported
-    for isa in supported[1].split(", "):
-        shown = config(run(built, sys.executable, "-c", smoke, FASTSOFTMAX_ISA=isa))
+def compare_under_each_isa(built: Path) -> dict[str, str]:
+    """Compare a build with the installed package; return what show_config says."""
+    x = np.random.default_rng(11).uniform(-30, 30, (300, 1000)).astype(np.float32)
+    np.save(built / "x.npy", x)
+    np.save(built / "y.npy", fastsoftmax.softmax(x, axis=-1))
+    isas = [""]
+    for isa in isas:
+        printed = output(built, sys.executable, "-c", SMOKE, FASTSOFTMAX_ISA=isa)
+        shown = dict(line.split(maxsplit=1) for line in printed.splitlines())
         assert shown["ISA"].startswith(isa)
+        if not isa:
+            supported = re.search(r"supported here: (.+)\)", shown["ISA"])
+            assert supported
+            isas += supported[1].split(", ")
+    assert len(isas) > 1
     return shown
 
 
 # ---- flags ----
-
-# A compiler that compiles nothing: it notes its arguments and makes empty files.
-RECORDER = """#!{python}
-import pathlib, sys
-with open({log!r}, "a") as log:
-    print(*sys.argv[1:], sep="\\t", file=log)
-if "-o" in sys.argv:
-    pathlib.Path(sys.argv[sys.argv.index("-o") + 1]).touch()
-"""
 
 UNSAFE = (
     "-march=", "-mcpu=", "-mtune=", "-mavx", "-mfma", "-msse4", "-Ofast",
@@ -158,60 +125,42 @@ UNSAFE = (
 )  # fmt: skip
 
 
-def commands(
-    sources: Path, folder: Path, more: str = "", **variables: str
-) -> list[list[str]]:
-    """Return the compile commands of a build, and its link command last."""
-    folder.mkdir(exist_ok=True)
-    log = folder / "commands"
-    compiler = folder / "cc"
-    compiler.write_text(RECORDER.format(python=sys.executable, log=str(log)) + more)
-    compiler.chmod(0o755)
-    build(sources, folder, CC=str(compiler), **variables)
-    found = [line.split("\t") for line in log.read_text().splitlines()]
-    return [line for line in found if not any("probe" in part for part in line)]
-
-
-def test_commands_hold_no_flag_of_one_machine_or_of_unsafe_math(
-    cythonized: Path, tmp_path: Path
-) -> None:
-    found = commands(cythonized, tmp_path)
-    sources = {part for line in found for part in line if part.endswith(".c")}
-    kernels = (ROOT / "fastsoftmax" / "kernels").rglob("*.c")
-    expected = {str(path.relative_to(ROOT)) for path in kernels}
-    assert sources == expected | {"fastsoftmax/_cpu.c"}
-    assert len(found) == len(sources) + 1
+def test_commands_hold_no_flag_of_one_machine_or_of_unsafe_math(copy: Path) -> None:
+    found = record(copy)
+    kernels = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "fastsoftmax" / "kernels").rglob("*.c")
+    }
+    generated = f"build/numpy-{np.__version__}/fastsoftmax/_cpu.c"
+    assert {source_of(line) for line in found[:-1]} == kernels | {generated}
+    assert len(found) == len(kernels) + 2
     flags = [part for line in found for part in line]
     assert not [flag for flag in flags if flag.startswith(UNSAFE)]
     assert "-fopenmp" in found[-1]
 
 
-def test_safe_flags_come_after_those_of_the_user(
-    cythonized: Path, tmp_path: Path
-) -> None:
-    for line in commands(cythonized, tmp_path, CFLAGS="-Ofast -ffast-math"):
+def test_safe_flags_come_after_those_of_the_user(copy: Path) -> None:
+    for line in record(copy, CFLAGS="-Ofast -ffast-math"):
         assert "-Ofast" in line, "the flags did not reach this command"
         assert line.index("-Ofast") < line.index("-O3", line.index("-Ofast"))
         assert line.index("-ffast-math") < line.index("-fno-fast-math")
         assert "-ffp-contract=off" in line
 
 
-def test_unsafe_flags_of_the_user_do_no_harm(
-    cythonized: Path, tmp_path: Path, smoke: str
-) -> None:
+def test_unsafe_flags_of_the_user_do_no_harm(copy: Path) -> None:
     flags = "-Ofast -ffast-math -funsafe-math-optimizations -ffinite-math-only"
-    built = build(cythonized, tmp_path, CFLAGS=flags)
+    output(copy, *BUILD, CFLAGS=flags)
     if shutil.which("objdump"):
-        assert run(built, "objdump", "-d", library(built)).count("ldmxcsr") == 0
-    each_isa(built, smoke)
+        assert output(copy, "objdump", "-d", library(copy)).count("ldmxcsr") == 0
+    compare_under_each_isa(copy)
 
 
 # ---- other builds ----
 
 
-def test_serial_build(cythonized: Path, tmp_path: Path, smoke: str) -> None:
-    built = build(cythonized, tmp_path, FASTSOFTMAX_OPENMP="0")
-    shown = each_isa(built, smoke)
+def test_serial_build(copy: Path) -> None:
+    output(copy, *BUILD, FASTSOFTMAX_OPENMP="0")
+    shown = compare_under_each_isa(copy)
     assert shown["OpenMP"] == "no (serial build)"
     assert shown["threads"] == "1"
     script = """
@@ -228,21 +177,44 @@ for x in (np.zeros((512, 4096)), np.zeros(1 << 21), np.zeros((512, 4096)).T):
     assert (fastsoftmax.softmax(x, axis=-1) == 1 / x.shape[-1]).all()
 assert tasks() == before
 """
-    run(built, sys.executable, "-c", script)
+    output(copy, sys.executable, "-c", script)
     if shutil.which("ldd"):
-        assert "omp" not in run(built, "ldd", library(built))
+        assert "omp" not in output(copy, "ldd", library(copy))
 
 
 @pytest.mark.skipif(shutil.which("clang-16") is None, reason="no clang-16 here")
-def test_build_with_clang(cythonized: Path, tmp_path: Path, smoke: str) -> None:
-    built = build(cythonized, tmp_path, CC="clang-16")
-    each_isa(built, smoke)
+def test_build_with_clang(copy: Path) -> None:
+    output(copy, *BUILD, CC="clang-16")
+    compare_under_each_isa(copy)
 
 
-def test_a_compiler_without_openmp_makes_the_serial_build(
-    cythonized: Path, tmp_path: Path
-) -> None:
+def test_a_compiler_without_openmp_makes_the_serial_build(copy: Path) -> None:
+    serial = record(copy, FASTSOFTMAX_OPENMP="0")
+    shutil.rmtree(copy / "build")
     refuse = "sys.exit('-fopenmp' in sys.argv)\n"
-    found = commands(cythonized, tmp_path / "refusing", refuse)
-    serial = commands(cythonized, tmp_path / "serial", FASTSOFTMAX_OPENMP="0")
-    assert found == serial
+    assert record(copy, refuse) == serial
+
+
+# ---- what is built again ----
+
+
+def test_only_what_has_changed_is_compiled(copy: Path) -> None:
+    everything = record(copy)
+    link = everything[-1:]
+    assert record(copy) == link
+    changed = "fastsoftmax/kernels/convert.c"
+    (copy / changed).touch()
+    again = record(copy)
+    assert [source_of(line) for line in again] == [changed, ""]
+    (copy / "fastsoftmax/kernels/job.h").touch()
+    assert record(copy) == everything
+    other = record(copy, CFLAGS="-DOTHERWISE")
+    assert len(other) == len(everything), "what other flags have made was taken"
+    assert record(copy) == link
+
+
+def test_debug_build_checks(copy: Path) -> None:
+    for line in record(copy, FASTSOFTMAX_DEBUG="1"):
+        assert "-g0" not in line
+        assert line.index("-g") < line.index("-fsanitize=undefined")
+        assert "-fno-sanitize-recover" in line

@@ -60,17 +60,15 @@ static inline float_v power_float(float_v r)
 
 static inline double_v power_double(double_v r)
 {
-    return 1.0 +
-           r * (0x1.62e42fefa3a19p-1 +
-                r * (0x1.ebfbdff82c598p-3 +
-                     r * (0x1.c6b08d703ce49p-5 +
-                          r * (0x1.3b2ab6fba1ddap-7 +
-                               r * (0x1.5d87fe9d7a584p-10 +
-                                    r * (0x1.430913096fd9fp-13 +
-                                         r * (0x1.ffcb54062e698p-17 +
-                                              r * (0x1.62bfd47773353p-20 +
-                                                   r * (0x1.b675bca4eeebbp-24 +
-                                                        r * 0x1.e6063f7217bc6p-28)))))))));
+    double_v high = 0x1.ffcb54062e698p-17 +
+                    r * (0x1.62bfd47773353p-20 +
+                         r * (0x1.b675bca4eeebbp-24 + r * 0x1.e6063f7217bc6p-28));
+    return 1.0 + r * (0x1.62e42fefa3a19p-1 +
+                      r * (0x1.ebfbdff82c598p-3 +
+                           r * (0x1.c6b08d703ce49p-5 +
+                                r * (0x1.3b2ab6fba1ddap-7 +
+                                     r * (0x1.5d87fe9d7a584p-10 +
+                                          r * (0x1.430913096fd9fp-13 + r * high))))));
 }
 
 /* IN x, OUT y: [rows, n], n at least 4 vectors; all of it `times` times over.

@@ -1,0 +1,25 @@
+# What a developer types. `make debug test` tests the checked build; ARGS go to what runs:
+#     make test ARGS="tests/test_softmax.py -k axis"
+PYTHON ?= python
+C := $(shell find fastsoftmax tests bench -name '*.[ch]' ! -name _cpu.c -o -name '*.cu')
+
+.PHONY: build debug test lint bench
+build: # in place, and only what has changed
+	$(PYTHON) setup.py -q egg_info build_ext --inplace
+
+debug: export FASTSOFTMAX_DEBUG = 1
+debug: build # -O1 -g, and undefined behaviour ends the process
+
+test: build
+	$(PYTHON) -m pytest $(ARGS)
+
+lint:
+	ruff check .
+	ruff format --check .
+	cython-lint fastsoftmax/*.pyx fastsoftmax/*.pxd
+	mypy
+	clang-format --dry-run --Werror $(C)
+	! grep -nE '^.{89}' $(C)
+
+bench: build
+	$(PYTHON) -m bench $(ARGS)
