@@ -10,7 +10,6 @@ LOG_SOFTMAX: int
 LOGSUMEXP: int
 SOFTMAX_VJP: int
 LOG_SOFTMAX_VJP: int
-HINGE_SHORT: int
 TYPES: dict[str, int]
 
 openmp: bool

@@ -25,7 +25,6 @@ from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
-from libc.stdlib cimport free, malloc
 
 cimport numpy as cnp
 from numpy cimport PyArray_CheckExact, PyArray_DATA
@@ -39,26 +38,11 @@ from . import _threads
 
 cnp.import_array()
 
-# Elements from which a job is shared between threads: some 100 us of work. Waking a
-# worker takes tens of us, and milliseconds where other processes hold the cores.
-cdef enum:
-    PARALLEL_FROM = 262144
-# Elements from which the GIL is given back: below, that costs more than the work.
-cdef enum:
-    NOGIL_FROM = 4096
-
-# Where a job's arrays fill more than half of it (float32 rows of 1000 from 16 MB on,
-# 32 MiB of cache), y goes past the caches: 0.8 times as long.
-cdef ptrdiff_t largest_cache = _caches.largest()
-
-cdef double SECONDS_BETWEEN_POLLS = 0.05
-
 SOFTMAX = <int>FS_SOFTMAX
 LOG_SOFTMAX = <int>FS_LOG_SOFTMAX
 LOGSUMEXP = <int>FS_LOGSUMEXP
 SOFTMAX_VJP = <int>FS_SOFTMAX_VJP
 LOG_SOFTMAX_VJP = <int>FS_LOG_SOFTMAX_VJP
-HINGE_SHORT = <int>FS_HINGE_SHORT
 
 TYPES = {
     "float32": <int>FS_F32, "float64": <int>FS_F64, "float16": <int>FS_F16,
@@ -100,416 +84,101 @@ cdef inline const fs_kernels *kernels_for(fs_type compute) noexcept nogil:
     return table.f32 if compute == FS_F32 else table.f64
 
 
-# ---- where results live (kernels/process/outputs.h) ----
-
-# Bytes from which results get memory of ours. What malloc does is as fast while one
-# result at a time is freed; where two are, it hands them back to the kernel (softmax
-# and its gradient in one function: 3.6 times slower at 1 MiB, 2 times at 8).
-cdef enum:
-    OURS_FROM = 1048576
-# MiB: softmax of 512 tokens over a vocabulary of 128256, in float32, just fits.
-cdef int KEEP_MIB = 256
-cdef int MOST_MIB = 65536
-
-cdef object our_handler = PyCapsule_New(&fs_handler, "mem_handler", NULL)
-cdef int keep_mib = 0
-
-
-cdef void choose_memory() except *:
-    global keep_mib
-    wanted = os.environ.get("FASTSOFTMAX_KEEP_MIB") or str(KEEP_MIB)
-    if not wanted.isascii() or not wanted.isdigit() or len(wanted) > 5 or (
-        int(wanted) > MOST_MIB
-    ):
-        raise ImportError(
-            f"FASTSOFTMAX_KEEP_MIB={wanted!r} is not a whole number from 0 to "
-            f"{MOST_MIB}"
-        )
-    if FS_CAN_KEEP:
-        keep_mib = int(wanted)
-        fs_keep_at_most(<size_t>keep_mib << 20)
-
-
-choose_memory()
-
-
-def keeps_mib():
-    """MiB of freed results kept at most; 0 where NumPy's allocator serves them."""
-    return keep_mib
-
-
-def kept_bytes():
-    """Bytes of freed results that are kept now."""
-    return fs_kept_bytes()
-
-
-cdef object in_our_memory(make, tuple arguments):
-    """make(*arguments), an array in our memory; in NumPy's where ours fails.
-
-    It does beyond some thousand arrays (FS_MOST_BLOCKS). A user's own handler stays.
-    """
-    cdef object before = PyDataMem_GetHandler()
-    if keep_mib > 0 and fs_is_default(before):
-        PyDataMem_SetHandler(our_handler)
-        try:
-            return make(*arguments)
-        except MemoryError:
-            pass
-        finally:
-            PyDataMem_SetHandler(before)
-    return make(*arguments)
-
-
-cdef inline cnp.ndarray empty(int ndim, cnp.npy_intp *shape, int type_num,
-                              ptrdiff_t size):
-    """A C-contiguous array of `size` floats, at most as many as another one has."""
-    cdef int d
-    if size * (4 if type_num == cnp.NPY_FLOAT else 8) < OURS_FROM:
-        return cnp.PyArray_EMPTY(ndim, shape, type_num, 0)
-    lengths = tuple([shape[d] for d in range(ndim)])
-    return in_our_memory(np.empty, (lengths, cnp.PyArray_DescrFromType(type_num)))
-
-
-def empty_like(x, dtype):
-    """An array shaped and laid out like x."""
-    if x.size * dtype.itemsize < OURS_FROM:
-        return np.empty_like(x, dtype, "K", False)
-    return in_our_memory(np.empty_like, (x, dtype, "K", False))
-
-
-# ---- how many threads, and when to stop ----
-
-def openmp_limit():
-    """Threads that OpenMP itself would use now (1 without OpenMP)."""
-    return omp_get_max_threads()
-
-
-def current_threads():
-    """Threads that a large job would use now."""
-    if not FS_WITH_OPENMP or fs_forked():
-        return 1
-    return _threads.count(omp_get_max_threads())
-
-
-cdef int threads_for(ptrdiff_t elements) except -1:
-    if elements < PARALLEL_FROM:
-        return 1
-    cdef int count = current_threads()
-    return count if fs_can_start(count) else 1
-
-
-cdef int poll(fs_watch *watch) noexcept nogil:
-    if watch.stop or omp_get_thread_num() != 0:
-        return watch.stop
-    cdef double now = fs_now()
-    if 0 <= now - watch.polled_at < SECONDS_BETWEEN_POLLS:
-        return 0
-    watch.polled_at = now
-    with gil:
-        if PyErr_CheckSignals() < 0:
-            watch.stop = 1
-    return watch.stop
-
-
-cdef int never(fs_watch *watch) noexcept nogil:
-    return 0
-
-
-cdef inline fs_watch watched() noexcept nogil:
-    """The watch of a job that begins now."""
-    cdef fs_watch watch
-    watch.poll = poll
-    watch.stop = 0
-    watch.polled_at = fs_now()
-    return watch
-
-
-# ---- the loops over blocks ----
-
-cdef void each_block_of_rows(const fs_kernels *k, fs_job *job,
-                             int threads) noexcept nogil:
-    cdef ptrdiff_t step = max(<ptrdiff_t>1, FS_PIECE // job.n)
-    if threads > 1:
-        step = max(<ptrdiff_t>1, min(step, job.outer // (4 * threads)))
-    cdef ptrdiff_t blocks = (job.outer + step - 1) // step, block
-    if threads == 1:
-        for block in range(blocks):
-            if block > 0 and fs_poll(&job.watch):
-                return
-            k.rows(job, block * step, min(job.outer, (block + 1) * step))
-    else:
-        for block in prange(blocks, num_threads=threads, schedule="dynamic"):
-            if not fs_poll(&job.watch):
-                k.rows(job, block * step, min(job.outer, (block + 1) * step))
-
-
-cdef void each_tile(const fs_kernels *k, fs_job *job, int threads) noexcept nogil:
-    # FS_NARROW is a vector's worth of float32 in AVX-512, too: less is a waste.
-    cdef ptrdiff_t share = job.inner * job.outer // (2 * threads)
-    job.tile = FS_TILE
-    if threads > 1:
-        share = share // FS_NARROW * FS_NARROW
-        job.tile = max(<ptrdiff_t>FS_NARROW, min(job.tile, share))
-    cdef ptrdiff_t tiles = (job.inner + job.tile - 1) // job.tile * job.outer, tile
-    if threads == 1:
-        for tile in range(tiles):
-            if tile > 0 and fs_poll(&job.watch):
-                return
-            k.columns(job, tile)
-    else:
-        for tile in prange(tiles, num_threads=threads, schedule="dynamic"):
-            if not fs_poll(&job.watch):
-                k.columns(job, tile)
-
-
-cdef inline bint is_vjp(fs_op op) noexcept nogil:
-    return op == FS_SOFTMAX_VJP or op == FS_LOG_SOFTMAX_VJP
-
-
-cdef struct piece:
-    double max
-    ptrdiff_t block
-    fs_pair sum
-
-
-cdef void long_row(const fs_kernels *k, fs_job *job, ptrdiff_t row, piece *piece_of,
-                   int threads) noexcept nogil:
-    """The passes of one row, each shared between the threads, piece by piece."""
-    cdef ptrdiff_t n = job.n, pieces = (n + FS_PIECE - 1) // FS_PIECE, i
-    cdef ptrdiff_t block = 0, pieces_with_max = 0 if is_vjp(job.op) else pieces
-    cdef fs_line line = fs_locate(job, row)
-    cdef double largest = -INFINITY
-    cdef fs_pair total
-    cdef fs_norm norm
-    for i in prange(pieces_with_max, num_threads=threads, schedule="dynamic"):
-        if not fs_poll(&job.watch):
-            piece_of[i].max = k.row_max(job, line, i * FS_PIECE,
-                                        min(n, (i + 1) * FS_PIECE), &piece_of[i].block)
-    if job.watch.stop:
-        return
-    for i in range(pieces_with_max):
-        if piece_of[i].max > largest:
-            largest = piece_of[i].max
-            block = piece_of[i].block
-    for i in prange(pieces, num_threads=threads, schedule="dynamic"):
-        if not fs_poll(&job.watch):
-            piece_of[i].sum = k.row_sum(job, line, i * FS_PIECE,
-                                        min(n, (i + 1) * FS_PIECE), largest, block)
-    if job.watch.stop:
-        return
-    total.hi = total.lo = 0
-    for i in range(pieces):
-        total = fs_pair_add(total, piece_of[i].sum)
-    norm = k.row_norm(job, line, largest, total)
-    if job.op == FS_LOGSUMEXP:
-        return
-    for i in prange(pieces, num_threads=threads, schedule="dynamic"):
-        if not fs_poll(&job.watch):
-            k.row_finish(job, line, i * FS_PIECE, min(n, (i + 1) * FS_PIECE), &norm)
-
-
-cdef void each_long_row(const fs_kernels *k, fs_job *job, piece *piece_of,
-                        int threads) noexcept nogil:
-    cdef ptrdiff_t row
-    for row in range(job.outer):
-        if not job.watch.stop:
-            long_row(k, job, row, piece_of, threads)
-
-
-cdef ptrdiff_t traffic(const fs_job *job) noexcept nogil:
-    """Bytes of x and y, of the type that is computed in."""
-    return job.outer * job.n * job.inner * (8 if job.compute == FS_F32 else 16)
-
-
-cdef int execute(fs_job *job) except -1:
-    """Runs a complete job."""
-    cdef const fs_kernels *k = kernels_for(job.compute)
-    cdef int threads = threads_for(job.outer * job.n * job.inner)
-    cdef int rows = job.inner == 1
-    cdef piece *piece_of = NULL
-    job.watch = watched()
-    job.past_caches = job.x != job.y and 2 * traffic(job) > largest_cache
-    if rows and threads > 1 and job.outer < 2 * threads and job.n >= 2 * FS_PIECE:
-        piece_of = <piece *>malloc((job.n // FS_PIECE + 1) * sizeof(piece))
-        if piece_of == NULL:
-            raise MemoryError("no memory for the partial sums of a long row")
-    try:
-        with nogil:
-            if piece_of != NULL:
-                each_long_row(k, job, piece_of, threads)
-            elif rows:
-                each_block_of_rows(k, job, threads)
-            else:
-                each_tile(k, job, threads)
-    finally:
-        free(piece_of)
-    if job.watch.stop:
-        raise_pending()
-    return 0
-
-
-cdef int raise_pending() except -1:
-    return -1  # poll has left the exception set
-
-
-# ---- hinge losses ----
-
-cdef void each_piece_of_rows(const fs_hinge_kernels *k, fs_hinge *job,
-                             fs_hinge_part *part_of, double *losses,
-                             int threads) noexcept nogil:
-    """Few long rows: the threads share the pieces of all of them."""
-    cdef ptrdiff_t rows = job.outer * job.inner, row, i
-    cdef ptrdiff_t pieces = (job.n + FS_PIECE - 1) // FS_PIECE
-    cdef fs_hinge_part part
-    for i in prange(rows * pieces, num_threads=threads, schedule="dynamic"):
-        if not fs_poll(&job.watch):
-            part_of[i] = k.piece(job, i // pieces, i % pieces)
-    if job.watch.stop:
-        return
-    for row in range(rows):
-        part = fs_hinge_nothing()
-        for i in range(pieces):
-            part = fs_hinge_join(part, part_of[row * pieces + i])
-        losses[row] = k.finish(job, row, part)
-
-
-cdef void each_unit(const fs_hinge_kernels *k, fs_hinge *job, double *losses,
-                    int threads) noexcept nogil:
-    cdef ptrdiff_t units = fs_hinge_units(job), unit
-    if threads == 1:
-        for unit in range(units):
-            if unit > 0 and fs_poll(&job.watch):
-                return
-            losses[unit] = k.unit(job, unit)
-    else:
-        for unit in prange(units, num_threads=threads, schedule="dynamic"):
-            if not fs_poll(&job.watch):
-                losses[unit] = k.unit(job, unit)
-
-
-cdef double execute_hinge(fs_hinge *job) except? -1:
-    """Runs a complete job; returns the sum of the losses."""
-    cdef const fs_hinge_kernels *k = (
-        <const fs_hinge_kernels *>kernels_for(job.compute).hinge)
-    cdef int threads = threads_for(job.outer * job.n * job.inner)
-    cdef ptrdiff_t units = fs_hinge_units(job), pieces = 0, i
-    cdef fs_hinge_part *part_of = NULL
-    cdef double *losses = NULL
-    cdef double total = 0
-    job.watch = watched()
-    if threads > 1 and not job.by_columns and job.n >= 2 * FS_PIECE and (
-        units < 2 * threads
-    ):
-        pieces = units * ((job.n + FS_PIECE - 1) // FS_PIECE)
-        part_of = <fs_hinge_part *>malloc(pieces * sizeof(fs_hinge_part))
-    losses = <double *>malloc(units * sizeof(double))
-    try:
-        if losses == NULL or (pieces > 0 and part_of == NULL):
-            raise MemoryError("no memory for the partial sums of the losses")
-        with nogil:
-            if pieces > 0:
-                each_piece_of_rows(k, job, part_of, losses, threads)
-            else:
-                each_unit(k, job, losses, threads)
-        if job.watch.stop:
-            raise_pending()
-        for i in range(units):
-            total += losses[i]
-    finally:
-        free(part_of)
-        free(losses)
-    return total
-
+include "_memory.pxi"
+include "_run.pxi"
 
 # ---- from Python ----
+
+cdef int set_outer(fs_job *job, outer, arrays) except -1:
+    """The outer dimensions: of each its length, then steps in the order of `arrays`."""
+    cdef int d, i
+    if len(outer) > FS_MAX_OUTER:
+        raise ValueError(f"more than {FS_MAX_OUTER} dimensions: {len(outer)}")
+    job.n_outer = len(outer)
+    job.outer = 1
+    for d, dimension in enumerate(outer):
+        job.outer_shape[d] = dimension[0]
+        job.outer *= job.outer_shape[d]
+        for i, a in enumerate(arrays):
+            job.outer_step[d][<int>a] = dimension[1 + i]
+    return 0
+
+
+cdef void clear(fs_job *job) noexcept nogil:
+    cdef int a
+    for a in range(FS_OPERANDS):
+        job.operand[a].data = NULL
+        job.operand[a].swapped = 0
+        job.operand[a].direct = 0
+        job.operand[a].temperature = 1
+        job.operand[a].via_float = 0
+
 
 def run(int op, plan):
     """Runs the kernel `op` over what a `plan.Plan` describes; writes into plan.y."""
     cdef fs_job job
-    cdef int d
-    if len(plan.outer) > FS_MAX_OUTER:
-        raise ValueError(f"more than {FS_MAX_OUTER} dimensions: {len(plan.outer)}")
+    cdef int a, second = FS_DY if op >= FS_SOFTMAX_VJP else FS_MASK
+    clear(&job)
     job.op = <fs_op>op
     job.compute = <fs_type><int>TYPES[plan.compute]
-    job.y_type = <fs_type><int>TYPES[plan.y_type]
-    job.x = <const char *>PyArray_DATA(plan.x)
-    job.y = <char *>PyArray_DATA(plan.y)
-    job.mask = NULL
-    if plan.second is not None:
-        job.mask = <const char *>PyArray_DATA(plan.second)
-    job.source.direct = plan.direct
-    job.source.type = <fs_type><int>TYPES[plan.x_type]
-    job.source.swapped = not plan.x.dtype.isnative
-    job.source.temperature = 1 if is_vjp(job.op) else plan.temperature
-    job.source.via_float = 0
-    job.n, job.source.n, job.source.mask_n, job.y_n = plan.n
-    job.inner, job.source.inner, job.source.mask_inner, job.y_inner = plan.inner
-    job.n_outer = len(plan.outer)
-    job.outer = 1
-    for d, (size, x_step, mask_step, y_step) in enumerate(plan.outer):
-        job.outer_shape[d] = size
-        job.outer_x[d] = x_step
-        job.outer_mask[d] = mask_step
-        job.outer_y[d] = y_step
-        job.outer *= <ptrdiff_t>size
-    if is_vjp(job.op):
-        set_dy(&job, plan)
+    job.divisor = plan.temperature
+    for i, (a, array, name) in enumerate((
+        (<int>FS_X, plan.x, plan.x_type), (second, plan.second, plan.second_type),
+        (<int>FS_Y, plan.y, plan.y_type),
+    )):
+        if array is None:
+            continue
+        job.operand[a].data = <char *>PyArray_DATA(array)
+        job.operand[a].type = <fs_type><int>TYPES[name]
+        job.operand[a].swapped = not array.dtype.isnative
+        job.operand[a].n = plan.n[1 + i]
+        job.operand[a].inner = plan.inner[1 + i]
+    job.operand[FS_X].direct = plan.direct
+    job.operand[FS_DY].direct = plan.second_direct
+    if second == FS_MASK:
+        job.operand[FS_X].temperature = plan.temperature
+    job.n = plan.n[0]
+    job.inner = plan.inner[0]
+    set_outer(&job, plan.outer, (<int>FS_X, second, <int>FS_Y))
     execute(&job)
 
 
-cdef int set_dy(fs_job *job, plan) except -1:
-    """Tells how to read dy, whose places are those of the mask."""
-    job.divisor = plan.temperature
-    job.dy_source = job.source
-    job.dy_source.direct = plan.second_direct
-    job.dy_source.type = <fs_type><int>TYPES[plan.second_type]
-    job.dy_source.swapped = not plan.second.dtype.isnative
-    job.dy_source.n = job.source.mask_n
-    job.dy_source.inner = job.source.mask_inner
-    return 0
+# In the order of a hinge plan's arrays.
+HINGE_ARRAYS = (
+    <int>FS_X, <int>FS_MASK, <int>FS_Y, <int>FS_POSITIVES, <int>FS_LABELS,
+    <int>FS_WEIGHTS, <int>FS_LOSSES, <int>FS_Y_POSITIVES,
+)
 
 
 def run_hinge(plan):
     """Runs what a `hinge_plan.Plan` describes; returns the sum of the losses."""
-    cdef fs_hinge job
-    cdef int a, d
-    if len(plan.outer) > FS_MAX_OUTER:
-        raise ValueError(f"more than {FS_MAX_OUTER} dimensions: {len(plan.outer)}")
+    cdef fs_job job
+    cdef int a
+    clear(&job)
+    job.op = FS_HINGE
     job.compute = <fs_type><int>TYPES[plan.compute]
     job.p = plan.p
     job.largest = plan.largest
     job.margin = plan.margin
     job.scale = plan.scale
     job.written = <fs_written><int>plan.written
-    job.y_type = <fs_type><int>TYPES[plan.y_type]
-    job.pos_type = <fs_type><int>TYPES[plan.pos_type]
-    job.pos_swapped = plan.pos_swapped
-    job.n_outer = len(plan.outer)
-    job.outer = 1
-    for a in range(FS_ARRAYS):
-        job.array[a] = NULL
-        if plan.arrays[a] is not None:
-            job.array[a] = <char *>PyArray_DATA(plan.arrays[a])
-    job.by_columns = plan.by_columns
+    for i, (a, array) in enumerate(zip(HINGE_ARRAYS, plan.arrays)):
+        if array is not None:
+            job.operand[a].data = <char *>PyArray_DATA(array)
+        job.operand[a].n = plan.n[1 + i]
+        job.operand[a].inner = plan.inner[1 + i]
+    job.operand[FS_X].type = <fs_type><int>TYPES[plan.x_type]
+    job.operand[FS_X].swapped = plan.x_swapped
+    job.operand[FS_X].direct = plan.direct
+    job.operand[FS_Y].type = <fs_type><int>TYPES[plan.y_type]
+    job.operand[FS_Y_POSITIVES].type = job.operand[FS_Y].type
+    job.operand[FS_POSITIVES].type = <fs_type><int>TYPES[plan.pos_type]
+    job.operand[FS_POSITIVES].swapped = plan.pos_swapped
     job.n = plan.n[0]
     job.inner = plan.inner[0]
-    for a in range(FS_ARRAYS):
-        job.step_n[a] = plan.n[1 + a]
-        job.step_inner[a] = plan.inner[1 + a]
-    for d, dimension in enumerate(plan.outer):
-        job.outer_shape[d] = dimension[0]
-        job.outer *= job.outer_shape[d]
-        for a in range(FS_ARRAYS):
-            job.outer_step[d][a] = dimension[1 + a]
-    job.source.direct = plan.direct
-    job.source.type = <fs_type><int>TYPES[plan.x_type]
-    job.source.swapped = plan.x_swapped
-    job.source.temperature = 1
-    job.source.via_float = 0
-    job.source.n = job.step_n[0]
-    job.source.inner = job.step_inner[0]
-    job.source.mask_n = job.source.mask_inner = 0
-    return execute_hinge(&job)
+    set_outer(&job, plan.outer, HINGE_ARRAYS)
+    execute(&job)
+    return job.total
 
 
 cdef inline void set_contiguous(fs_job *job, fs_op op, fs_type type, const void *x,
@@ -517,29 +186,25 @@ cdef inline void set_contiguous(fs_job *job, fs_op op, fs_type type, const void 
                                 ptrdiff_t inner) noexcept nogil:
     """A job over a C-contiguous array [outer, n, inner] of floats."""
     cdef ptrdiff_t size = 4 if type == FS_F32 else 8
+    cdef int a
+    clear(job)
     job.op = op
-    job.compute = job.y_type = job.source.type = type
-    job.source.direct = 1
-    job.source.swapped = 0
-    job.source.temperature = 1
-    job.source.via_float = 0
-    job.source.inner = job.y_inner = size
-    job.source.n = job.y_n = inner * size
-    job.source.mask_n = job.source.mask_inner = 0
-    job.x = <const char *>x
-    job.mask = NULL
-    job.y = <char *>y
+    job.compute = type
     job.outer = outer
     job.n = n
     job.inner = inner
     job.n_outer = 1
     job.outer_shape[0] = outer
-    job.outer_x[0] = n * inner * size
-    job.outer_mask[0] = 0
-    job.outer_y[0] = (1 if op == FS_LOGSUMEXP else n) * inner * size
-    job.past_caches = 0
-    job.watch.stop = 0
-    job.watch.poll = never
+    for a in range(FS_DY + 1):
+        job.operand[a].type = type
+        job.operand[a].direct = 1
+        job.operand[a].inner = size
+        job.operand[a].n = inner * size
+        job.outer_step[0][a] = n * inner * size
+    if op == FS_LOGSUMEXP:
+        job.outer_step[0][FS_Y] = inner * size
+    job.operand[FS_X].data = <char *>x
+    job.operand[FS_Y].data = <char *>y
 
 
 cdef inline int place_of(object axis, int ndim) noexcept:
@@ -586,13 +251,6 @@ cdef inline void factor_around(cnp.ndarray a, int place, ptrdiff_t *outer,
             inner[0] *= cnp.PyArray_DIM(a, d)
 
 
-cdef inline int run_contiguous(fs_job *job) except -1:
-    if job.inner == 1 and job.outer * job.n < NOGIL_FROM:
-        kernels_for(job.compute).rows(job, 0, job.outer)
-        return 0
-    return execute(job)
-
-
 cdef bint may_write(cnp.ndarray out, int ndim, const cnp.npy_intp *shape,
                     cnp.ndarray x) noexcept:
     """Whether out is a plain result for x: itself, or nowhere near it."""
@@ -619,8 +277,8 @@ cdef bint set_temperature(fs_job *job, temperature) except -1:
         return False
     value = <float><double>temperature if job.compute == FS_F32 else temperature
     if value != 1:
-        job.source.temperature = value
-        job.source.direct = 0
+        job.operand[FS_X].temperature = value
+        job.operand[FS_X].direct = 0
     return 0 < value < INFINITY
 
 
@@ -642,11 +300,11 @@ cdef bint set_mask(fs_job *job, where, cnp.ndarray x, out) noexcept:
             out_begin < begin + cnp.PyArray_NBYTES(mask)
         ):
             return False
-    job.mask = <const char *>begin
-    job.source.direct = 0
-    job.source.mask_inner = 1
-    job.source.mask_n = job.inner
-    job.outer_mask[0] = job.n * job.inner
+    job.operand[FS_MASK].data = <char *>begin
+    job.operand[FS_X].direct = 0
+    job.operand[FS_MASK].inner = 1
+    job.operand[FS_MASK].n = job.inner
+    job.outer_step[0][FS_MASK] = job.n * job.inner
     return cnp.PyArray_ISCARRAY_RO(mask)
 
 
@@ -682,8 +340,8 @@ def fast(int op, x, axis, temperature, where, out):
     else:
         y = empty(y_ndim, shape, cnp.PyArray_TYPE(a),
                   outer * (1 if op == FS_LOGSUMEXP else n) * inner)
-    job.y = <char *>PyArray_DATA(y)
-    run_contiguous(&job)
+    job.operand[FS_Y].data = <char *>PyArray_DATA(y)
+    execute(&job)
     if y_ndim == 0 and out is None:
         return cnp.PyArray_ToScalar(PyArray_DATA(y), y)
     return y
@@ -716,21 +374,17 @@ def fast_vjp(int op, y, dy, axis, temperature, out):
     set_contiguous(&job, <fs_op>op, type_of(a), PyArray_DATA(a), NULL, outer, n, inner)
     if not set_temperature(&job, temperature):
         return None
-    job.divisor = job.source.temperature
-    job.source.temperature = 1
-    job.source.direct = 1
+    job.divisor = job.operand[FS_X].temperature
+    job.operand[FS_X].temperature = 1
+    job.operand[FS_X].direct = 1
     if out is not None:
         dx = <cnp.ndarray>out
     else:
         dx = empty(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a),
                    outer * n * inner)
-    job.y = <char *>PyArray_DATA(dx)
-    job.dy = <const char *>PyArray_DATA(b)
-    job.dy_source = job.source
-    job.source.mask_n = job.dy_source.n
-    job.source.mask_inner = job.dy_source.inner
-    job.outer_mask[0] = job.outer_x[0]
-    run_contiguous(&job)
+    job.operand[FS_Y].data = <char *>PyArray_DATA(dx)
+    job.operand[FS_DY].data = <char *>PyArray_DATA(b)
+    execute(&job)
     return dx
 
 
@@ -785,7 +439,7 @@ cdef ptrdiff_t width_of_rows(cnp.ndarray scores, labels, negatives) except -1:
     return width if width >= 2 and size > 0 and size % width == 0 else 0
 
 
-cdef bint set_options(fs_hinge *job, margin, p, variant) except -1:
+cdef bint set_options(fs_job *job, margin, p, variant) except -1:
     """Says which loss it is; False where `hinge_plan` must look closer."""
     if type(margin) is not float and (type(margin) is not int or margin != 1):
         return False
@@ -800,49 +454,42 @@ cdef bint set_options(fs_hinge *job, margin, p, variant) except -1:
     return 0 < job.margin < INFINITY  # not -0
 
 
-cdef void set_scores(fs_hinge *job, cnp.ndarray scores, ptrdiff_t width,
+cdef void set_scores(fs_job *job, cnp.ndarray scores, ptrdiff_t width,
                      labels) noexcept:
     """Scores [rows, width], the positive in column 0 unless there are labels."""
     cdef ptrdiff_t size = cnp.PyArray_ITEMSIZE(scores)
     cdef char *data = <char *>PyArray_DATA(scores)
     cdef int a
-    for a in range(FS_ARRAYS):
-        job.array[a] = NULL
-        job.step_n[a] = 0
-        job.step_inner[a] = 0
+    for a in range(FS_OPERANDS):
+        job.operand[a].type = job.compute
     job.outer = 1
     job.n_outer = 0
     job.inner = cnp.PyArray_SIZE(scores) // width
-    job.source.direct = 1
-    job.source.type = job.compute
-    job.source.swapped = job.pos_swapped = 0
-    job.source.temperature = 1
-    job.source.via_float = 0
-    job.source.n = job.step_n[FS_SCORES] = size
-    job.source.inner = job.step_inner[FS_SCORES] = width * size
+    job.operand[FS_X].direct = 1
+    job.operand[FS_X].n = size
+    job.operand[FS_X].inner = width * size
     if labels is None:
         job.n = width - 1
-        job.array[FS_SCORES] = data + size
-        job.array[FS_POSITIVES] = data
-        job.step_inner[FS_POSITIVES] = width * size
+        job.operand[FS_X].data = data + size
+        job.operand[FS_POSITIVES].data = data
+        job.operand[FS_POSITIVES].inner = width * size
     else:
         job.n = width
-        job.array[FS_SCORES] = data
-        job.array[FS_LABELS] = <char *>PyArray_DATA(<cnp.ndarray>labels)
-        job.step_inner[FS_LABELS] = sizeof(cnp.int64_t)
-    job.by_columns = job.n <= FS_HINGE_SHORT
+        job.operand[FS_X].data = data
+        job.operand[FS_LABELS].data = <char *>PyArray_DATA(<cnp.ndarray>labels)
+        job.operand[FS_LABELS].inner = sizeof(cnp.int64_t)
 
 
-cdef void set_gradient(fs_hinge *job, cnp.ndarray grad) noexcept:
+cdef void set_gradient(fs_job *job, cnp.ndarray grad) noexcept:
     """The gradient, laid out as the scores are."""
     job.written = FS_GRADIENT
-    job.step_n[FS_OUT] = job.step_n[FS_SCORES]
-    job.step_inner[FS_OUT] = job.step_inner[FS_SCORES]
-    job.array[FS_OUT] = <char *>PyArray_DATA(grad)
-    if job.array[FS_POSITIVES] != NULL:
-        job.array[FS_OUT] += job.step_n[FS_OUT]
-        job.array[FS_OUT_POSITIVES] = <char *>PyArray_DATA(grad)
-        job.step_inner[FS_OUT_POSITIVES] = job.step_inner[FS_OUT]
+    job.operand[FS_Y].n = job.operand[FS_X].n
+    job.operand[FS_Y].inner = job.operand[FS_X].inner
+    job.operand[FS_Y].data = <char *>PyArray_DATA(grad)
+    if job.operand[FS_POSITIVES].data != NULL:
+        job.operand[FS_Y].data += job.operand[FS_Y].n
+        job.operand[FS_Y_POSITIVES].data = <char *>PyArray_DATA(grad)
+        job.operand[FS_Y_POSITIVES].inner = job.operand[FS_Y].inner
 
 
 def fast_hinge(scores, labels, negatives, margin, p, variant, reduction, weights,
@@ -851,7 +498,7 @@ def fast_hinge(scores, labels, negatives, margin, p, variant, reduction, weights
 
     That is a plain array of scores, labels in int64, weights in float64, no mask.
     """
-    cdef fs_hinge job
+    cdef fs_job job
     cdef cnp.ndarray x, places = None
     cdef ptrdiff_t width, rows
     if not is_plain(scores) or type(reduction) is not str or (
@@ -859,7 +506,9 @@ def fast_hinge(scores, labels, negatives, margin, p, variant, reduction, weights
     ):
         return None
     x = <cnp.ndarray>scores
-    job.compute = job.y_type = job.pos_type = type_of(x)
+    clear(&job)
+    job.op = FS_HINGE
+    job.compute = type_of(x)
     width = width_of_rows(x, labels, negatives)
     if width == 0 or not set_options(&job, margin, p, variant):
         return None
@@ -874,12 +523,12 @@ def fast_hinge(scores, labels, negatives, margin, p, variant, reduction, weights
             return None
     set_scores(&job, x, width, places)
     if weights is not None:
-        job.array[FS_WEIGHTS] = <char *>PyArray_DATA(<cnp.ndarray>weights)
-        job.step_inner[FS_WEIGHTS] = sizeof(double)
+        job.operand[FS_WEIGHTS].data = <char *>PyArray_DATA(<cnp.ndarray>weights)
+        job.operand[FS_WEIGHTS].inner = sizeof(double)
     return loss_and_gradient(&job, x, negatives is not None, reduction, return_grad)
 
 
-cdef tuple loss_and_gradient(fs_hinge *job, cnp.ndarray scores, bint flat, reduction,
+cdef tuple loss_and_gradient(fs_job *job, cnp.ndarray scores, bint flat, reduction,
                              bint return_grad):
     """Runs a job whose inputs are set."""
     cdef cnp.ndarray grad = None
@@ -888,15 +537,16 @@ cdef tuple loss_and_gradient(fs_hinge *job, cnp.ndarray scores, bint flat, reduc
     cdef double total
     job.written = FS_NOTHING
     if by_row:
-        job.array[FS_LOSSES] = <char *>PyArray_DATA(loss)
-        job.step_inner[FS_LOSSES] = cnp.PyArray_ITEMSIZE(loss)
+        job.operand[FS_LOSSES].data = <char *>PyArray_DATA(loss)
+        job.operand[FS_LOSSES].inner = cnp.PyArray_ITEMSIZE(loss)
     if reduction == "mean":
         job.scale = 1.0 / job.inner
     if return_grad:
         grad = empty(cnp.PyArray_NDIM(scores), cnp.PyArray_DIMS(scores),
                      cnp.PyArray_TYPE(scores), cnp.PyArray_SIZE(scores))
         set_gradient(job, grad)
-    total = execute_hinge(job)
+    execute(job)
+    total = job.total
     if not by_row:
         store(loss, total / job.inner if reduction == "mean" else total)
     if cnp.PyArray_NDIM(loss) == 0:
@@ -927,8 +577,14 @@ cdef inline void store(cnp.ndarray scalar, double value) noexcept:
 
 cdef void one_row(fs_op op, const real *x, real *y, Py_ssize_t n) noexcept nogil:
     cdef fs_job job
+    cdef fs_watch watch
+    watch.poll = never
+    watch.stop = 0
     set_contiguous(&job, op, FS_F32 if real is float else FS_F64, x, y, 1, n, 1)
-    kernels_for(job.compute).rows(&job, 0, 1)
+    job.threads = 1
+    job.past_caches = 0
+    job.watch = &watch
+    fs_run(kernels_for(job.compute), &job)
 
 
 cdef void softmax_row(const real *x, real *y, Py_ssize_t n) noexcept nogil:

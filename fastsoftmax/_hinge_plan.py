@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _cpu, _plan
+from . import _plan
 from ._plan import Array, Dimension
 
 VARIANTS = ("sum", "max")
@@ -87,7 +87,6 @@ class Plan(NamedTuple):
     y_type: str
     pos_type: str
     pos_swapped: bool
-    by_columns: bool
     outer: list[Dimension]  # shared by plans: not to be changed
     n: Dimension
     inner: Dimension
@@ -336,10 +335,10 @@ def make(
         losses,
         out_positives,
     )
-    by_columns, outer, n, inner = _loops(
+    is_inner, outer, n, inner = _loops(
         others.shape, arrays, leader=0 if out is None else 2
     )
-    innermost = inner if by_columns else n
+    innermost = inner if is_inner else n
     return Plan(
         arrays=arrays,
         compute=compute,
@@ -354,7 +353,6 @@ def make(
         y_type=_plan.type_name(scores.dtype),
         pos_type=_plan.type_name(positives.dtype),
         pos_swapped=not positives.dtype.isnative,
-        by_columns=by_columns,
         outer=outer,
         n=n,
         inner=inner,
@@ -369,10 +367,7 @@ def _scale(scores: Scores, loss: Loss) -> float:
 def _loops(
     shape: tuple[int, ...], arrays: tuple[Array | None, ...], leader: int
 ) -> tuple[bool, list[Dimension], Dimension, Dimension]:
-    """Factor the rows; say whether to take many at once, as columns.
-
-    That is where neighbours in memory belong to different rows, or rows are short.
-    """
+    """Factor the rows; say whether neighbours in memory belong to different rows."""
     no_strides = (0,) * len(shape)
     strides = tuple(
         no_strides
@@ -387,4 +382,4 @@ def _loops(
         return True, outer, n, inner
     if outer:
         outer, inner = outer[:-1], outer[-1]
-    return n[0] <= _cpu.HINGE_SHORT, outer, n, inner
+    return False, outer, n, inner

@@ -222,7 +222,7 @@ def test_short_job_after_a_pause(tmp_path: Path, neighbours: int) -> None:
 
 def parallel_from() -> int:
     """Return the threshold that _cpu.pyx states."""
-    source = Path(__file__).parents[1] / "fastsoftmax" / "_cpu.pyx"
+    source = Path(__file__).parents[1] / "fastsoftmax" / "_run.pxi"
     if not source.exists():
         pytest.skip("needs the source tree, for the threshold in _cpu.pyx")
     found = re.search(r"PARALLEL_FROM = (\d+)", source.read_text())

@@ -1,27 +1,31 @@
-/* The contract between _cpu.pyx and the kernels: what a job is, and the table of
- * functions that every instruction set (ISA) exports with the same signatures.
+/* The contract between _cpu.pyx and the kernels: what a job is, and the functions that
+ * every instruction set (ISA) exports with the same signatures.
  *
  * Dimensions are always outer, n, inner, counted in elements: `n` is the reduced
  * length, `outer` the product of the dimensions that are walked one by one, `inner`
- * the contiguous dimension behind n (1 for rows). Strides are in bytes, as NumPy's.
- * Kernels assume; whoever calls them has checked.
+ * the dimension behind n (1 for rows of the softmax family, whose inner is contiguous;
+ * the hinge losses' need not be). Strides are in bytes, as NumPy's. Kernels assume;
+ * whoever calls them has checked.
  */
-#ifndef FASTSOFTMAX_ROWS_H
-#define FASTSOFTMAX_ROWS_H
+#ifndef FASTSOFTMAX_JOB_H
+#define FASTSOFTMAX_JOB_H
 
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "process/watch.h"
 
 typedef enum {
     FS_SOFTMAX,
     FS_LOG_SOFTMAX,
     FS_LOGSUMEXP,
     FS_SOFTMAX_VJP,
-    FS_LOG_SOFTMAX_VJP
+    FS_LOG_SOFTMAX_VJP,
+    FS_HINGE
 } fs_op;
 
-/* Element types that x and y can have in memory. */
+/* Element types that arrays can have in memory. */
 typedef enum {
     FS_F32,
     FS_F64,
@@ -38,111 +42,84 @@ typedef enum {
     FS_U64
 } fs_type;
 
+/* The arrays of a job. The first four have a dimension n (not logsumexp's y), the
+ * others one element a set. Any but x may be missing: NULL. */
+enum {
+    FS_X, /* IN: what is reduced; the VJPs' y; the losses' scores without FS_POSITIVES
+           */
+    FS_MASK,      /* IN: bytes, 0 where an element is not in the set */
+    FS_Y,         /* OUT: may be x or dy, never overlaps them otherwise */
+    FS_DY,        /* IN: the VJPs' dy */
+    FS_POSITIVES, /* IN: scores of the positives, where no labels say which they are */
+    FS_LABELS,    /* IN: int64, which of the n is the positive */
+    FS_WEIGHTS,   /* IN: doubles that multiply a set's loss */
+    FS_LOSSES,    /* OUT: a set's loss, of the type computed in */
+    FS_Y_POSITIVES, /* OUT: what y would hold for the positives */
+    FS_OPERANDS
+};
+
+typedef struct fs_operand {
+    char *data;
+    fs_type type;
+    int swapped;        /* the bytes of each element are in reverse order */
+    int direct;         /* IN: native aligned elements of the type computed in, side by
+                         * side along the innermost dimension, used as they are */
+    ptrdiff_t n, inner; /* bytes between neighbours along n, along inner */
+    double temperature; /* its elements are divided by it */
+    int via_float;      /* read as double, what float would have read */
+} fs_operand;
+
+/* What is written to y beside the hinge losses. */
+typedef enum { FS_NOTHING, FS_GRADIENT, FS_PAIRS } fs_written;
+
 /* The most outer dimensions that a job can have (NumPy's own limit). */
 enum { FS_MAX_OUTER = 64 };
 
 /* A row is worked on in pieces of this many elements. The partial sums of a row are
- * those of its pieces, whoever computes them: results do not depend on threads.
- */
+ * those of its pieces, whoever computes them: results do not depend on threads. */
 enum { FS_PIECE = 65536 };
 
 /* Columns are worked on in tiles at most this wide: running maxima and sums of a tile
- * stay in the first-level cache.
- */
+ * stay in the first-level cache. */
 enum { FS_TILE = 256 };
 
 /* Fewer columns than these are never cut into tiles, as kernels may work on them
  * together. */
 enum { FS_NARROW = 16 };
 
-/* How the elements of a line are read: the line's address is in fs_line. */
-typedef struct fs_source {
-    int direct; /* aligned native floats that need no staging */
-    fs_type type;
-    int swapped;        /* the bytes of each element are in reverse order */
-    ptrdiff_t n, inner; /* bytes between neighbours along n, along inner */
-    ptrdiff_t mask_n, mask_inner;
-    double temperature; /* x is divided by it */
-    int via_float;      /* read as double, what float would have read */
-} fs_source;
-
-/* What tells a running job to stop. */
-typedef struct fs_watch {
-    int (*poll)(struct fs_watch *watch); /* nonzero: abandon the job, at once */
-    int stop;                            /* owned by poll */
-    double polled_at;                    /* owned by poll */
-} fs_watch;
-
-static inline int fs_poll(fs_watch *watch)
-{
-    return watch->poll(watch);
-}
+/* How the work is cut into units: decided once a job, by fs_kernels.begin. */
+typedef enum { FS_BY_ROWS, FS_BY_TILES, FS_BY_PIECES } fs_cut;
 
 typedef struct fs_job {
     fs_op op;
-    fs_type compute;      /* IN: FS_F32 or FS_F64 */
-    fs_type y_type;       /* IN: what is stored in y */
-    fs_source source;     /* IN */
-    fs_source dy_source;  /* IN: for the VJPs */
-    double divisor;       /* IN: for the VJPs, whose result is divided by it */
-    const char *x;        /* IN */
-    union {               /* both walk the outer dimensions by outer_mask */
-        const char *mask; /* IN: bytes, 0 where x is masked out; NULL without */
-        const char *dy;   /* IN: for the VJPs */
-    };
-    char *y; /* OUT: may be x or dy, never overlaps them otherwise */
+    fs_type compute; /* IN: FS_F32 or FS_F64 */
+    fs_operand operand[FS_OPERANDS];
     ptrdiff_t outer, n, inner;
-    ptrdiff_t y_n, y_inner; /* bytes in y between neighbours along n, along inner */
-    ptrdiff_t tile;         /* columns to a tile, at most FS_TILE; no result depends
-                             * on it */
-    int past_caches;        /* no cache will hold y until it is read */
-    int n_outer;            /* outer is the product of this many dimensions */
+    int n_outer; /* outer is the product of this many dimensions */
     ptrdiff_t outer_shape[FS_MAX_OUTER];
-    ptrdiff_t outer_x[FS_MAX_OUTER], outer_mask[FS_MAX_OUTER], outer_y[FS_MAX_OUTER];
-    fs_watch watch;
+    ptrdiff_t outer_step[FS_MAX_OUTER][FS_OPERANDS];
+    double divisor;     /* IN: the VJPs' result is divided by it */
+    int p, largest;     /* IN: hinge: the power; the largest term instead of the sum */
+    double margin;      /* IN: hinge: a number of the type computed in */
+    double scale;       /* IN: hinge: multiplies the gradient */
+    fs_written written; /* IN: hinge */
+    int past_caches;    /* IN: no cache will hold y until it is read */
+    int threads;        /* IN: so many will take units */
+    fs_watch *watch;    /* IN */
+    double total;       /* OUT: the sum of the losses */
+    fs_cut cut;         /* these three are the kernels' own */
+    ptrdiff_t step;     /* rows or columns to a unit; no result depends on it */
+    void *partial;      /* what units of one step leave for the next */
 } fs_job;
 
-/* Where one line (a row, or the same columns of n rows) begins. */
-typedef struct fs_line {
-    const char *x;
-    union {
-        const char *mask, *dy;
-    };
-    char *y;
-} fs_line;
-
-/* The sum hi + lo, |lo| at most half an ulp of hi. */
-typedef struct fs_pair {
-    double hi, lo;
-} fs_pair;
-
-/* What pass 3 needs to turn a line's terms into results. */
-typedef struct fs_norm {
-    double max;   /* the line's maximum, -inf if all is NaN or -inf */
-    fs_pair pair; /* softmax: y = e (hi + lo); the others of its family:
-                   * log(sum(exp(x))) = hi + lo; VJPs: the sum */
-} fs_norm;
-
 typedef struct fs_kernels {
-    /* The three passes over elements [first, last) of one row; `first` is a multiple of
-     * FS_PIECE and last - first at most FS_PIECE. Pass 1 returns the maximum and says
-     * in *block where to look for it; pass 2 returns the sum of the terms, without the
-     * first largest unless op is FS_SOFTMAX; pass 3 writes y. The VJPs have no pass 1.
-     */
-    double (*row_max)(const fs_job *job, fs_line line, ptrdiff_t first, ptrdiff_t last,
-                      ptrdiff_t *block);
-    fs_pair (*row_sum)(const fs_job *job, fs_line line, ptrdiff_t first, ptrdiff_t last,
-                       double max, ptrdiff_t block);
-    void (*row_finish)(const fs_job *job, fs_line line, ptrdiff_t first, ptrdiff_t last,
-                       const fs_norm *norm);
-    /* Between passes 2 and 3: the sum of the pieces' sums becomes the norm. For
-     * FS_LOGSUMEXP it also writes the result. */
-    fs_norm (*row_norm)(fs_job *job, fs_line line, double max, fs_pair sum);
-    /* Whole rows [first, last), all passes. */
-    void (*rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last);
-    /* One tile of columns, all passes; tiles are numbered along inner, then outer. */
-    void (*columns)(fs_job *job, ptrdiff_t tile);
-    const struct fs_hinge_kernels *hinge; /* hinge.h */
+    /* A job is done in steps. Before each, one thread calls `begin`: it joins what the
+     * step before has left and returns the number of units of this one; 0 when the job
+     * is done, or was stopped; -1 without memory. The units of a step are independent:
+     * any thread may do any of them, in any order. */
+    ptrdiff_t (*begin)(fs_job *job, int step);
+    void (*unit)(fs_job *job, int step, ptrdiff_t unit);
+    void (*terms)(const void *x, ptrdiff_t count, void *e); /* for tests */
 } fs_kernels;
 
 typedef struct fs_table {
@@ -157,29 +134,71 @@ extern const fs_table *const fs_tables[];
  */
 int fs_supported(const fs_table *tables[], int most);
 
+/* All of a job, by the thread that calls; -1 without memory. */
+static inline int fs_run(const fs_kernels *kernels, fs_job *job)
+{
+    ptrdiff_t units;
+    for (int step = 0; (units = kernels->begin(job, step)) > 0; step++)
+        for (ptrdiff_t unit = 0; unit < units; unit++)
+            if (unit == 0 || !fs_poll(job->watch))
+                kernels->unit(job, step, unit);
+    return (int)units;
+}
+
 /* convert.c: `count` elements of any type, `step` bytes apart, as contiguous floats. */
 void fs_stage_f32(const char *x, ptrdiff_t step, fs_type type, int swapped,
                   ptrdiff_t count, float *out);
 void fs_stage_f64(const char *x, ptrdiff_t step, fs_type type, int swapped,
                   ptrdiff_t count, double *out);
 
-/* Where line `index` of the outer dimensions begins. */
+static inline ptrdiff_t fs_size_of(fs_type type)
+{
+    static const unsigned char sizes[] = {4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8};
+    return sizes[type];
+}
+
+/* Where the operands of one line begin: of a row, or of the same columns of n rows. */
+typedef struct fs_line {
+    char *at[FS_OPERANDS];
+} fs_line;
+
+/* Line `index` of the outer dimensions. */
 static inline fs_line fs_locate(const fs_job *job, ptrdiff_t index)
 {
-    ptrdiff_t x = 0, mask = 0, y = 0;
+    ptrdiff_t place[FS_MAX_OUTER];
     for (int d = job->n_outer - 1; d >= 0; d--) {
-        ptrdiff_t at = index;
-        if (d > 0) {
-            at = index % job->outer_shape[d];
-            index /= job->outer_shape[d];
-        }
-        x += at * job->outer_x[d];
-        mask += at * job->outer_mask[d];
-        y += at * job->outer_y[d];
+        place[d] = d > 0 ? index % job->outer_shape[d] : index;
+        index = d > 0 ? index / job->outer_shape[d] : 0;
     }
-    fs_line line = {job->x + x, {job->mask ? job->mask + mask : NULL}, job->y + y};
+    fs_line line;
+    for (int a = 0; a < FS_OPERANDS; a++) {
+        line.at[a] = job->operand[a].data;
+        for (int d = 0; line.at[a] && d < job->n_outer; d++)
+            line.at[a] += place[d] * job->outer_step[d][a];
+    }
     return line;
 }
+
+/* The line `j` elements along inner. */
+static inline fs_line fs_along_inner(const fs_job *job, fs_line line, ptrdiff_t j)
+{
+    for (int a = 0; a < FS_OPERANDS; a++)
+        if (line.at[a])
+            line.at[a] += j * job->operand[a].inner;
+    return line;
+}
+
+/* The sum hi + lo, |lo| at most half an ulp of hi. */
+typedef struct fs_pair {
+    double hi, lo;
+} fs_pair;
+
+/* What pass 3 needs to turn a line's terms into results. */
+typedef struct fs_norm {
+    double max;   /* the line's maximum, -inf if all is NaN or -inf */
+    fs_pair pair; /* softmax: y = e (hi + lo); the others of its family:
+                   * log(sum(exp(x))) = hi + lo; VJPs: the sum */
+} fs_norm;
 
 /* For the steps of a loop: as calls, with vectors passed through memory, they would
  * take several times as long, and compilers shy away from inlining so much. */

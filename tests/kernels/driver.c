@@ -5,8 +5,7 @@
  *   driver exp ISA FIRST LAST STRIDE  the exponential's largest error
  *
  * An ISA that is named is used whether the processor has it or not: AVX-512 may be an
- * emulation. `best` is what fs_supported says. Work is cut as in _cpu.pyx, but the last
- * block is done first, so that what is written beyond a block's end shows.
+ * emulation. `best` is what fs_supported says.
  */
 #include "driver.h"
 
@@ -44,80 +43,51 @@ static int is_vjp(const request *r)
     return r->task == FS_SOFTMAX_VJP || r->task == FS_LOG_SOFTMAX_VJP;
 }
 
-/* A job over x, the mask or dy in `second`, and y. */
-static void describe(fs_job *job, const request *r, const char *x, const char *second,
-                     char *y)
+/* The units of each step from the last to the first, so that what is written beyond a
+ * unit's end shows. */
+void run_backwards(const fs_kernels *kernels, fs_job *job)
 {
-    ptrdiff_t x_size = (ptrdiff_t)size_of(r->x_type);
-    ptrdiff_t y_size = (ptrdiff_t)size_of(r->y_type);
-    ptrdiff_t second_size = is_vjp(r) ? x_size : 1, line = r->n * r->inner;
-    int plain = is_vjp(r) || (r->temperature == 1 && !r->masked);
+    fs_watch watch = {.poll = never};
+    ptrdiff_t units;
+    job->watch = &watch;
+    for (int step = 0; (units = kernels->begin(job, step)) > 0; step++)
+        while (units-- > 0) kernels->unit(job, step, units);
+}
+
+/* An operand over all of x's elements, from their type and temperature. */
+static fs_operand over_elements(const request *r, char *data, int64_t type,
+                                double temperature)
+{
+    ptrdiff_t size = fs_size_of((fs_type)type);
+    int direct = type == r->compute && temperature == 1;
+    return (fs_operand){data, (fs_type)type, 0, direct, r->inner * size,
+                        size, temperature,   0};
+}
+
+/* A job over x, the mask or dy in `second`, and y. */
+static void describe(fs_job *job, const request *r, char *x, char *second, char *y)
+{
+    double temperature = is_vjp(r) ? 1 : r->temperature;
     memset(job, 0, sizeof *job);
     job->op = (fs_op)r->task;
     job->compute = (fs_type)r->compute;
-    job->y_type = (fs_type)r->y_type;
-    job->source = (fs_source){plain && r->x_type == r->compute,
-                              (fs_type)r->x_type,
-                              0,
-                              r->inner * x_size,
-                              x_size,
-                              r->inner * second_size,
-                              second_size,
-                              is_vjp(r) ? 1 : r->temperature,
-                              0};
-    job->dy_source = job->source;
+    job->operand[FS_X] = over_elements(r, x, r->x_type, temperature);
+    job->operand[FS_X].direct &= !r->masked;
+    job->operand[FS_Y] = over_elements(r, y, r->y_type, 1);
+    job->operand[FS_MASK] = over_elements(r, is_vjp(r) ? NULL : second, FS_BOOL, 1);
+    job->operand[FS_DY] = over_elements(r, is_vjp(r) ? second : NULL, r->x_type, 1);
     job->divisor = r->temperature;
-    job->x = x;
-    job->mask = second;
-    job->y = y;
     job->past_caches = (int)r->past_caches;
     job->outer = r->outer;
     job->n = r->n;
     job->inner = r->inner;
-    job->y_n = r->inner * y_size;
-    job->y_inner = y_size;
     job->n_outer = 1;
     job->outer_shape[0] = r->outer;
-    job->outer_x[0] = line * x_size;
-    job->outer_mask[0] = line * second_size;
-    job->outer_y[0] = (r->task == FS_LOGSUMEXP ? r->inner : line) * y_size;
-    job->watch.poll = never;
-}
-
-static void each_block_of_rows(const fs_kernels *k, fs_job *job)
-{
-    ptrdiff_t step = job->n < FS_PIECE ? FS_PIECE / job->n : 1;
-    for (ptrdiff_t block = (job->outer - 1) / step; block >= 0; block--)
-        k->rows(job, block * step, fs_least(job->outer, (block + 1) * step));
-}
-
-static void each_tile(const fs_kernels *k, fs_job *job)
-{
-    job->tile = FS_TILE;
-    ptrdiff_t tiles = (job->inner + job->tile - 1) / job->tile * job->outer;
-    while (tiles-- > 0) k->columns(job, tiles);
-}
-
-static void long_row(const fs_kernels *k, fs_job *job, ptrdiff_t row)
-{
-    fs_line line = fs_locate(job, row);
-    ptrdiff_t n = job->n, block = 0;
-    double max = -INFINITY;
-    for (ptrdiff_t i = 0; job->op <= FS_LOGSUMEXP && i < n; i += FS_PIECE) {
-        ptrdiff_t here;
-        double m = k->row_max(job, line, i, fs_least(n, i + FS_PIECE), &here);
-        block = m > max ? here : block;
-        max = m > max ? m : max;
-    }
-    fs_pair sum = {0, 0};
-    for (ptrdiff_t i = 0; i < n; i += FS_PIECE)
-        sum = fs_pair_add(
-            sum, k->row_sum(job, line, i, fs_least(n, i + FS_PIECE), max, block));
-    fs_norm norm = k->row_norm(job, line, max, sum);
-    if (job->op == FS_LOGSUMEXP)
-        return;
-    for (ptrdiff_t i = (n - 1) / FS_PIECE * FS_PIECE; i >= 0; i -= FS_PIECE)
-        k->row_finish(job, line, i, fs_least(n, i + FS_PIECE), &norm);
+    for (int a = FS_X; a <= FS_DY; a++)
+        job->outer_step[0][a] = r->n * job->operand[a].n;
+    if (r->task == FS_LOGSUMEXP)
+        job->outer_step[0][FS_Y] = job->operand[FS_Y].n;
+    job->threads = r->in_pieces ? (int)r->outer + 1 : 1;
 }
 
 static void run_softmax(const fs_kernels *kernels, const request *r)
@@ -132,13 +102,7 @@ static void run_softmax(const fs_kernels *kernels, const request *r)
     char *y = r->in_place ? x : guarded(y_bytes);
     fs_job job;
     describe(&job, r, x, second, y);
-    if (r->inner > 1)
-        each_tile(kernels, &job);
-    else if (!r->in_pieces)
-        each_block_of_rows(kernels, &job);
-    else
-        for (ptrdiff_t row = job.outer - 1; row >= 0; row--)
-            long_row(kernels, &job, row);
+    run_backwards(kernels, &job);
     send_back(y, y_bytes);
     if (!r->in_place)
         release(y, y_bytes);

@@ -3,7 +3,6 @@
 #define DRIVER_H
 
 #include "guarded.h"
-#include "hinge.h"
 #include "job.h"
 
 /* One job over C-contiguous arrays, as test_kernels.py packs it; arrays follow. */
@@ -35,7 +34,10 @@ static inline int never(fs_watch *watch)
     return 0;
 }
 
-/* driver.c: `bytes` bytes from standard input, guarded. */
+/* driver.c: all of a job. */
+void run_backwards(const fs_kernels *kernels, fs_job *job);
+
+/* `bytes` bytes from standard input, guarded. */
 char *receive(size_t bytes);
 void send_back(const char *from, size_t bytes);
 

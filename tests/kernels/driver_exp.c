@@ -1,7 +1,5 @@
-/* The exponential of float32, argument by argument. Pass 2 of softmax leaves the
- * rounded terms in y: exp(x) times a power of two, 2^SPARE in math/exp.h, which is that
- * of x = 0.
- */
+/* The exponential of float32, argument by argument: rounded terms are exp(x) times a
+ * power of two, 2^SPARE in math/exp.h, which is that of x = 0. */
 #include "driver.h"
 
 #include "math/halves.h"
@@ -36,32 +34,20 @@ static inline double error_of(float x, float term, double value, double scale)
     return term >= 0 && (double)term <= scale * 0x1p-188 ? 0 : INFINITY;
 }
 
-static void terms(const fs_kernels *kernels, const float *x, float *y, ptrdiff_t count)
-{
-    fs_job job = {.op = FS_SOFTMAX, .compute = FS_F32, .y_type = FS_F32};
-    job.source = (fs_source){1, FS_F32, 0, sizeof *x, sizeof *x, 0, 0, 1, 0};
-    job.outer = job.inner = 1;
-    job.n = count;
-    job.y_n = job.y_inner = sizeof *y;
-    job.watch.poll = never;
-    fs_line line = {(const char *)x, {NULL}, (char *)y};
-    kernels->row_sum(&job, line, 0, count, 0.0, 0);
-}
-
 void run_exp(const fs_kernels *kernels, uint32_t first, uint32_t last, uint32_t stride)
 {
     enum { COUNT = 16384 }; /* what follows fits the second-level cache */
     static float x[COUNT], y[COUNT];
     static double e[COUNT], error[COUNT];
     x[0] = -0.0f;
-    terms(kernels, x, y, 1);
+    kernels->terms(x, 1, y);
     double scale = y[0], worst = 0;
     float where = 0;
     for (uint64_t bits = first; bits <= last;) {
         ptrdiff_t count = 0;
         for (; count < COUNT && bits <= last; bits += stride)
             x[count++] = -bits_to_float((uint32_t)bits);
-        terms(kernels, x, y, count);
+        kernels->terms(x, count, y);
         exact(x, e, count);
         for (ptrdiff_t i = 0; i < count; i++)
             error[i] = error_of(x[i], y[i], e[i], scale);

@@ -30,8 +30,9 @@ typedef struct {
 /* The next pass reads plain REALs at `place`. */
 static inline void F(read_from)(F(tile) *tile, void *place, ptrdiff_t step_n)
 {
-    fs_source source = {1, REAL_TYPE, 0, step_n, sizeof(REAL), 0, 0, 1.0, 0};
-    tile->from = F(rows_from)(&tile->shape, &source, place, NULL, (REAL)-INFINITY);
+    fs_operand source = F(plain)(place, step_n);
+    tile->from =
+        F(rows_from)(&tile->shape, &source, place, NULL, NULL, (REAL)-INFINITY);
 }
 
 static inline void F(read_from_cells)(F(tile) *tile)
@@ -63,7 +64,7 @@ FS_INLINE void F(max_of_rows)(int abreast, const REAL *const *x, REAL *const *to
 /* Whether x, which is not plain REALs, is staged into y by pass 1, for the others. */
 static inline int F(stages_into_y)(const fs_job *job, const F(tile) *tile)
 {
-    return !tile->cells && !job->source.direct && F(keeps_terms)(job);
+    return !tile->cells && !job->operand[FS_X].direct && F(keeps_terms)(job);
 }
 
 /* What pass 2 is to leave out of each column: its maximum, where that is met first. */
@@ -89,7 +90,7 @@ static void F(tile_max)(fs_job *job, F(tile) *tile)
     for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
         V(store)(max + i, V(set)((REAL)-INFINITY));
     for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
-        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
             return;
         int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
         const REAL *x[ABREAST];
@@ -99,7 +100,8 @@ static void F(tile_max)(fs_job *job, F(tile) *tile)
             if (tile->cells && tile->from.x != (const char *)tile->cells)
                 to[j] = tile->cells + (row + j) * tile->shape.padded;
             else if (F(stages_into_y)(job, tile))
-                to[j] = F(y_row)(job, &tile->shape, tile->line.y, row + j, buffer[j]);
+                to[j] = F(y_row)(job, &tile->shape, tile->line.at[FS_Y], row + j,
+                                 buffer[j]);
             x[j] = F(read_row)(&tile->shape, &tile->from, row + j,
                                to[j] ? to[j] : buffer[j]);
         }
@@ -108,12 +110,12 @@ static void F(tile_max)(fs_job *job, F(tile) *tile)
         else
             F(max_of_rows)(abreast, x, to, tile->shape.padded, max);
         EACH if (F(stages_into_y)(job, tile))
-            F(put_row)(job, &tile->shape, tile->line.y, row + j, to[j]);
+            F(put_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, to[j]);
     }
     if (tile->cells)
         F(read_from_cells)(tile);
     else if (F(stages_into_y)(job, tile))
-        F(read_from)(tile, tile->line.y, job->y_n);
+        F(read_from)(tile, tile->line.at[FS_Y], job->operand[FS_Y].n);
     F(join_maxima)(tile);
 }
 
@@ -228,7 +230,7 @@ static void F(tile_sum)(fs_job *job, F(tile) *tile)
     REAL start = F(start)(with_largest);
     F(begin_sums)(tile, start);
     for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
-        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
             return;
         int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
         const REAL *x[ABREAST];
@@ -238,26 +240,18 @@ static void F(tile_sum)(fs_job *job, F(tile) *tile)
             x[j] = F(read_row)(&tile->shape, &tile->from, row + j, buffer[j]);
             x[j] = F(lowered_row)(x[j], tile, buffer[j]);
             e[j] = tile->cells ? tile->cells + (row + j) * tile->shape.padded
-                   : keeps
-                       ? F(y_row)(job, &tile->shape, tile->line.y, row + j, buffer[j])
-                       : buffer[j];
+                   : keeps ? F(y_row)(job, &tile->shape, tile->line.at[FS_Y], row + j,
+                                      buffer[j])
+                           : buffer[j];
         }
         F(terms_of_rows)(abreast, x, e, with_largest, tile);
         EACH if (!tile->cells && keeps)
-            F(put_row)(job, &tile->shape, tile->line.y, row + j, e[j]);
+            F(put_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, e[j]);
         if (row + ABREAST >= tile->shape.rows || row % BLOCK == BLOCK - ABREAST)
             F(settle)(tile, row / BLOCK, start);
     }
     if (!tile->cells && keeps)
-        F(read_from)(tile, tile->line.y, job->y_n);
-}
-
-/* The line of one column of the tile. */
-static inline fs_line F(column)(const fs_source *source, const fs_job *job,
-                                fs_line line, ptrdiff_t j)
-{
-    const char *mask = line.mask ? line.mask + j * source->mask_inner : NULL;
-    return (fs_line){line.x + j * source->inner, {mask}, line.y + j * job->y_inner};
+        F(read_from)(tile, tile->line.at[FS_Y], job->operand[FS_Y].n);
 }
 
 static void F(join_sums)(F(tile) *tile)
@@ -288,27 +282,29 @@ static void F(tile_norms)(fs_job *job, F(tile) *tile)
     F(join_sums)(tile);
     F(finish_norms)(job->op, tile->shape.columns, &tile->norms);
     int moved = F(stages_into_y)(job, tile); /* to y: x itself may be there no more */
-    const fs_source *source = moved ? &tile->from.source : &job->source;
-    fs_line line = tile->line;
-    line.x = moved ? line.y : line.x;
-    line.mask = moved ? NULL : line.mask;
-    for (ptrdiff_t j = 0; job->op != FS_SOFTMAX && j < tile->shape.columns; j++)
-        if (F(is_special)(job->op, &tile->norms, j))
-            F(special_log_sum)(job, source, F(column)(source, job, line, j),
-                               &tile->norms, j);
+    const fs_operand *source = moved ? &tile->from.source : &job->operand[FS_X];
+    for (ptrdiff_t j = 0; job->op != FS_SOFTMAX && j < tile->shape.columns; j++) {
+        if (!F(is_special)(job->op, &tile->norms, j))
+            continue;
+        fs_line line = fs_along_inner(job, tile->line, j);
+        line.at[FS_X] = moved ? line.at[FS_Y] : line.at[FS_X];
+        line.at[FS_MASK] = moved ? NULL : line.at[FS_MASK];
+        F(special_log_sum)(job, source, line, &tile->norms, j);
+    }
     F(spread_norms)(tile);
 }
 
 static void F(write_log_sums)(const fs_job *job, const F(tile) *tile)
 {
-    ptrdiff_t size = job->y_type == FS_F64 ? 8 : job->y_type == FS_F32 ? 4 : 2;
-    char *y = tile->line.y;
-    if (job->y_inner == size) {
-        F(write)(tile->norms.hi, tile->shape.columns, y, job->y_type);
+    ptrdiff_t size = fs_size_of(job->operand[FS_Y].type);
+    char *y = tile->line.at[FS_Y];
+    if (job->operand[FS_Y].inner == size) {
+        F(write)(tile->norms.hi, tile->shape.columns, y, job->operand[FS_Y].type);
         return;
     }
     for (ptrdiff_t j = 0; j < tile->shape.columns; j++)
-        F(write)(tile->norms.hi + j, 1, y + j * job->y_inner, job->y_type);
+        F(write)(tile->norms.hi + j, 1, y + j * job->operand[FS_Y].inner,
+                 job->operand[FS_Y].type);
 }
 
 /* ---- pass 3 ---- */
@@ -342,7 +338,7 @@ static void F(tile_finish)(fs_job *job, F(tile) *tile)
     REAL buffer[ABREAST][FS_TILE];
     int are_kept = tile->cells || F(keeps_terms)(job);
     for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
-        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
             return;
         int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
         const REAL *x[ABREAST];
@@ -352,7 +348,8 @@ static void F(tile_finish)(fs_job *job, F(tile) *tile)
             x[j] = F(read_row)(&tile->shape, &tile->from, row + j, buffer[j]);
             if (job->op == FS_SOFTMAX && !are_kept)
                 x[j] = F(lowered_row)(x[j], tile, buffer[j]);
-            to[j] = F(y_row)(job, &tile->shape, tile->line.y, row + j, buffer[j]);
+            to[j] =
+                F(y_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, buffer[j]);
         }
         if (abreast == ABREAST && job->op == FS_SOFTMAX && are_kept)
             F(finish_rows)(ABREAST, FS_SOFTMAX, 1, x, to, tile);
@@ -362,21 +359,22 @@ static void F(tile_finish)(fs_job *job, F(tile) *tile)
             F(finish_rows)(ABREAST, FS_LOG_SOFTMAX, 1, x, to, tile);
         else
             F(finish_rows)(abreast, job->op, are_kept, x, to, tile);
-        EACH F(put_row)(job, &tile->shape, tile->line.y, row + j, to[j]);
+        EACH F(put_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, to[j]);
     }
 }
 
 /* All passes of one tile; `tile` holds the norms then. */
 static void F(work_tile)(fs_job *job, F(tile) *tile)
 {
-    tile->from = F(rows_from)(&tile->shape, &job->source, tile->line.x, tile->line.mask,
-                              (REAL)-INFINITY);
+    tile->from =
+        F(rows_from)(&tile->shape, &job->operand[FS_X], tile->line.at[FS_X],
+                     tile->line.at[FS_MASK], &job->operand[FS_MASK], (REAL)-INFINITY);
     F(tile_max)(job, tile);
     F(tile_sum)(job, tile);
     F(tile_norms)(job, tile);
     if (job->op == FS_LOGSUMEXP)
         F(write_log_sums)(job, tile);
-    else if (!job->watch.stop)
+    else if (!fs_stopped(job->watch))
         F(tile_finish)(job, tile);
 }
 
@@ -402,10 +400,10 @@ static void F(rewrite_masked_column)(fs_job *job, fs_line line)
 
 static void F(columns)(fs_job *job, ptrdiff_t index)
 {
-    ptrdiff_t tiles = (job->inner + job->tile - 1) / job->tile;
-    ptrdiff_t first = index % tiles * job->tile;
-    ptrdiff_t width = fs_least(job->tile, job->inner - first), fold = F(fold_of)(job);
-    fs_line line = F(column)(&job->source, job, fs_locate(job, index / tiles), first);
+    ptrdiff_t tiles = (job->inner + job->step - 1) / job->step;
+    ptrdiff_t first = index % tiles * job->step;
+    ptrdiff_t width = fs_least(job->step, job->inner - first), fold = F(fold_of)(job);
+    fs_line line = fs_along_inner(job, fs_locate(job, index / tiles), first);
     F(shape) shape = F(shape_of)(job->n, width, fold);
     if (F(is_vjp)(job)) {
         F(vjp_columns)(job, line, &shape);
@@ -415,13 +413,12 @@ static void F(columns)(fs_job *job, ptrdiff_t index)
     REAL cells[CELLS_BYTES / sizeof(REAL)];
     tile.cells = cells;
     ptrdiff_t step = F(fit_tile)(&shape, &tile.cells);
-    for (ptrdiff_t at = 0; at < width && !job->watch.stop; at += step) {
-        tile.line = F(column)(&job->source, job, line, at);
+    for (ptrdiff_t at = 0; at < width && !fs_stopped(job->watch); at += step) {
+        tile.line = fs_along_inner(job, line, at);
         tile.shape = F(shape_of)(job->n, fs_least(step, width - at), fold);
         F(work_tile)(job, &tile);
-        for (ptrdiff_t j = 0; job->mask && j < tile.shape.columns; j++)
+        for (ptrdiff_t j = 0; job->operand[FS_MASK].data && j < tile.shape.columns; j++)
             if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
-                F(rewrite_masked_column)(job,
-                                         F(column)(&job->source, job, tile.line, j));
+                F(rewrite_masked_column)(job, fs_along_inner(job, tile.line, j));
     }
 }

@@ -6,7 +6,8 @@
  * y has the computing type (from then on y is the input), else into a buffer, again in
  * every pass.
  */
-#include "hinge.h"
+#include <stdlib.h>
+
 #include "math/log_sum.h"
 
 #include "math/exp.h"
@@ -53,15 +54,21 @@ CONVERSION(bf16)
 #undef CONVERSION
 #endif
 
+/* Native elements of the computing type, `n` bytes apart along n. */
+static inline fs_operand F(plain)(void *data, ptrdiff_t n)
+{
+    return (fs_operand){data, REAL_TYPE, 0, 1, n, sizeof(REAL), 1, 0};
+}
+
 /* Whether elements need no conversion, whatever else is to be done to them. */
-static inline int F(are_floats)(const fs_source *source, const char *x,
+static inline int F(are_floats)(const fs_operand *source, const char *x,
                                 ptrdiff_t x_step)
 {
     return source->type == REAL_TYPE && !source->swapped && x_step == sizeof(REAL) &&
            (uintptr_t)x % sizeof(REAL) == 0;
 }
 
-static void F(convert)(const fs_source *source, const char *x, ptrdiff_t x_step,
+static void F(convert)(const fs_operand *source, const char *x, ptrdiff_t x_step,
                        ptrdiff_t count, REAL *out)
 {
 #if T_IS_F32
@@ -78,7 +85,7 @@ static void F(convert)(const fs_source *source, const char *x, ptrdiff_t x_step,
 
 /* `count` elements at x become plain floats at `out`: converted, divided by the
  * temperature, -inf where masked out. */
-static void F(stage)(const fs_source *source, const char *x, ptrdiff_t x_step,
+static void F(stage)(const fs_operand *source, const char *x, ptrdiff_t x_step,
                      const char *mask, ptrdiff_t mask_step, ptrdiff_t count, REAL *out)
 {
     const REAL *from = out;
@@ -101,7 +108,7 @@ static void F(stage)(const fs_source *source, const char *x, ptrdiff_t x_step,
 }
 
 /* The elements as plain floats: in place if they are, else staged into `buffer`. */
-static inline const REAL *F(read)(const fs_source *source, const char *x,
+static inline const REAL *F(read)(const fs_operand *source, const char *x,
                                   ptrdiff_t x_step, const char *mask,
                                   ptrdiff_t mask_step, ptrdiff_t count, REAL *buffer)
 {
@@ -113,18 +120,17 @@ static inline const REAL *F(read)(const fs_source *source, const char *x,
 
 static inline int F(keeps_terms)(const fs_job *job)
 {
-    return job->y_type == REAL_TYPE && job->op != FS_LOGSUMEXP;
+    return job->operand[FS_Y].type == REAL_TYPE && job->op != FS_LOGSUMEXP;
 }
 
 /* Where passes 2 and 3 read: y, if pass 1 has staged the input there. */
-static inline fs_source F(source_after_max)(const fs_job *job, fs_line *line)
+static inline fs_operand F(source_after_max)(const fs_job *job, fs_line *line)
 {
-    if (job->source.direct || !F(keeps_terms)(job))
-        return job->source;
-    fs_source kept = {1, REAL_TYPE, 0, job->y_n, job->y_inner, 0, 0, 1.0, 0};
-    line->x = line->y;
-    line->mask = NULL;
-    return kept;
+    if (job->operand[FS_X].direct || !F(keeps_terms)(job))
+        return job->operand[FS_X];
+    line->at[FS_X] = line->at[FS_Y];
+    line->at[FS_MASK] = NULL;
+    return F(plain)(NULL, job->operand[FS_Y].n);
 }
 
 static inline void F(write)(const REAL *from, ptrdiff_t count, char *y, fs_type type)
@@ -147,8 +153,9 @@ static void F(rewrite_masked)(const fs_job *job, fs_line line, ptrdiff_t first,
 {
     REAL outside = job->op == FS_SOFTMAX ? 0 : (REAL)-INFINITY;
     for (ptrdiff_t i = first; i < last; i++)
-        if (!line.mask[i * job->source.mask_n])
-            F(write)(&outside, 1, line.y + i * job->y_n, job->y_type);
+        if (!line.at[FS_MASK][i * job->operand[FS_MASK].n])
+            F(write)(&outside, 1, line.at[FS_Y] + i * job->operand[FS_Y].n,
+                     job->operand[FS_Y].type);
 }
 
 /* ---- loops over one block ---- */
@@ -348,20 +355,21 @@ static inline fs_pair F(as_real_pair)(fs_pair a)
 /* Asked between pieces: a row of one piece is not worth the question. */
 static inline int F(stopped)(fs_job *job, ptrdiff_t first)
 {
-    return first > 0 && fs_poll(&job->watch);
+    return first > 0 && fs_poll(job->watch);
 }
 
 /* No answer if the job was stopped. */
-static int F(any_nan)(fs_job *job, const fs_source *source, fs_line line)
+static int F(any_nan)(fs_job *job, const fs_operand *source, fs_line line)
 {
     REAL buffer[64];
     for (ptrdiff_t i = 0; i < job->n; i += 64) {
         if (i % BLOCK == 0 && F(stopped)(job, i))
             break;
         ptrdiff_t count = fs_least(64, job->n - i);
-        const char *mask = line.mask ? line.mask + i * source->mask_n : NULL;
-        F(stage)(source, line.x + i * source->n, source->n, mask, source->mask_n, count,
-                 buffer);
+        const char *mask =
+            line.at[FS_MASK] ? line.at[FS_MASK] + i * job->operand[FS_MASK].n : NULL;
+        F(stage)(source, line.at[FS_X] + i * source->n, source->n, mask,
+                 job->operand[FS_MASK].n, count, buffer);
         for (ptrdiff_t j = 0; j < count; j++)
             if (buffer[j] != buffer[j])
                 return 1;
@@ -443,7 +451,7 @@ static inline int F(is_special)(fs_op op, const F(norms) *norms, ptrdiff_t j)
 fs_pair JOIN(fs_log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line);
 
 /* Puts log(sum(exp(x))) of such a line, read from `source`, into its norm. */
-static void F(special_log_sum)(fs_job *job, const fs_source *source, fs_line line,
+static void F(special_log_sum)(fs_job *job, const fs_operand *source, fs_line line,
                                F(norms) *norms, ptrdiff_t j)
 {
     REAL max = norms->max[j];
@@ -478,11 +486,11 @@ static fs_norm F(row_norm)(fs_job *job, fs_line line, double max, fs_pair sum)
     norms.error[0] = sum.lo;
     F(finish_norms)(job->op, 1, &norms);
     fs_line from = line;
-    fs_source source = F(source_after_max)(job, &from);
+    fs_operand source = F(source_after_max)(job, &from);
     if (F(is_special)(job->op, &norms, 0))
         F(special_log_sum)(job, &source, from, &norms, 0);
     if (job->op == FS_LOGSUMEXP)
-        F(write)(norms.hi, 1, line.y, job->y_type);
+        F(write)(norms.hi, 1, line.at[FS_Y], job->operand[FS_Y].type);
     return (fs_norm){max, {norms.hi[0], norms.lo[0]}};
 }
 
@@ -491,15 +499,16 @@ static fs_norm F(row_norm)(fs_job *job, fs_line line, double max, fs_pair sum)
 static double F(row_max)(const fs_job *job, fs_line line, ptrdiff_t first,
                          ptrdiff_t last, ptrdiff_t *block)
 {
-    const fs_source *source = &job->source;
+    const fs_operand *source = &job->operand[FS_X];
     REAL buffer[BLOCK], max = (REAL)-INFINITY;
     *block = first;
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
-        const char *mask = line.mask ? line.mask + i * source->mask_n : NULL;
-        REAL *to = F(keeps_terms)(job) ? (REAL *)line.y + i : buffer;
-        const REAL *x = F(read)(source, line.x + i * source->n, source->n, mask,
-                                source->mask_n, count, to);
+        const char *mask =
+            line.at[FS_MASK] ? line.at[FS_MASK] + i * job->operand[FS_MASK].n : NULL;
+        REAL *to = F(keeps_terms)(job) ? (REAL *)line.at[FS_Y] + i : buffer;
+        const REAL *x = F(read)(source, line.at[FS_X] + i * source->n, source->n, mask,
+                                job->operand[FS_MASK].n, count, to);
         REAL here = F(largest)(x, count);
         if (here > max) {
             max = here;
@@ -513,10 +522,10 @@ static double F(row_max)(const fs_job *job, fs_line line, ptrdiff_t first,
  * is staged, or the last. */
 static inline const char *F(next_of)(const fs_job *job, const char *x, ptrdiff_t rows)
 {
-    if (!job->source.direct || job->n_outer == 0)
+    if (!job->operand[FS_X].direct || job->n_outer == 0)
         return x;
     return (const char *)((uintptr_t)x +
-                          (size_t)(rows * job->outer_x[job->n_outer - 1]));
+                          (size_t)(rows * job->outer_step[job->n_outer - 1][FS_X]));
 }
 
 static fs_pair F(row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
@@ -524,24 +533,26 @@ static fs_pair F(row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
 {
     if (F(is_vjp)(job))
         return F(vjp_row_sum)(job, line, first, last);
-    fs_source source = F(source_after_max)(job, &line);
+    fs_operand source = F(source_after_max)(job, &line);
     fs_pair sum = {0, 0};
     REAL buffer[BLOCK];
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
-        const char *mask = line.mask ? line.mask + i * source.mask_n : NULL;
-        const REAL *x = F(read)(&source, line.x + i * source.n, source.n, mask,
-                                source.mask_n, count, buffer);
+        const char *mask =
+            line.at[FS_MASK] ? line.at[FS_MASK] + i * job->operand[FS_MASK].n : NULL;
+        const REAL *x = F(read)(&source, line.at[FS_X] + i * source.n, source.n, mask,
+                                job->operand[FS_MASK].n, count, buffer);
         fs_pair here;
-        const char *next = F(next_of)(job, line.x + i * source.n, 1);
+        const char *next = F(next_of)(job, line.at[FS_X] + i * source.n, 1);
         if (job->op != FS_SOFTMAX) {
             here = F(other_terms)(x, count, (REAL)max, i == block, next);
         } else if (F(keeps_terms)(job) && count == BLOCK) {
-            here = F(all_terms)(x, count, (REAL *)line.y + i, (REAL)max, next);
+            here = F(all_terms)(x, count, (REAL *)line.at[FS_Y] + i, (REAL)max, next);
         } else { /* terms are written in whole vectors */
             here = F(all_terms)(x, count, buffer, (REAL)max, next);
             if (F(keeps_terms)(job))
-                memcpy((REAL *)line.y + i, buffer, (size_t)count * sizeof *buffer);
+                memcpy((REAL *)line.at[FS_Y] + i, buffer,
+                       (size_t)count * sizeof *buffer);
         }
         sum = i == first ? here : fs_pair_add(sum, here);
     }
@@ -552,22 +563,24 @@ static fs_pair F(row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
 static void F(finish_from_x)(const fs_job *job, fs_line line, ptrdiff_t first,
                              ptrdiff_t last, const fs_norm *norm)
 {
-    fs_source source = F(source_after_max)(job, &line);
+    fs_operand source = F(source_after_max)(job, &line);
     REAL buffer[BLOCK], hi = (REAL)norm->pair.hi, lo = (REAL)norm->pair.lo;
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
-        const char *mask = line.mask ? line.mask + i * source.mask_n : NULL;
-        const REAL *x = F(read)(&source, line.x + i * source.n, source.n, mask,
-                                source.mask_n, count, buffer);
+        const char *mask =
+            line.at[FS_MASK] ? line.at[FS_MASK] + i * job->operand[FS_MASK].n : NULL;
+        const REAL *x = F(read)(&source, line.at[FS_X] + i * source.n, source.n, mask,
+                                job->operand[FS_MASK].n, count, buffer);
         if (job->op == FS_SOFTMAX) {
             F(all_terms)(x, count, buffer, (REAL)norm->max, (const char *)x);
             F(scale)(buffer, buffer, count, hi, lo);
         } else {
-            F(lower)(x, F(keeps_terms)(job) ? (REAL *)line.y + i : buffer, count, hi,
-                     lo);
+            F(lower)(x, F(keeps_terms)(job) ? (REAL *)line.at[FS_Y] + i : buffer, count,
+                     hi, lo);
         }
         if (!F(keeps_terms)(job))
-            F(write)(buffer, count, line.y + i * job->y_n, job->y_type);
+            F(write)(buffer, count, line.at[FS_Y] + i * job->operand[FS_Y].n,
+                     job->operand[FS_Y].type);
     }
 }
 
@@ -579,12 +592,12 @@ static void F(row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
         return;
     }
     if (job->op == FS_SOFTMAX && F(keeps_terms)(job)) {
-        F(scale_in_place)((REAL *)line.y + first, last - first, (REAL)norm->pair.hi,
-                          (REAL)norm->pair.lo);
+        F(scale_in_place)((REAL *)line.at[FS_Y] + first, last - first,
+                          (REAL)norm->pair.hi, (REAL)norm->pair.lo);
     } else {
         F(finish_from_x)(job, line, first, last, norm);
     }
-    if (job->mask && isnan(norm->pair.hi))
+    if (job->operand[FS_MASK].data && isnan(norm->pair.hi))
         F(rewrite_masked)(job, line, first, last);
 }
 
@@ -613,12 +626,10 @@ fs_pair F(fs_log_sum_of_line)(fs_job *narrow, fs_line line)
 {
     fs_job job = *narrow;
     job.compute = FS_F64;
-    job.source.direct = 0;
-    job.source.via_float = 1;
+    job.operand[FS_X].direct = 0;
+    job.operand[FS_X].via_float = 1;
     double max;
     fs_pair sum = F(sum_of_row)(&job, line, &max);
-    if (job.watch.stop) /* the copy's poll was told */
-        narrow->watch.stop = 1;
     F(norms) norms;
     V(store)(norms.max, V(set)(max));
     norms.sum[0] = sum.hi;
@@ -650,9 +661,9 @@ static inline void F(group_max)(const fs_job *job, ptrdiff_t count, F(group) *gr
 {
     for (ptrdiff_t r = 0; r < count; r++) {
         fs_line line = group->line[r];
-        group->x[r] =
-            F(read)(&job->source, line.x, job->source.n, line.mask, job->source.mask_n,
-                    job->n, group->terms + r * group->pitch);
+        group->x[r] = F(read)(&job->operand[FS_X], line.at[FS_X], job->operand[FS_X].n,
+                              line.at[FS_MASK], job->operand[FS_MASK].n, job->n,
+                              group->terms + r * group->pitch);
         group->norms.max[r] = F(largest)(group->x[r], job->n);
     }
 }
@@ -661,7 +672,7 @@ static inline void F(group_sum)(const fs_job *job, ptrdiff_t count, F(group) *gr
 {
     for (ptrdiff_t r = 0; r < count; r++) {
         REAL max = group->norms.max[r], *terms = group->terms + r * group->pitch;
-        const char *next = F(next_of)(job, group->line[r].x, count);
+        const char *next = F(next_of)(job, group->line[r].at[FS_X], count);
         fs_pair sum = job->op == FS_SOFTMAX
                           ? F(all_terms)(group->x[r], job->n, terms, max, next)
                           : F(other_terms)(group->x[r], job->n, max, 1, next);
@@ -674,7 +685,8 @@ static inline void F(group_sum)(const fs_job *job, ptrdiff_t count, F(group) *gr
 static inline void F(finish_of_group)(const fs_job *job, ptrdiff_t r, F(group) *group)
 {
     REAL *terms = group->terms + r * group->pitch;
-    REAL *to = job->y_type == REAL_TYPE ? (REAL *)group->line[r].y : terms;
+    REAL *to =
+        job->operand[FS_Y].type == REAL_TYPE ? (REAL *)group->line[r].at[FS_Y] : terms;
     REAL hi = group->norms.hi[r], lo = group->norms.lo[r];
     if (job->op == FS_SOFTMAX && job->past_caches && to != terms)
         F(scale_past_caches)(terms, to, job->n, hi, lo);
@@ -683,8 +695,8 @@ static inline void F(finish_of_group)(const fs_job *job, ptrdiff_t r, F(group) *
     else
         F(lower)(group->x[r], to, job->n, hi, lo);
     if (to == terms)
-        F(write)(to, job->n, group->line[r].y, job->y_type);
-    if (job->mask && isnan(hi))
+        F(write)(to, job->n, group->line[r].at[FS_Y], job->operand[FS_Y].type);
+    if (job->operand[FS_MASK].data && isnan(hi))
         F(rewrite_masked)(job, group->line[r], 0, job->n);
 }
 
@@ -696,10 +708,12 @@ static void F(row_group)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(group)
     F(finish_norms)(job->op, count, &group->norms);
     for (ptrdiff_t r = 0; r < count; r++)
         if (F(is_special)(job->op, &group->norms, r))
-            F(special_log_sum)(job, &job->source, group->line[r], &group->norms, r);
+            F(special_log_sum)(job, &job->operand[FS_X], group->line[r], &group->norms,
+                               r);
     for (ptrdiff_t r = 0; r < count; r++) {
         if (job->op == FS_LOGSUMEXP)
-            F(write)(group->norms.hi + r, 1, group->line[r].y, job->y_type);
+            F(write)(group->norms.hi + r, 1, group->line[r].at[FS_Y],
+                     job->operand[FS_Y].type);
         else
             F(finish_of_group)(job, r, group);
     }
@@ -746,7 +760,12 @@ static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
             F(long_row)(job, fs_locate(job, row));
 }
 
-const fs_kernels F(fs_kernels) = {
-    F(row_max), F(row_sum), F(row_finish),     F(row_norm),
-    F(rows),    F(columns), &F(hinge_kernels),
-};
+#include "loops/units.h"
+
+/* The terms of x, with a maximum of 0, for tests of the exponential. */
+static void F(only_terms)(const void *x, ptrdiff_t count, void *e)
+{
+    F(all_terms)(x, count, e, 0, x);
+}
+
+const fs_kernels F(fs_kernels) = {F(begin), F(unit), F(only_terms)};

@@ -34,20 +34,21 @@ static inline ptrdiff_t F(in_place)(const fs_job *job, const F(short_tile) *tile
 /* Copies the rows from `from` on, up to whole vectors of them. */
 static void F(copy_short_rows)(const fs_job *job, ptrdiff_t from, F(short_tile) *tile)
 {
-    const fs_source *source = &job->source;
+    const fs_operand *source = &job->operand[FS_X];
     ptrdiff_t n = tile->n, row = from;
-    int contiguous = job->n_outer == 1 && job->outer_x[0] == n * source->n &&
-                     (!job->mask || job->outer_mask[0] == n * source->mask_n);
+    int contiguous = job->n_outer == 1 && job->outer_step[0][FS_X] == n * source->n &&
+                     (!job->operand[FS_MASK].data ||
+                      job->outer_step[0][FS_MASK] == n * job->operand[FS_MASK].n);
     fs_line line = fs_locate(job, tile->first + from);
     if (contiguous) { /* as if it were one row */
-        F(stage)(source, line.x, source->n, line.mask, source->mask_n,
-                 (tile->count - from) * n, tile->rows);
+        F(stage)(source, line.at[FS_X], source->n, line.at[FS_MASK],
+                 job->operand[FS_MASK].n, (tile->count - from) * n, tile->rows);
         row = tile->count;
     }
     for (; row < tile->count; row++) {
         line = fs_locate(job, tile->first + row);
-        F(stage)(source, line.x, source->n, line.mask, source->mask_n, n,
-                 tile->rows + (row - from) * n);
+        F(stage)(source, line.at[FS_X], source->n, line.at[FS_MASK],
+                 job->operand[FS_MASK].n, n, tile->rows + (row - from) * n);
     }
     for (ptrdiff_t i = (tile->count - from) * n; i < (tile->padded - from) * n; i++)
         tile->rows[i] = 0;
@@ -56,10 +57,12 @@ static void F(copy_short_rows)(const fs_job *job, ptrdiff_t from, F(short_tile) 
 /* Pass 1: transposes the rows, and finds their maxima. */
 static void F(gather)(const fs_job *job, F(short_tile) *tile, REAL *max)
 {
-    ptrdiff_t in_place =
-        job->source.direct ? F(in_place)(job, tile, job->outer_x[0]) : 0;
-    const REAL *rows = (const REAL *)fs_locate(job, tile->first).x;
-    ptrdiff_t pitch = in_place ? job->outer_x[0] / (ptrdiff_t)sizeof(REAL) : tile->n;
+    ptrdiff_t in_place = job->operand[FS_X].direct
+                             ? F(in_place)(job, tile, job->outer_step[0][FS_X])
+                             : 0;
+    const REAL *rows = (const REAL *)fs_locate(job, tile->first).at[FS_X];
+    ptrdiff_t pitch =
+        in_place ? job->outer_step[0][FS_X] / (ptrdiff_t)sizeof(REAL) : tile->n;
     F(copy_short_rows)(job, in_place, tile);
     for (ptrdiff_t j = 0; j < tile->padded; j += LANES, rows += LANES * pitch) {
         if (j == in_place) {
@@ -81,12 +84,13 @@ static void F(gather)(const fs_job *job, F(short_tile) *tile, REAL *max)
 /* Pass 3: transposes the results back. */
 static void F(scatter)(const fs_job *job, F(short_tile) *tile, const F(norms) *norms)
 {
-    ptrdiff_t n = tile->n, size = job->y_type == REAL_TYPE ? sizeof(REAL) : 2;
-    int contiguous = job->n_outer == 1 && job->outer_y[0] == n * size;
-    ptrdiff_t in_place = contiguous && job->y_type == REAL_TYPE
-                             ? F(in_place)(job, tile, job->outer_y[0])
+    ptrdiff_t n = tile->n,
+              size = job->operand[FS_Y].type == REAL_TYPE ? sizeof(REAL) : 2;
+    int contiguous = job->n_outer == 1 && job->outer_step[0][FS_Y] == n * size;
+    ptrdiff_t in_place = contiguous && job->operand[FS_Y].type == REAL_TYPE
+                             ? F(in_place)(job, tile, job->outer_step[0][FS_Y])
                              : 0;
-    REAL *rows = (REAL *)fs_locate(job, tile->first).y;
+    REAL *rows = (REAL *)fs_locate(job, tile->first).at[FS_Y];
     for (ptrdiff_t j = 0; j < tile->padded; j += LANES, rows += LANES * n) {
         if (j == in_place)
             rows = tile->rows;
@@ -101,36 +105,32 @@ static void F(scatter)(const fs_job *job, F(short_tile) *tile, const F(norms) *n
     rows = tile->rows;
     ptrdiff_t step = contiguous ? tile->count - in_place : 1;
     for (ptrdiff_t row = in_place; row < tile->count; row += step, rows += step * n)
-        F(write)(rows, step * n, fs_locate(job, tile->first + row).y, job->y_type);
+        F(write)(rows, step * n, fs_locate(job, tile->first + row).at[FS_Y],
+                 job->operand[FS_Y].type);
 }
 
 static void F(write_short_log_sums)(const fs_job *job, const F(short_tile) *tile,
                                     const REAL *log_sums)
 {
-    ptrdiff_t size = job->y_type == FS_F64 ? 8 : job->y_type == FS_F32 ? 4 : 2;
-    int contiguous = job->n_outer == 1 && job->outer_y[0] == size;
+    ptrdiff_t size = fs_size_of(job->operand[FS_Y].type);
+    int contiguous = job->n_outer == 1 && job->outer_step[0][FS_Y] == size;
     ptrdiff_t step = contiguous ? tile->count : 1;
     for (ptrdiff_t row = 0; row < tile->count; row += step)
-        F(write)(log_sums + row, step, fs_locate(job, tile->first + row).y,
-                 job->y_type);
+        F(write)(log_sums + row, step, fs_locate(job, tile->first + row).at[FS_Y],
+                 job->operand[FS_Y].type);
 }
 
 /* The job of the transposed copy: only what passes 2 and 3 look at is set. */
-static inline fs_job F(transposed)(const fs_job *job, ptrdiff_t padded)
+static inline void F(transposed)(const fs_job *job, ptrdiff_t padded, fs_job *columns)
 {
-    fs_job columns;
-    columns.op = job->op;
-    columns.y_type = REAL_TYPE;
-    columns.n = job->n;
-    columns.n_outer = 0;
-    columns.past_caches = 0;
-    columns.mask = NULL;
-    columns.y_n = padded * sizeof(REAL);
-    columns.y_inner = sizeof(REAL);
-    columns.source =
-        (fs_source){1, REAL_TYPE, 0, columns.y_n, columns.y_inner, 0, 0, 1.0, 0};
-    columns.watch = job->watch;
-    return columns;
+    ptrdiff_t row = padded * (ptrdiff_t)sizeof(REAL);
+    columns->op = job->op;
+    columns->n = job->n;
+    columns->n_outer = 0;
+    columns->past_caches = 0;
+    columns->operand[FS_MASK].data = NULL;
+    columns->operand[FS_X] = columns->operand[FS_Y] = F(plain)(NULL, row);
+    columns->watch = job->watch;
 }
 
 static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
@@ -141,11 +141,12 @@ static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
     rows.n = job->n;
     rows.padded = (count + LANES - 1) / LANES * LANES;
     F(tile) tile;
-    tile.line = (fs_line){(const char *)rows.cells, {NULL}, NULL};
+    tile.line = (fs_line){{(char *)rows.cells}};
     tile.shape = F(shape_of)(job->n, rows.padded, 1);
     tile.cells = rows.cells;
     F(gather)(job, &rows, tile.norms.max);
-    fs_job columns = F(transposed)(job, rows.padded);
+    fs_job columns;
+    F(transposed)(job, rows.padded, &columns);
     F(read_from_cells)(&tile);
     F(join_maxima)(&tile);
     F(tile_sum)(&columns, &tile);
@@ -154,7 +155,7 @@ static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
         F(write_short_log_sums)(job, &rows, tile.norms.hi);
     else
         F(scatter)(job, &rows, &tile.norms);
-    for (ptrdiff_t j = 0; job->mask && j < count; j++)
+    for (ptrdiff_t j = 0; job->operand[FS_MASK].data && j < count; j++)
         if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
             F(rewrite_masked)(job, fs_locate(job, first + j), 0, job->n);
 }

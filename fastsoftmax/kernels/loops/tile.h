@@ -16,7 +16,8 @@ typedef struct {
 /* Where a tile is read. */
 typedef struct {
     const char *x, *mask;
-    fs_source source;
+    fs_operand source;
+    ptrdiff_t mask_n, mask_inner;
     ptrdiff_t step;  /* bytes from row to row */
     ptrdiff_t whole; /* so many rows are plain REALs, readable in whole vectors */
     REAL padding;    /* what other rows are filled up with */
@@ -54,28 +55,34 @@ static inline ptrdiff_t F(whole_rows)(const F(shape) *shape, ptrdiff_t step_n)
     return shape->last == shape->width ? shape->rows : shape->rows - 1;
 }
 
-static inline F(rows_of) F(rows_from)(const F(shape) *shape, const fs_source *source,
-                                      const char *x, const char *mask, REAL padding)
+static inline F(rows_of)
+    F(rows_from)(const F(shape) *shape, const fs_operand *source, const char *x,
+                 const char *mask, const fs_operand *mask_steps, REAL padding)
 {
     ptrdiff_t whole = source->direct ? F(whole_rows)(shape, source->n) : 0;
-    return (F(rows_of)){x, mask, *source, shape->fold * source->n, whole, padding};
+    F(rows_of) rows = {x, mask, *source, 0, 0, shape->fold * source->n, whole, padding};
+    if (mask) {
+        rows.mask_n = mask_steps->n;
+        rows.mask_inner = mask_steps->inner;
+    }
+    return rows;
 }
 
 static void F(stage_row)(const F(shape) *shape, const F(rows_of) *from, ptrdiff_t row,
                          REAL *buffer)
 {
-    const fs_source *source = &from->source;
+    const fs_operand *source = &from->source;
     const char *x = from->x + row * from->step, *mask = from->mask;
     if (mask)
-        mask += row * shape->fold * source->mask_n;
+        mask += row * shape->fold * from->mask_n;
     int contiguous = source->n == shape->columns * source->inner &&
-                     (!mask || source->mask_n == shape->columns * source->mask_inner);
+                     (!mask || from->mask_n == shape->columns * from->mask_inner);
     ptrdiff_t count = F(elements_of_row)(shape, row);
     ptrdiff_t piece = contiguous ? count : shape->columns;
     for (ptrdiff_t i = 0; i < count; i += piece) {
-        F(stage)(source, x, source->inner, mask, source->mask_inner, piece, buffer + i);
+        F(stage)(source, x, source->inner, mask, from->mask_inner, piece, buffer + i);
         x += source->n;
-        mask = mask ? mask + source->mask_n : NULL;
+        mask = mask ? mask + from->mask_n : NULL;
     }
     for (ptrdiff_t i = count; i < shape->padded; i++) buffer[i] = from->padding;
 }
@@ -94,20 +101,22 @@ static inline const REAL *F(read_row)(const F(shape) *shape, const F(rows_of) *f
 static inline REAL *F(y_row)(const fs_job *job, const F(shape) *shape, char *y,
                              ptrdiff_t row, REAL *buffer)
 {
-    int whole = job->y_type == REAL_TYPE && row < F(whole_rows)(shape, job->y_n);
-    return whole ? (REAL *)(y + row * shape->fold * job->y_n) : buffer;
+    int whole = job->operand[FS_Y].type == REAL_TYPE &&
+                row < F(whole_rows)(shape, job->operand[FS_Y].n);
+    return whole ? (REAL *)(y + row * shape->fold * job->operand[FS_Y].n) : buffer;
 }
 
 /* and from there to y. */
 static inline void F(put_row)(const fs_job *job, const F(shape) *shape, char *y,
                               ptrdiff_t row, const REAL *from)
 {
-    y += row * shape->fold * job->y_n;
+    y += row * shape->fold * job->operand[FS_Y].n;
     if ((const char *)from == y)
         return;
     ptrdiff_t count = F(elements_of_row)(shape, row);
-    ptrdiff_t piece =
-        job->y_n == shape->columns * job->y_inner ? count : shape->columns;
-    for (ptrdiff_t i = 0; i < count; i += piece, y += job->y_n)
-        F(write)(from + i, piece, y, job->y_type);
+    ptrdiff_t piece = job->operand[FS_Y].n == shape->columns * job->operand[FS_Y].inner
+                          ? count
+                          : shape->columns;
+    for (ptrdiff_t i = 0; i < count; i += piece, y += job->operand[FS_Y].n)
+        F(write)(from + i, piece, y, job->operand[FS_Y].type);
 }

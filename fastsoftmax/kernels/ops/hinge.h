@@ -7,6 +7,8 @@
  * gradients are added up in double.
  */
 
+#include "ops/hinge_part.h"
+
 /* This many scores of a tile's rows fit the L1 cache. */
 #define HINGE_CHUNK 16
 
@@ -23,26 +25,27 @@ typedef struct {
 
 /* ---- what rows start with ---- */
 
-static void F(read_positives)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t width,
+static void F(read_positives)(const fs_job *job, fs_line line, ptrdiff_t width,
                               const F(hinge_tile) *tile, REAL *positives)
 {
     if (!line.at[FS_LABELS]) {
-        JOIN(fs_stage, T)(line.at[FS_POSITIVES], job->step_inner[FS_POSITIVES],
-                          job->pos_type, job->pos_swapped, width, positives);
+        JOIN(fs_stage, T)(line.at[FS_POSITIVES], job->operand[FS_POSITIVES].inner,
+                          job->operand[FS_POSITIVES].type,
+                          job->operand[FS_POSITIVES].swapped, width, positives);
         return;
     }
     for (ptrdiff_t j = 0; j < width; j++) {
-        const char *at = line.at[FS_SCORES] + tile->label[j] * job->step_n[FS_SCORES] +
-                         j * job->step_inner[FS_SCORES];
-        if (job->source.direct)
+        const char *at = line.at[FS_X] + tile->label[j] * job->operand[FS_X].n +
+                         j * job->operand[FS_X].inner;
+        if (job->operand[FS_X].direct)
             positives[j] = *(const REAL *)at;
         else
-            JOIN(fs_stage, T)(at, 0, job->source.type, job->source.swapped, 1,
-                              positives + j);
+            JOIN(fs_stage, T)(at, 0, job->operand[FS_X].type,
+                              job->operand[FS_X].swapped, 1, positives + j);
     }
 }
 
-static void F(start_tile)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t width,
+static void F(start_tile)(const fs_job *job, fs_line line, ptrdiff_t width,
                           F(hinge_tile) *tile)
 {
     REAL positives[FS_HINGE_TILE];
@@ -55,11 +58,11 @@ static void F(start_tile)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t wid
         tile->best_at[j] = -1;
     }
     for (ptrdiff_t j = 0; line.at[FS_LABELS] && j < width; j++)
-        tile->label[j] = (ptrdiff_t)*(const int64_t *)(line.at[FS_LABELS] +
-                                                       j * job->step_inner[FS_LABELS]);
+        tile->label[j] = (ptrdiff_t)*(
+            const int64_t *)(line.at[FS_LABELS] + j * job->operand[FS_LABELS].inner);
     for (ptrdiff_t j = 0; line.at[FS_WEIGHTS] && j < width; j++)
         tile->weight[j] =
-            *(const double *)(line.at[FS_WEIGHTS] + j * job->step_inner[FS_WEIGHTS]);
+            *(const double *)(line.at[FS_WEIGHTS] + j * job->operand[FS_WEIGHTS].inner);
     F(read_positives)(job, line, width, tile, positives);
     for (ptrdiff_t j = 0; j < width; j++) {
         fs_pair difference = fs_two_sum(job->margin, -(double)positives[j]);
@@ -247,7 +250,7 @@ static inline void F(keep)(const char *mask, ptrdiff_t step, ptrdiff_t count,
 /* ---- what rows end with ---- */
 
 /* The largest term's loss, without its weight, and its gradient. */
-static inline double F(largest_loss)(const fs_hinge *job, const F(hinge_tile) *tile,
+static inline double F(largest_loss)(const fs_job *job, const F(hinge_tile) *tile,
                                      ptrdiff_t j, REAL *slope)
 {
     REAL t = 0;
@@ -259,7 +262,7 @@ static inline double F(largest_loss)(const fs_hinge *job, const F(hinge_tile) *t
 }
 
 /* Turns what is known of largest scores into losses and gradients. */
-static void F(finish_largest)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t width,
+static void F(finish_largest)(const fs_job *job, fs_line line, ptrdiff_t width,
                               F(hinge_tile) *tile)
 {
     for (ptrdiff_t j = 0; j < width; j++) {
@@ -268,31 +271,31 @@ static void F(finish_largest)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t
         tile->slopes[j] = slope;
         if (job->written == FS_GRADIENT && tile->best_at[j] >= 0)
             F(write)(&slope, 1,
-                     line.at[FS_OUT] + tile->best_at[j] * job->step_n[FS_OUT] +
-                         j * job->step_inner[FS_OUT],
-                     job->y_type);
+                     line.at[FS_Y] + tile->best_at[j] * job->operand[FS_Y].n +
+                         j * job->operand[FS_Y].inner,
+                     job->operand[FS_Y].type);
     }
 }
 
 /* What is written for the positives: minus the gradient of the others, 0 for pairs. */
-static void F(finish_positives)(const fs_hinge *job, fs_hinge_line line,
-                                ptrdiff_t width, const F(hinge_tile) *tile)
+static void F(finish_positives)(const fs_job *job, fs_line line, ptrdiff_t width,
+                                const F(hinge_tile) *tile)
 {
     REAL y[FS_HINGE_TILE];
     for (ptrdiff_t j = 0; j < width; j++)
         y[j] = job->written == FS_GRADIENT ? (REAL)(0 - tile->slopes[j]) : 0;
-    if (line.at[FS_OUT_POSITIVES])
-        F(put)(y, width, line.at[FS_OUT_POSITIVES], job->step_inner[FS_OUT_POSITIVES],
-               job->y_type);
+    if (line.at[FS_Y_POSITIVES])
+        F(put)(y, width, line.at[FS_Y_POSITIVES], job->operand[FS_Y_POSITIVES].inner,
+               job->operand[FS_Y].type);
     for (ptrdiff_t j = 0; line.at[FS_LABELS] && j < width; j++)
         F(write)(y + j, 1,
-                 line.at[FS_OUT] + tile->label[j] * job->step_n[FS_OUT] +
-                     j * job->step_inner[FS_OUT],
-                 job->y_type);
+                 line.at[FS_Y] + tile->label[j] * job->operand[FS_Y].n +
+                     j * job->operand[FS_Y].inner,
+                 job->operand[FS_Y].type);
 }
 
 /* Writes what all of a row's negatives decide; returns the sum of the losses. */
-static double F(finish_tile)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t width,
+static double F(finish_tile)(const fs_job *job, fs_line line, ptrdiff_t width,
                              F(hinge_tile) *tile)
 {
     double total = 0;
@@ -304,7 +307,7 @@ static double F(finish_tile)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t 
         total += tile->terms[j];
     }
     for (ptrdiff_t j = 0; line.at[FS_LOSSES] && j < width; j++)
-        *(REAL *)(line.at[FS_LOSSES] + j * job->step_inner[FS_LOSSES]) =
+        *(REAL *)(line.at[FS_LOSSES] + j * job->operand[FS_LOSSES].inner) =
             (REAL)tile->terms[j];
     if (job->written != FS_NOTHING)
         F(finish_positives)(job, line, width, tile);
@@ -314,14 +317,14 @@ static double F(finish_tile)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t 
 /* ---- rows ---- */
 
 /* Which of a block's `count` scores from i on count. `kept` has room for them. */
-static inline F(counted) F(count_in)(const fs_hinge *job, const char *mask, ptrdiff_t i,
+static inline F(counted) F(count_in)(const fs_job *job, const char *mask, ptrdiff_t i,
                                      ptrdiff_t count, ptrdiff_t label, REAL *kept)
 {
     F(counted) counted = {NULL, -1, {0}};
     ptrdiff_t place = label - i;
     int has_positive = 0 <= place && place < count;
     if (mask) {
-        ptrdiff_t step = job->step_n[FS_MASK];
+        ptrdiff_t step = job->operand[FS_MASK].n;
         F(keep)(mask + i * step, step, count, kept);
         counted.kept = kept;
         if (has_positive)
@@ -334,20 +337,19 @@ static inline F(counted) F(count_in)(const fs_hinge *job, const char *mask, ptrd
 }
 
 /* Scores [first, last) of a row. */
-static void F(hinge_span)(const fs_hinge *job, fs_hinge_line line, F(row) row,
-                          ptrdiff_t label, ptrdiff_t first, ptrdiff_t last,
-                          fs_hinge_part *part)
+static void F(hinge_span)(const fs_job *job, fs_line line, F(row) row, ptrdiff_t label,
+                          ptrdiff_t first, ptrdiff_t last, fs_hinge_part *part)
 {
-    const ptrdiff_t *step = job->step_n;
     REAL scores[BLOCK], kept[BLOCK], out[BLOCK];
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
-        const char *from = line.at[FS_SCORES] + i * step[FS_SCORES];
-        const REAL *x =
-            F(read)(&job->source, from, step[FS_SCORES], NULL, 0, count, scores);
+        const char *from = line.at[FS_X] + i * job->operand[FS_X].n;
+        const REAL *x = F(read)(&job->operand[FS_X], from, job->operand[FS_X].n, NULL,
+                                0, count, scores);
         F(counted) counted = F(count_in)(job, line.at[FS_MASK], i, count, label, kept);
-        char *y = line.at[FS_OUT] ? line.at[FS_OUT] + i * step[FS_OUT] : NULL;
-        int in_place = job->y_type == REAL_TYPE && step[FS_OUT] == sizeof(REAL);
+        char *y = line.at[FS_Y] ? line.at[FS_Y] + i * job->operand[FS_Y].n : NULL;
+        int in_place = job->operand[FS_Y].type == REAL_TYPE &&
+                       job->operand[FS_Y].n == sizeof(REAL);
         REAL *to = in_place ? (REAL *)y : out;
         if (job->largest && job->written != FS_PAIRS) {
             F(hinge_best)(row, x, &counted, i, count, part);
@@ -362,12 +364,12 @@ static void F(hinge_span)(const fs_hinge *job, fs_hinge_line line, F(row) row,
             F(hinge_terms)(row, x, &counted, to, count, job->p, job->written, part);
         }
         if (job->written != FS_NOTHING && !in_place)
-            F(put)(to, count, y, step[FS_OUT], job->y_type);
+            F(put)(to, count, y, job->operand[FS_Y].n, job->operand[FS_Y].type);
     }
 }
 
 /* One piece of row j of a tile, which begins at `line`. */
-static fs_hinge_part F(hinge_part)(const fs_hinge *job, fs_hinge_line line,
+static fs_hinge_part F(hinge_part)(const fs_job *job, fs_line line,
                                    const F(hinge_tile) *tile, ptrdiff_t j,
                                    ptrdiff_t piece)
 {
@@ -387,37 +389,36 @@ static inline void F(set_part)(F(hinge_tile) *tile, ptrdiff_t j, fs_hinge_part p
 }
 
 /* Rows one after the other. */
-static void F(hinge_rows)(fs_hinge *job, fs_hinge_line line, ptrdiff_t width,
+static void F(hinge_rows)(fs_job *job, fs_line line, ptrdiff_t width,
                           F(hinge_tile) *tile)
 {
     ptrdiff_t pieces = (job->n - 1) / FS_PIECE + 1;
     for (ptrdiff_t j = 0; j < width; j++) {
-        fs_hinge_line row = fs_hinge_row(job, line, j);
+        fs_line row = fs_along_inner(job, line, j);
         fs_hinge_part part = F(hinge_part)(job, row, tile, j, 0);
-        for (ptrdiff_t piece = 1; piece < pieces && !fs_poll(&job->watch); piece++)
+        for (ptrdiff_t piece = 1; piece < pieces && !fs_poll(job->watch); piece++)
             part = fs_hinge_join(part, F(hinge_part)(job, row, tile, j, piece));
         F(set_part)(tile, j, part);
     }
 }
 
-static fs_hinge_line F(find_row)(const fs_hinge *job, ptrdiff_t index)
+static fs_line F(find_row)(const fs_job *job, ptrdiff_t index)
 {
-    fs_hinge_line line = fs_hinge_locate(job, index / job->inner);
-    return fs_hinge_row(job, line, index % job->inner);
+    fs_line line = fs_locate(job, index / job->inner);
+    return fs_along_inner(job, line, index % job->inner);
 }
 
-static fs_hinge_part F(hinge_piece)(const fs_hinge *job, ptrdiff_t index,
-                                    ptrdiff_t piece)
+static fs_hinge_part F(hinge_piece)(const fs_job *job, ptrdiff_t index, ptrdiff_t piece)
 {
-    fs_hinge_line line = F(find_row)(job, index);
+    fs_line line = F(find_row)(job, index);
     F(hinge_tile) tile;
     F(start_tile)(job, line, 1, &tile);
     return F(hinge_part)(job, line, &tile, 0, piece);
 }
 
-static double F(hinge_finish)(const fs_hinge *job, ptrdiff_t index, fs_hinge_part part)
+static double F(hinge_finish)(const fs_job *job, ptrdiff_t index, fs_hinge_part part)
 {
-    fs_hinge_line line = F(find_row)(job, index);
+    fs_line line = F(find_row)(job, index);
     F(hinge_tile) tile;
     F(start_tile)(job, line, 1, &tile);
     F(set_part)(&tile, 0, part);
@@ -434,19 +435,19 @@ typedef struct {
 } F(hinge_cells);
 
 /* Scores [first, first + count) of every row. */
-static void F(fill_cells)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t width,
+static void F(fill_cells)(const fs_job *job, fs_line line, ptrdiff_t width,
                           ptrdiff_t first, ptrdiff_t count, const F(hinge_tile) *tile,
                           F(hinge_cells) *cells)
 {
-    const ptrdiff_t *step = job->step_n, *across = job->step_inner;
     cells->all = !line.at[FS_MASK] && !line.at[FS_LABELS];
     for (ptrdiff_t i = 0; i < count; i++) {
         ptrdiff_t at = i * FS_HINGE_TILE;
-        F(stage)(&job->source, line.at[FS_SCORES] + (first + i) * step[FS_SCORES],
-                 across[FS_SCORES], NULL, 0, width, cells->x + at);
+        F(stage)(&job->operand[FS_X],
+                 line.at[FS_X] + (first + i) * job->operand[FS_X].n,
+                 job->operand[FS_X].inner, NULL, 0, width, cells->x + at);
         if (line.at[FS_MASK])
-            F(keep)(line.at[FS_MASK] + (first + i) * step[FS_MASK], across[FS_MASK],
-                    width, cells->kept + at);
+            F(keep)(line.at[FS_MASK] + (first + i) * job->operand[FS_MASK].n,
+                    job->operand[FS_MASK].inner, width, cells->kept + at);
         for (ptrdiff_t j = 0; !line.at[FS_MASK] && line.at[FS_LABELS] && j < width; j++)
             cells->kept[at + j] = 1;
     }
@@ -458,7 +459,7 @@ static void F(fill_cells)(const fs_hinge *job, fs_hinge_line line, ptrdiff_t wid
 }
 
 /* The terms of the i-th scores in `cells`; `out` becomes what is written of them. */
-static inline void F(column_of_terms)(const fs_hinge *job, ptrdiff_t width,
+static inline void F(column_of_terms)(const fs_job *job, ptrdiff_t width,
                                       const F(hinge_cells) *cells, ptrdiff_t i,
                                       F(hinge_tile) *tile, REAL *out)
 {
@@ -536,7 +537,7 @@ static void F(best_of_columns)(ptrdiff_t j, ptrdiff_t width, ptrdiff_t first,
     }
 }
 
-static void F(hinge_columns)(fs_hinge *job, fs_hinge_line line, ptrdiff_t width,
+static void F(hinge_columns)(fs_job *job, fs_line line, ptrdiff_t width,
                              F(hinge_tile) *tile)
 {
     F(hinge_cells) cells;
@@ -544,7 +545,7 @@ static void F(hinge_columns)(fs_hinge *job, fs_hinge_line line, ptrdiff_t width,
     int best = job->largest && job->written != FS_PAIRS;
     for (ptrdiff_t first = 0; first < job->n; first += HINGE_CHUNK) {
         ptrdiff_t count = fs_least(HINGE_CHUNK, job->n - first);
-        if (first > 0 && first % BLOCK == 0 && fs_poll(&job->watch))
+        if (first > 0 && first % BLOCK == 0 && fs_poll(job->watch))
             return;
         F(fill_cells)(job, line, width, first, count, tile, &cells);
         for (ptrdiff_t j = 0; best && j < width; j += LANES)
@@ -553,24 +554,24 @@ static void F(hinge_columns)(fs_hinge *job, fs_hinge_line line, ptrdiff_t width,
             if (!best)
                 F(column_of_terms)(job, width, &cells, i, tile, out);
             if (job->written != FS_NOTHING) /* for the largest alone zeros, at first */
-                F(put)(out, width, line.at[FS_OUT] + (first + i) * job->step_n[FS_OUT],
-                       job->step_inner[FS_OUT], job->y_type);
+                F(put)(out, width, line.at[FS_Y] + (first + i) * job->operand[FS_Y].n,
+                       job->operand[FS_Y].inner, job->operand[FS_Y].type);
         }
     }
 }
 
-static double F(hinge_unit)(fs_hinge *job, ptrdiff_t unit)
+static double F(hinge_unit)(fs_job *job, ptrdiff_t unit)
 {
-    ptrdiff_t rows = fs_hinge_rows(job), units = (job->inner - 1) / rows + 1;
+    ptrdiff_t rows = fs_hinge_sets(job), units = (job->inner - 1) / rows + 1;
     ptrdiff_t first = unit % units * rows, last = fs_least(job->inner, first + rows);
-    fs_hinge_line line = fs_hinge_locate(job, unit / units);
+    fs_line line = fs_locate(job, unit / units);
     double total = 0;
-    for (ptrdiff_t j = first; j < last && !job->watch.stop; j += FS_HINGE_TILE) {
+    for (ptrdiff_t j = first; j < last && !fs_stopped(job->watch); j += FS_HINGE_TILE) {
         ptrdiff_t width = fs_least(FS_HINGE_TILE, last - j);
-        fs_hinge_line here = fs_hinge_row(job, line, j);
+        fs_line here = fs_along_inner(job, line, j);
         F(hinge_tile) tile;
         F(start_tile)(job, here, width, &tile);
-        if (job->by_columns)
+        if (job->cut == FS_BY_TILES)
             F(hinge_columns)(job, here, width, &tile);
         else
             F(hinge_rows)(job, here, width, &tile);
@@ -579,9 +580,4 @@ static double F(hinge_unit)(fs_hinge *job, ptrdiff_t unit)
     return total;
 }
 
-static const fs_hinge_kernels F(hinge_kernels) = {
-    F(hinge_unit),
-    F(hinge_piece),
-    F(hinge_finish),
-};
 #undef HINGE_CHUNK

@@ -70,15 +70,16 @@ static inline void F(divide)(REAL *x, ptrdiff_t count, double divisor)
 static inline const REAL *F(read_dy)(const fs_job *job, fs_line line, ptrdiff_t i,
                                      ptrdiff_t count, REAL *buffer)
 {
-    return F(read)(&job->dy_source, line.dy + i * job->dy_source.n, job->dy_source.n,
-                   NULL, 0, count, buffer);
+    return F(read)(&job->operand[FS_DY], line.at[FS_DY] + i * job->operand[FS_DY].n,
+                   job->operand[FS_DY].n, NULL, 0, count, buffer);
 }
 
 static inline const REAL *F(read_y)(const fs_job *job, fs_line line, ptrdiff_t i,
                                     ptrdiff_t count, REAL *buffer)
 {
-    const fs_source *source = &job->source;
-    return F(read)(source, line.x + i * source->n, source->n, NULL, 0, count, buffer);
+    const fs_operand *source = &job->operand[FS_X];
+    return F(read)(source, line.at[FS_X] + i * source->n, source->n, NULL, 0, count,
+                   buffer);
 }
 
 /* Two sums side by side: one addition need not wait for the other. */
@@ -185,15 +186,15 @@ static void F(vjp_row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
         ptrdiff_t count = fs_least(BLOCK, last - i);
         const REAL *y = F(read_y)(job, line, i, count, y_block);
         const REAL *dy = F(read_dy)(job, line, i, count, dy_block);
-        char *place = line.y + i * job->y_n;
-        REAL *to = job->y_type == REAL_TYPE ? (REAL *)place : out;
+        char *place = line.at[FS_Y] + i * job->operand[FS_Y].n;
+        REAL *to = job->operand[FS_Y].type == REAL_TYPE ? (REAL *)place : out;
         if (job->op == FS_SOFTMAX_VJP) /* constants take the choice out of the loop */
             F(vjp_block)(FS_SOFTMAX_VJP, y, dy, to, count, &sums);
         else
             F(vjp_block)(FS_LOG_SOFTMAX_VJP, y, dy, to, count, &sums);
         F(divide)(to, count, job->divisor);
         if (to == out)
-            F(write)(out, count, place, job->y_type);
+            F(write)(out, count, place, job->operand[FS_Y].type);
     }
 }
 
@@ -207,14 +208,14 @@ static inline void F(vjp_short_rows)(fs_op op, const fs_job *job, ptrdiff_t firs
         fs_line line = fs_locate(job, row);
         const REAL *y = F(read_y)(job, line, 0, n, y_block);
         const REAL *dy = F(read_dy)(job, line, 0, n, dy_block);
-        REAL *to = job->y_type == REAL_TYPE ? (REAL *)line.y : out;
+        REAL *to = job->operand[FS_Y].type == REAL_TYPE ? (REAL *)line.at[FS_Y] : out;
         double sum = op == FS_SOFTMAX_VJP ? F(dot)(y, dy, n) : F(total)(dy, n);
         F(vjp_norm)(op, (fs_pair){sum, 0}, &hi, &lo, &scale);
         F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
         F(vjp_block)(op, y, dy, to, n, &sums);
         F(divide)(to, n, job->divisor);
         if (to == out)
-            F(write)(out, n, line.y, job->y_type);
+            F(write)(out, n, line.at[FS_Y], job->operand[FS_Y].type);
     }
 }
 
@@ -222,13 +223,13 @@ static void F(vjp_long_row)(fs_job *job, fs_line line)
 {
     fs_norm norm = {0, {0, 0}};
     for (ptrdiff_t i = 0; i < job->n; i += FS_PIECE) {
-        if (i > 0 && fs_poll(&job->watch))
+        if (i > 0 && fs_poll(job->watch))
             return;
         fs_pair sum = F(vjp_row_sum)(job, line, i, fs_least(job->n, i + FS_PIECE));
         norm.pair = fs_pair_add(norm.pair, sum);
     }
     for (ptrdiff_t i = 0; i < job->n; i += FS_PIECE) {
-        if (i > 0 && fs_poll(&job->watch))
+        if (i > 0 && fs_poll(job->watch))
             return;
         F(vjp_row_finish)(job, line, i, fs_least(job->n, i + FS_PIECE), &norm);
     }
@@ -276,7 +277,7 @@ static void F(vjp_tile_sum)(fs_job *job, F(vjp_tile) *tile)
     const F(shape) *shape = tile->shape;
     memset(tile->sum, 0, sizeof tile->sum);
     for (ptrdiff_t row = 0; row < shape->rows; row += ABREAST) {
-        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
             return;
         const REAL *y[ABREAST], *dy[ABREAST];
         int abreast = (int)fs_least(ABREAST, shape->rows - row);
@@ -344,7 +345,7 @@ static void F(vjp_tile_finish)(fs_job *job, char *result, const F(vjp_tile) *til
     REAL y_block[FINISHED_ABREAST][FS_TILE], dy_block[FINISHED_ABREAST][FS_TILE];
     const F(shape) *shape = tile->shape;
     for (ptrdiff_t row = 0; row < shape->rows; row += FINISHED_ABREAST) {
-        if (row > 0 && row % FS_TILE == 0 && fs_poll(&job->watch))
+        if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
             return;
         const REAL *y[FINISHED_ABREAST] = {NULL}, *dy[FINISHED_ABREAST] = {NULL};
         REAL *to[FINISHED_ABREAST] = {NULL};
@@ -373,11 +374,11 @@ static void F(vjp_columns)(fs_job *job, fs_line line, const F(shape) *shape)
 {
     F(vjp_tile) tile;
     tile.shape = shape;
-    tile.y = F(rows_from)(shape, &job->source, line.x, NULL, 0);
-    tile.dy = F(rows_from)(shape, &job->dy_source, line.dy, NULL, 0);
+    tile.y = F(rows_from)(shape, &job->operand[FS_X], line.at[FS_X], NULL, NULL, 0);
+    tile.dy = F(rows_from)(shape, &job->operand[FS_DY], line.at[FS_DY], NULL, NULL, 0);
     F(vjp_tile_sum)(job, &tile);
     F(vjp_tile_norms)(job, &tile);
-    if (!job->watch.stop)
-        F(vjp_tile_finish)(job, line.y, &tile);
+    if (!fs_stopped(job->watch))
+        F(vjp_tile_finish)(job, line.at[FS_Y], &tile);
 }
 #undef FINISHED_ABREAST
