@@ -6,8 +6,6 @@
  * y has the computing type (from then on y is the input), else into a buffer, again in
  * every pass.
  */
-#include <stdlib.h>
-
 #include "math/log_sum.h"
 
 #include "math/exp.h"
