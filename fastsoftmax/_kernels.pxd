@@ -36,7 +36,7 @@ cdef extern from "kernels/process/outputs.h":
     PyDataMem_Handler fs_handler
     int fs_is_default(object handler)
     size_t fs_kept_bytes()
-    void fs_keep_at_most(size_t bytes)
+    void fs_keep_at_most(size_t bytes, size_t hot)
 
 
 cdef extern from "kernels/process/watch.h" nogil:

@@ -5,35 +5,43 @@
 # and its gradient in one function: 3.6 times slower at 1 MiB, 2 times at 8).
 cdef enum:
     OURS_FROM = 1048576
-# MiB: softmax of 512 tokens over a vocabulary of 128256, in float32, just fits.
+# MiB kept: softmax of 512 tokens over a vocabulary of 128256, in float32, just fits.
+# MiB of them hot: what malloc leaves untrimmed.
 cdef int KEEP_MIB = 256
+cdef int HOT_MIB = 64
 cdef int MOST_MIB = 65536
 
 cdef object our_handler = PyCapsule_New(&fs_handler, "mem_handler", NULL)
-cdef int keep_mib = 0
+cdef int keep_mib = 0, hot_mib = 0
+
+
+cdef int mib(text) except -1:
+    if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MOST_MIB:
+        return int(text)
+    raise ImportError(
+        f"FASTSOFTMAX_KEEP_MIB={os.environ['FASTSOFTMAX_KEEP_MIB']!r} is not a whole "
+        f"number from 0 to {MOST_MIB}, nor two of them with a comma between"
+    )
 
 
 cdef void choose_memory() except *:
-    global keep_mib
-    wanted = os.environ.get("FASTSOFTMAX_KEEP_MIB") or str(KEEP_MIB)
-    if not wanted.isascii() or not wanted.isdigit() or len(wanted) > 5 or (
-        int(wanted) > MOST_MIB
-    ):
-        raise ImportError(
-            f"FASTSOFTMAX_KEEP_MIB={wanted!r} is not a whole number from 0 to "
-            f"{MOST_MIB}"
-        )
+    """FASTSOFTMAX_KEEP_MIB is how much is kept; behind a comma, how much of it hot."""
+    global keep_mib, hot_mib
+    keep, comma, hot = os.environ.get("FASTSOFTMAX_KEEP_MIB", "").partition(",")
+    cdef int most = mib(keep) if keep or comma else KEEP_MIB
+    cdef int most_hot = mib(hot) if comma else HOT_MIB
     if FS_CAN_KEEP:
-        keep_mib = int(wanted)
-        fs_keep_at_most(<size_t>keep_mib << 20)
+        keep_mib = most
+        hot_mib = min(most, most_hot)
+        fs_keep_at_most(<size_t>keep_mib << 20, <size_t>hot_mib << 20)
 
 
 choose_memory()
 
 
 def keeps_mib():
-    """MiB of freed results kept at most; 0 where NumPy's allocator serves them."""
-    return keep_mib
+    """MiB of freed results kept at most, 0 where NumPy has them all; and of it hot."""
+    return keep_mib, hot_mib
 
 
 def kept_bytes():

@@ -66,13 +66,15 @@ def get_num_threads() -> int:
 
 def config() -> dict[str, Any]:
     """Return what `show_config` prints, as a dict."""
+    keep_mib, hot_mib = _cpu.keeps_mib()
     return {
         "version": version("fastsoftmax"),
         "isa": _cpu.isa,
         "isas": _cpu.supported_isas,
         "threads": get_num_threads(),
         "openmp": _cpu.openmp,
-        "keep_mib": _cpu.keeps_mib(),
+        "keep_mib": keep_mib,
+        "hot_mib": hot_mib,
         "numpy": np.__version__,
     }
 
@@ -83,8 +85,9 @@ def show_config() -> None:
     The lines name the package's version, the instruction set (ISA) of the kernels in
     use and those that exist here (set ``FASTSOFTMAX_ISA`` before the import to force
     one), the number of threads, whether the build has OpenMP, how much memory of freed
-    results is kept for later ones (set ``FASTSOFTMAX_KEEP_MIB`` before the import to
-    change it, 0 to leave all memory to NumPy), and NumPy's version.
+    results is kept for later ones, and how much of it the kernel can't take when memory
+    is short (set ``FASTSOFTMAX_KEEP_MIB`` before the import to change the first, or
+    both, as in ``256,64``; 0 leaves all memory to NumPy), and NumPy's version.
 
     Examples
     --------
@@ -97,6 +100,9 @@ def show_config() -> None:
     print(f"ISA         {found['isa']} (supported here: {', '.join(found['isas'])})")
     print(f"threads     {found['threads']}")
     print(f"OpenMP      {'yes' if found['openmp'] else 'no (serial build)'}")
-    kept = f"of freed results, up to {found['keep_mib']} MiB are kept for later ones"
+    kept = (
+        f"of freed results, up to {found['keep_mib']} MiB are kept for later ones, "
+        f"{found['hot_mib']} MiB of them hot"
+    )
     print(f"memory      {kept if found['keep_mib'] else 'as NumPy has it'}")
     print(f"NumPy       {found['numpy']}")

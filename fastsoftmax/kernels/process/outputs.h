@@ -6,16 +6,21 @@
  * nothing.
  *
  * A. NumPy asks an array's own PyDataMem_Handler to free it (NEP 49), so that these
- * arrays are like any others: they own their data, can be resized, are traced by
- * tracemalloc. B. Kept memory is the kernel's for the asking (MADV_FREE): it counts as
- * available, and goes under pressure as cached files do. What was not taken is reused
- * without a page fault. Until then it shows in the process's RSS, hence the cap. C. No
- * locks: a slot is a word, changed by one atomic exchange. So free may come from any
- *    thread, and a fork at any moment leaves nothing locked.
- * D. Memory shared with a child by fork is not kept: each first write to one of its
- * pages copies 4 KiB, 8 times slower than fresh huge pages. E. Nothing is kept where
- * the address space is limited (RLIMIT_AS, RLIMIT_DATA): there others' allocations
- * would fail for it.
+ *    arrays are like any others: they own their data, can be resized, are traced by
+ *    tracemalloc.
+ * B. The latest of what is kept stays as it is, hot, up to 64 MiB: to let the kernel
+ *    take it costs .3 of a softmax of 1 MiB, .6 with two threads, .9 of one of 16 MiB
+ *    with 16. A process that stops calling keeps it, as it keeps what malloc has not
+ *    trimmed (glibc: up to 64 MiB, too): to give it back later takes a thread, a
+ * signal, or a hook in somebody else's code. C. The rest of what is kept is the
+ * kernel's for the asking (MADV_FREE): it counts as available, and goes under pressure
+ * as cached files do. What was not taken is reused without a page fault. Until then it
+ * shows in the process's RSS, hence the cap. D. No locks: a slot is a word, changed by
+ * one atomic exchange. So free may come from any thread, and a fork at any moment
+ * leaves nothing locked. E. Memory shared with a child by fork is not kept: each first
+ * write to one of its pages copies 4 KiB, 8 times slower than fresh huge pages. F.
+ * Nothing is kept where the address space is limited (RLIMIT_AS, RLIMIT_DATA): there
+ *    others' allocations would fail for it.
  */
 #ifndef FASTSOFTMAX_OUTPUTS_H
 #define FASTSOFTMAX_OUTPUTS_H
@@ -36,8 +41,8 @@
 enum { FS_CAN_KEEP = 1 };
 
 #define FS_HUGE ((size_t)1 << 21) /* data begins at a multiple of it */
-#define FS_UNIT                                                                        \
-    ((size_t)1 << 16) /* lengths are multiples of it: of any page size, too */
+#define FS_UNIT ((size_t)1 << 17) /* lengths are multiples of it: of any page size */
+#define FS_COLD ((size_t)1 << 20) /* in a block: the kernel may take it */
 enum { FS_SLOTS = 8 };
 /* Each block is a mapping, of which the kernel grants a process 65530 in all. */
 enum { FS_MOST_BLOCKS = 8192 };
@@ -48,13 +53,15 @@ typedef struct {
     unsigned forks; /* of this process, before the data was last given out */
 } fs_head;
 
-/* A block is the address of its data plus its length in units; 0 is none. */
+/* A block is the address of its data plus its length in units, up to 2^19 of them, and
+ * FS_COLD; 0 is none. */
 typedef uintptr_t fs_block;
 
 static _Atomic fs_block fs_kept[FS_SLOTS]; /* the latest first */
 static _Atomic int fs_blocks;              /* in use or kept */
 static _Atomic unsigned fs_forks;
 static size_t fs_most; /* bytes kept at most */
+static size_t fs_hot;  /* bytes of the latest blocks that stay as they are */
 
 static inline fs_head *fs_head_of(void *data)
 {
@@ -68,7 +75,7 @@ static inline char *fs_data(fs_block block)
 
 static inline size_t fs_bytes(fs_block block)
 {
-    return (block & (FS_HUGE - 1)) * FS_UNIT;
+    return (block & (FS_COLD - 1)) * FS_UNIT;
 }
 
 static void fs_unmap(void *data, size_t bytes)
@@ -138,7 +145,21 @@ static int fs_address_space_is_limited(void)
            getrlimit(RLIMIT_DATA, &data) || data.rlim_cur != RLIM_INFINITY;
 }
 
-/* Puts a block first; the others move on by one, and the oldest beyond the cap go. */
+/* Lets the kernel take what is in a slot, if it may not yet. */
+static void fs_cool(int slot)
+{
+    fs_block block = atomic_load(&fs_kept[slot]), none = 0;
+    if (!block || block & FS_COLD)
+        return;
+    block = atomic_exchange(&fs_kept[slot], 0); /* ours alone; another one, or none */
+    if (block &&
+        (madvise(fs_data(block), fs_bytes(block), MADV_FREE) ||
+         !atomic_compare_exchange_strong(&fs_kept[slot], &none, block | FS_COLD)))
+        fs_unmap(fs_data(block), fs_bytes(block));
+}
+
+/* Puts a block first; the others move on by one, cool down, and go, the oldest first.
+ */
 static void fs_keep(fs_block block)
 {
     size_t total = 0;
@@ -150,6 +171,8 @@ static void fs_keep(fs_block block)
         total += fs_bytes(atomic_load(&fs_kept[slot]));
         if (total > fs_most)
             fs_drop(slot);
+        else if (total > fs_hot)
+            fs_cool(slot);
     }
 }
 
@@ -188,7 +211,7 @@ static void fs_free(void *context, void *data, size_t size)
         return;
     fs_head head = *fs_head_of(data);
     if (head.bytes > fs_most || head.forks != atomic_load(&fs_forks) ||
-        fs_address_space_is_limited() || madvise(data, head.bytes, MADV_FREE))
+        fs_address_space_is_limited())
         fs_unmap(data, head.bytes);
     else
         fs_keep((fs_block)data | head.bytes / FS_UNIT);
@@ -221,9 +244,10 @@ static void fs_before_fork(void)
     fs_drop_all();
 }
 
-static void fs_keep_at_most(size_t bytes)
+static void fs_keep_at_most(size_t bytes, size_t hot)
 {
     fs_most = bytes;
+    fs_hot = hot;
     pthread_atfork(fs_before_fork, NULL, NULL);
 }
 
@@ -234,9 +258,9 @@ static size_t fs_kept_bytes(void)
 {
     return 0;
 }
-static void fs_keep_at_most(size_t bytes)
+static void fs_keep_at_most(size_t bytes, size_t hot)
 {
-    (void)bytes;
+    (void)bytes, (void)hot;
 }
 #endif
 
