@@ -2,15 +2,12 @@ from typing import Any
 
 import numpy as np
 
-from . import _hinge_plan
-from ._plan import Array, Plan
+from ._arguments import Array
 
 SOFTMAX: int
 LOG_SOFTMAX: int
-LOGSUMEXP: int
 SOFTMAX_VJP: int
 LOG_SOFTMAX_VJP: int
-TYPES: dict[str, int]
 
 openmp: bool
 isa: str
@@ -21,20 +18,22 @@ def current_threads() -> int: ...
 def keeps_mib() -> tuple[int, int]: ...
 def kept_bytes() -> int: ...
 def empty_like(x: Array, dtype: np.dtype[Any]) -> Array: ...
-def run(op: int, plan: Plan) -> None: ...
-def run_hinge(plan: _hinge_plan.Plan) -> float: ...
-def fast(
+def softmax_like(
     op: int,
     x: object,
     axis: object,
     temperature: object,
     where: object,
     out: object,
-) -> Any | None: ...
-def fast_vjp(
+    dtype: object,
+) -> Any: ...
+def logsumexp(
+    a: object, axis: object, keepdims: bool, where: object, out: object, dtype: object
+) -> Any: ...
+def vjp(
     op: int, y: object, dy: object, axis: object, temperature: object, out: object
-) -> Any | None: ...
-def fast_hinge(
+) -> Any: ...
+def hinge_loss(
     scores: object,
     labels: object,
     negatives: object,
@@ -42,6 +41,18 @@ def fast_hinge(
     p: object,
     variant: object,
     reduction: object,
-    weights: object,
+    sample_weight: object,
+    where: object,
     return_grad: bool,
-) -> tuple[Any, Any] | None: ...
+) -> Any: ...
+def pair_hinge_loss(
+    pos: object,
+    neg: object,
+    margin: object,
+    p: object,
+    variant: object,
+    reduction: object,
+    sample_weight: object,
+    where: object,
+    return_grad: bool,
+) -> Any: ...

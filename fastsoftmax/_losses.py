@@ -1,16 +1,12 @@
-"""The hinge (max-margin) losses: docstrings, checks, one call of the kernels each."""
+"""The hinge (max-margin) losses: docstrings, and one call each."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _cpu, _hinge_plan, _plan
-from ._hinge_plan import Loss, Scores
-from ._plan import Array
+from . import _cpu
 
 
 def hinge_loss(
@@ -137,48 +133,36 @@ def hinge_loss(
     >>> hinge_loss([[0.2, 0.5], [0.9, -0.4]], labels=[1, 0]).round(3)
     np.float64(0.7)
     """
-    if where is None:
-        result = _cpu.fast_hinge(
-            scores,
-            labels,
-            negatives,
-            margin,
-            p,
-            variant,
-            reduction,
-            sample_weight,
-            bool(return_grad),
-        )
-        if result is not None:
-            return result if return_grad else result[0]
-    if gpu := _plan.gpu_for(scores, labels, sample_weight, where):
-        arrays = {
+    result = _cpu.hinge_loss(
+        scores,
+        labels,
+        negatives,
+        margin,
+        p,
+        variant,
+        reduction,
+        sample_weight,
+        where,
+        return_grad,
+    )
+    if result is not NotImplemented:
+        return result
+    from .cuda import call
+
+    return call.hinge_loss(
+        {
             "scores": scores,
             "labels": labels,
             "sample_weight": sample_weight,
             "where": where,
-        }
-        return gpu.hinge_loss(
-            arrays,
-            negatives=negatives,
-            margin=margin,
-            p=p,
-            variant=variant,
-            reduction=reduction,
-            return_grad=return_grad,
-        )
-    array, rows = _hinge_plan.from_hinge(scores, labels, negatives, where)
-    loss = _hinge_plan.as_loss(
-        rows, margin, p, variant, reduction, sample_weight, return_grad
+        },
+        negatives=negatives,
+        margin=margin,
+        p=p,
+        variant=variant,
+        reduction=reduction,
+        return_grad=return_grad,
     )
-    if not loss.return_grad:
-        return _loss(rows, loss, None, None)
-    grad = _like(array, rows.dtype)
-    if rows.labels is not None:
-        value = _loss(rows, loss, grad, None)
-    else:
-        value = _loss(rows, loss, grad[..., 1:], grad[..., 0])
-    return value, grad.reshape(-1) if negatives is not None else grad
 
 
 def pair_hinge_loss(
@@ -256,68 +240,18 @@ def pair_hinge_loss(
     >>> float(loss), grads[0]
     (1.0, array([-1., -1.]))
     """
-    if gpu := _plan.gpu_for(pos, neg, sample_weight, where):
-        arrays = {
-            "pos": pos,
-            "neg": neg,
-            "sample_weight": sample_weight,
-            "where": where,
-        }
-        return gpu.pair_hinge_loss(
-            arrays,
-            margin=margin,
-            p=p,
-            variant=variant,
-            reduction=reduction,
-            return_grad=return_grad,
-        )
-    array, rows = _hinge_plan.from_pairs(pos, neg, where)
-    loss = _hinge_plan.as_loss(
-        rows, margin, p, variant, reduction, sample_weight, return_grad
+    result = _cpu.pair_hinge_loss(
+        pos, neg, margin, p, variant, reduction, sample_weight, where, return_grad
     )
-    if not loss.return_grad:
-        return _loss(rows, loss, None, None)
-    d_pos, d_neg = _like(array, rows.dtype), _like(rows.others, rows.dtype)
-    value = _loss(rows, loss, d_neg, d_pos.reshape(rows.rows))
-    return value, (d_pos, d_neg)
+    if result is not NotImplemented:
+        return result
+    from .cuda import call
 
-
-def _like(array: Array, dtype: np.dtype[Any]) -> Array:
-    return _cpu.empty_like(array, dtype)
-
-
-def _loss(
-    rows: Scores, loss: Loss, grad: Array | None, grad_positives: Array | None
-) -> Any:
-    """Run the kernels; return the loss as its reduction has it."""
-    if loss.reduction == "pairs":
-        pairs = _like(rows.others, rows.dtype)
-        _run(rows, loss, None, pairs, None)
-        return pairs
-    losses = None
-    if loss.reduction == "none":
-        losses = np.empty(rows.rows, rows.compute)
-    total = _run(rows, loss, losses, grad, grad_positives)
-    if losses is not None:
-        return losses[()]
-    if loss.reduction == "mean":
-        count = math.prod(rows.rows)
-        total = total / count if count else math.nan
-    with np.errstate(over="ignore"):
-        return rows.compute.type(total)
-
-
-def _run(
-    rows: Scores,
-    loss: Loss,
-    losses: Array | None,
-    out: Array | None,
-    out_positives: Array | None,
-) -> float:
-    """Write what is to be written; return the sum of the losses."""
-    if rows.others.size > 0:
-        return _cpu.run_hinge(_hinge_plan.make(rows, loss, losses, out, out_positives))
-    for written in (losses, out_positives):
-        if written is not None:
-            written[...] = 0
-    return 0.0
+    return call.pair_hinge_loss(
+        {"pos": pos, "neg": neg, "sample_weight": sample_weight, "where": where},
+        margin=margin,
+        p=p,
+        variant=variant,
+        reduction=reduction,
+        return_grad=return_grad,
+    )

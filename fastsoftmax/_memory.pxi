@@ -66,18 +66,17 @@ cdef object in_our_memory(make, tuple arguments):
     return make(*arguments)
 
 
-cdef inline cnp.ndarray empty(int ndim, cnp.npy_intp *shape, int type_num,
-                              ptrdiff_t size):
-    """A C-contiguous array of `size` floats, at most as many as another one has."""
+cdef cnp.ndarray empty(int ndim, cnp.npy_intp *shape, cnp.dtype dtype, ptrdiff_t size):
+    """A C-contiguous array of `size` elements."""
     cdef int d
-    if size * (4 if type_num == cnp.NPY_FLOAT else 8) < OURS_FROM:
-        return cnp.PyArray_EMPTY(ndim, shape, type_num, 0)
+    if size * dtype.itemsize < OURS_FROM:
+        return cnp.PyArray_EMPTY(ndim, shape, dtype.type_num, 0)
     lengths = tuple([shape[d] for d in range(ndim)])
-    return in_our_memory(np.empty, (lengths, cnp.PyArray_DescrFromType(type_num)))
+    return in_our_memory(np.empty, (lengths, dtype))
 
 
-def empty_like(x, dtype):
+cpdef cnp.ndarray empty_like(cnp.ndarray x, cnp.dtype dtype):
     """An array shaped and laid out like x."""
-    if x.size * dtype.itemsize < OURS_FROM:
+    if cnp.PyArray_SIZE(x) * dtype.itemsize < OURS_FROM:
         return np.empty_like(x, dtype, "K", False)
     return in_our_memory(np.empty_like, (x, dtype, "K", False))

@@ -60,22 +60,28 @@ cdef bint fills_the_cache(const fs_job *job) noexcept nogil:
     )
 
 
+cdef void begin_watch(fs_watch *watch, ptrdiff_t elements) noexcept:
+    """A watch over so much work; little is not worth a question."""
+    watch.stop = 0
+    watch.poll = never
+    if elements >= NOGIL_FROM:
+        watch.poll = poll
+        watch.polled_at = fs_now()
+
+
 cdef int execute(fs_job *job) except -1:
     """Runs a complete job of at least one element."""
     cdef const fs_kernels *kernels = kernels_for(job.compute)
     cdef ptrdiff_t elements = job.outer * job.n * job.inner, units = 0, unit
     cdef fs_watch watch
     cdef int step = 0
-    watch.stop = 0
-    watch.poll = never
+    begin_watch(&watch, elements)
     job.watch = &watch
     job.threads = 1
     job.past_caches = 0
     if elements < NOGIL_FROM:
         units = fs_run(kernels, job)
     else:
-        watch.poll = poll
-        watch.polled_at = fs_now()
         job.threads = threads_for(elements)
         job.past_caches = fills_the_cache(job)
         with nogil:

@@ -1,15 +1,13 @@
-"""The softmax family: docstrings, checks, one call of the kernels each."""
+"""The softmax family: docstrings, and one call each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _cpu, _formulas, _plan
-from ._plan import Array, Axis
+from . import _arguments, _by_numpy, _cpu
+from ._arguments import Array, Axis
 
 
 def softmax(
@@ -99,15 +97,13 @@ def softmax(
     array([[0.269, 0.731, 0.   ],
            [0.5  , 0.5  , 0.   ]])
     """
-    if dtype is None:
-        y = _cpu.fast(_cpu.SOFTMAX, x, axis, temperature, where, out)
-        if y is not None:
-            return y
-    if gpu := _plan.gpu_for(x, where, out):
-        arrays = {"x": x, "where": where, "out": out}
-        return gpu.softmax(arrays, axis=axis, temperature=temperature, dtype=dtype)
-    call = _plan.as_call(x, axis, where, dtype, temperature)
-    return _elementwise(_cpu.SOFTMAX, _formulas.softmax, call, out)
+    y = _cpu.softmax_like(_cpu.SOFTMAX, x, axis, temperature, where, out, dtype)
+    if y is not NotImplemented:
+        return y
+    from .cuda import call
+
+    arrays = {"x": x, "where": where, "out": out}
+    return call.softmax(arrays, axis=axis, temperature=temperature, dtype=dtype)
 
 
 def log_softmax(
@@ -185,15 +181,13 @@ def log_softmax(
     array([[-6.93147181e-01, -6.93147181e-01],
            [-4.24835426e-18, -4.00000000e+01]])
     """
-    if dtype is None:
-        y = _cpu.fast(_cpu.LOG_SOFTMAX, x, axis, temperature, where, out)
-        if y is not None:
-            return y
-    if gpu := _plan.gpu_for(x, where, out):
-        arrays = {"x": x, "where": where, "out": out}
-        return gpu.log_softmax(arrays, axis=axis, temperature=temperature, dtype=dtype)
-    call = _plan.as_call(x, axis, where, dtype, temperature)
-    return _elementwise(_cpu.LOG_SOFTMAX, _formulas.log_softmax, call, out)
+    y = _cpu.softmax_like(_cpu.LOG_SOFTMAX, x, axis, temperature, where, out, dtype)
+    if y is not NotImplemented:
+        return y
+    from .cuda import call
+
+    arrays = {"x": x, "where": where, "out": out}
+    return call.log_softmax(arrays, axis=axis, temperature=temperature, dtype=dtype)
 
 
 def logsumexp(
@@ -281,25 +275,21 @@ def logsumexp(
     >>> logsumexp([1.0, 1.0], b=[1.0, -1.0], return_sign=True)
     (np.float64(-inf), np.float64(0.0))
     """
-    plain = b is None and not keepdims and not return_sign
-    if plain and dtype is None:
-        y = _cpu.fast(_cpu.LOGSUMEXP, a, axis, 1.0, where, out)
-        if y is not None:
-            return y
-    if gpu := _plan.gpu_for(a, b, where, out):
-        return gpu.logsumexp(
-            {"a": a, "b": b, "where": where, "out": out},
-            axis=axis,
-            keepdims=keepdims,
-            return_sign=return_sign,
-            dtype=dtype,
-        )
     if b is None and not return_sign:
-        call = _plan.as_call(a, axis, where, dtype, name="a")
-        if call.has_kernels:
-            return _reduce(call, bool(keepdims), out)
-    call, weights = _plan.as_weighted_call(a, axis, b, where, dtype)
-    return _formula_logsumexp(call, weights, keepdims, return_sign, out)
+        y = _cpu.logsumexp(a, axis, keepdims, where, out, dtype)
+        if y is not NotImplemented:
+            return y
+    elif not _arguments.is_cupy(a, b, where, out):
+        return _by_numpy.logsumexp(a, axis, b, keepdims, return_sign, where, out, dtype)
+    from .cuda import call
+
+    return call.logsumexp(
+        {"a": a, "b": b, "where": where, "out": out},
+        axis=axis,
+        keepdims=keepdims,
+        return_sign=return_sign,
+        dtype=dtype,
+    )
 
 
 def softmax_vjp(
@@ -365,14 +355,13 @@ def softmax_vjp(
     >>> softmax_vjp(y, [1.0, 0.0, 0.0], axis=-1).round(4)
     array([[ 0.0819, -0.022 , -0.0599]])
     """
-    dx = _cpu.fast_vjp(_cpu.SOFTMAX_VJP, y, dy, axis, temperature, out)
-    if dx is not None:
+    dx = _cpu.vjp(_cpu.SOFTMAX_VJP, y, dy, axis, temperature, out)
+    if dx is not NotImplemented:
         return dx
-    if gpu := _plan.gpu_for(y, dy, out):
-        arrays = {"y": y, "dy": dy, "out": out}
-        return gpu.softmax_vjp(arrays, axis=axis, temperature=temperature)
-    call = _plan.as_vjp_call(y, dy, axis, temperature)
-    return _elementwise(_cpu.SOFTMAX_VJP, _formulas.softmax_vjp, call, out)
+    from .cuda import call
+
+    arrays = {"y": y, "dy": dy, "out": out}
+    return call.softmax_vjp(arrays, axis=axis, temperature=temperature)
 
 
 def log_softmax_vjp(
@@ -441,90 +430,10 @@ def log_softmax_vjp(
     >>> log_softmax_vjp(y, [[-1.0, 0.0, 0.0]], axis=-1).round(4)
     array([[-0.91  ,  0.2447,  0.6652]])
     """
-    dx = _cpu.fast_vjp(_cpu.LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
-    if dx is not None:
+    dx = _cpu.vjp(_cpu.LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
+    if dx is not NotImplemented:
         return dx
-    if gpu := _plan.gpu_for(y, dy, out):
-        arrays = {"y": y, "dy": dy, "out": out}
-        return gpu.log_softmax_vjp(arrays, axis=axis, temperature=temperature)
-    call = _plan.as_vjp_call(y, dy, axis, temperature)
-    return _elementwise(_cpu.LOG_SOFTMAX_VJP, _formulas.log_softmax_vjp, call, out)
+    from .cuda import call
 
-
-def _elementwise(
-    op: int, formula: Callable[..., Array], call: _plan.Call, out: Array | None
-) -> Any:
-    """Run a function shaped like x: the kernel `op`, or the formula for rare types."""
-    shape = () if call.is_scalar else call.x.shape
-    if out is not None:
-        _plan.check_out(out, shape, call.dtype)
-        y = np.asarray(out).reshape(call.x.shape)
-    else:
-        y = _cpu.empty_like(call.x, call.dtype)
-    if not call.has_kernels:
-        x, second = _plan.cast(call.x, call.dtype), call.second
-        if call.is_vjp and second is not None:
-            second = _plan.cast(second, call.dtype)
-        y[...] = formula(x, call.axes, second, temperature=call.temperature)
-    elif y.size > 0:
-        steps, target = _plan.elementwise(call, y, out)
-        _cpu.run(op, steps)
-        if target is not y:
-            np.copyto(y, target)
-    if out is not None:
-        return out
-    return y[0] if call.is_scalar else y
-
-
-def _formula_logsumexp(
-    call: _plan.Call,
-    weights: Array | None,
-    keepdims: bool,
-    return_sign: bool,
-    out: Array | None,
-) -> Any:
-    """Run logsumexp by NumPy's formulas: weights, signs, rare types."""
-    result = _formulas.logsumexp(
-        _plan.cast(call.x, np.dtype(call.compute)),
-        call.axes,
-        weights,
-        keepdims=bool(keepdims),
-        return_sign=bool(return_sign),
-        where=call.second,
-    )
-    log, sign = result if isinstance(result, tuple) else (result, None)
-    keeps_dtype = sign is None or call.dtype.kind != "c"
-    log = _plan.cast(log, call.dtype if keeps_dtype else np.finfo(call.dtype).dtype)
-    if out is not None:
-        _plan.check_out(out, log.shape, log.dtype)
-        out[...] = log
-        log = out
-    if sign is None:
-        return _deliver(log, out)
-    return _deliver(log, out), _deliver(_plan.cast(sign, call.dtype), None)
-
-
-def _deliver(y: Array, out: Array | None) -> Any:
-    if out is not None:
-        return out
-    return y[()] if y.ndim == 0 else y
-
-
-def _reduce(call: _plan.Call, keepdims: bool, out: Array | None) -> Any:
-    """Run logsumexp without weights."""
-    x, axes = call.x, call.axes
-    kept = tuple(size for d, size in enumerate(x.shape) if d not in axes)
-    with_dims = tuple(1 if d in axes else size for d, size in enumerate(x.shape))
-    if out is not None:
-        _plan.check_out(out, with_dims if keepdims else kept, call.dtype)
-        y = np.asarray(out).reshape(kept)
-    elif x.size > 0:
-        one_each = x[tuple(0 if d in axes else slice(None) for d in range(x.ndim))]
-        y = np.empty_like(one_each, dtype=call.dtype, order="K", subok=False)
-    else:
-        y = np.empty(kept, call.dtype)
-    if x.size > 0:
-        _cpu.run(_cpu.LOGSUMEXP, _plan.reduction(call, y, out))
-    else:
-        y[...] = -np.inf
-    return _deliver(y.reshape(with_dims) if keepdims else y, out)
+    arrays = {"y": y, "dy": dy, "out": out}
+    return call.log_softmax_vjp(arrays, axis=axis, temperature=temperature)

@@ -475,3 +475,12 @@ def test_weights_in_every_layout(layout):
     given = LAYOUTS[layout](np.stack([weights, weights]))[0]
     result = hinge_loss(scores, sample_weight=given, reduction="none")
     np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("width", [2, 40])
+def test_a_pair_whose_square_underflows_is_0_whatever_the_weight(width):
+    scores = np.full((3, width), 1e-200)
+    scores[:, 0] = 0
+    options = {"margin": 0, "p": 2, "sample_weight": np.full(3, np.inf)}
+    assert (hinge_loss(scores, reduction="pairs", **options) == 0).all()
+    assert hinge_loss(scores, **options) == 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any, NamedTuple
 
-from .. import _hinge_plan
+from .. import _arguments
 from .._losses import hinge_loss
 from .blocks import Array
 from .npy import FileError, load, save
@@ -41,11 +41,13 @@ def write_rows(request: Request, target: str, force: bool) -> None:
     """
     scores, labels, rows = _decode(request)
     pairs = request.options["reduction"] == "pairs"
-    shape = rows.others.shape if pairs else rows.rows
-    dtype = rows.dtype if pairs else rows.compute
+    dtype, compute = _arguments.result_dtypes(scores.dtype)
+    shape = rows[:-1]
+    if pairs:
+        shape = rows if labels is not None else (*shape, rows[-1] - 1)
 
     def blocks() -> Iterator[Array]:
-        if not rows.rows:
+        if not shape:
             yield hinge_loss(scores, labels, **request.options)
             return
         row_bytes = prod(scores.shape[1:]) * scores.itemsize
@@ -55,21 +57,30 @@ def write_rows(request: Request, target: str, force: bool) -> None:
             part = None if labels is None else labels[block]
             yield hinge_loss(scores[block], part, **request.options)
 
-    save(target, shape, dtype, blocks(), force)
+    save(target, shape, dtype if pairs else compute, blocks(), force)
 
 
-def _decode(request: Request) -> tuple[Array, Array | None, _hinge_plan.Scores]:
-    """Return scores [..., C] and labels, checked, and both decoded."""
+def _decode(request: Request) -> tuple[Array, Array | None, tuple[int, ...]]:
+    """Return scores [..., C] and labels, checked, and the shape of the rows."""
     scores = load(request.source)
     labels = None if request.labels is None else load(request.labels)
     files = repr(request.source)
     if request.labels is not None:
         files += f" with labels {request.labels!r}"
     try:
-        array, rows = _hinge_plan.from_hinge(scores, labels, request.negatives, None)
-        _hinge_plan.as_loss(
-            rows, **request.options, sample_weight=None, return_grad=False
+        scores = _arguments.as_scores(scores, "scores")
+        if request.negatives is not None:
+            scores = scores.reshape(_arguments.as_groups(scores, request.negatives))
+        _arguments.check_has_positive(scores, labels is not None)
+        if labels is not None:
+            *rows, classes = scores.shape
+            labels = _arguments.as_labels(labels, tuple(rows), classes)
+            bad = (labels < 0) | (labels >= classes)
+            if bad.any():
+                raise _arguments.bad_label(labels, int(bad.argmax()), classes)
+        _arguments.as_margin(
+            request.options["margin"], _arguments.result_dtypes(scores.dtype)[1]
         )
     except (TypeError, ValueError, IndexError) as error:
         raise FileError(f"{files}: {error}") from error
-    return array, labels, rows
+    return scores, labels, scores.shape

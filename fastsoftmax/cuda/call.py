@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import cupy
 import numpy as np
 
-from .. import _hinge_plan, _plan
-from .._plan import Axis
+from .. import _arguments
+from .._arguments import Axis
 from . import choose, source
 from .choose import NUMBERS, Device, Launches, Operation
 
@@ -36,6 +36,9 @@ CLUSTERS = os.environ.get("FASTSOFTMAX_GPU_CLUSTERS") == "1"
 LEAST_TEMPERATURE = {np.float32: 2.0**-126, np.float64: 2.0**-1022}
 
 NOTHING = np.uint64(0)  # a null pointer: CuPy knows none
+
+# What is written beside hinge losses: the kernels of hinge.cu.
+WRITES_NOTHING, GRADIENT, PAIRS = 0, 1, 2
 
 
 # ---- launching ----
@@ -133,7 +136,7 @@ def _launch(
         places |= y.data.ptr
     else:
         operation = operation._replace(has_results=False)
-    dtype = _plan.type_name(x.dtype)
+    dtype = _arguments.type_name(x.dtype)
     prepared = _prepared(operation, dtype, *shape, places % 16 == 0, device, CLUSTERS)
     states: Any = NOTHING
     if prepared.state_bytes:
@@ -195,7 +198,7 @@ def _layout(
 
 
 class _Call(NamedTuple):
-    """A caller's arguments, decoded and checked, as those of _plan.Call."""
+    """A caller's arguments, decoded and checked, as those of _arguments.Call."""
 
     x: Array
     axes: tuple[int, ...]
@@ -230,7 +233,7 @@ def _as_array(x: Any, name: str) -> Array:
         raise TypeError(f"{name} must be a CuPy array, got None")
     array = x if isinstance(x, cupy.ndarray) else np.asarray(x)
     is_real = array.dtype.kind in "biuf" and array.dtype.char != "g"
-    if not is_real and _plan.type_name(array.dtype) not in NUMBERS:
+    if not is_real and _arguments.type_name(array.dtype) not in NUMBERS:
         raise TypeError(
             f"{name} must hold real numbers (bool, integer or floating) in a CuPy "
             f"array, got dtype {array.dtype}"
@@ -239,8 +242,8 @@ def _as_array(x: Any, name: str) -> Array:
 
 
 def _result_dtype(x: Array, dtype: Any) -> np.dtype[Any]:
-    wanted = _plan.result_dtype(x, dtype)
-    if _plan.type_name(wanted) not in NUMBERS:
+    wanted = _arguments.result_dtype(x, dtype)
+    if _arguments.type_name(wanted) not in NUMBERS:
         raise TypeError(
             f"dtype of CuPy arrays must be one of {list(NUMBERS)}, got {wanted}"
         )
@@ -248,7 +251,7 @@ def _result_dtype(x: Array, dtype: Any) -> np.dtype[Any]:
 
 
 def _computed(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
-    return np.float64 if _plan.type_name(dtype) == "float64" else np.float32
+    return np.float64 if _arguments.type_name(dtype) == "float64" else np.float32
 
 
 def _decode(
@@ -256,7 +259,7 @@ def _decode(
 ) -> _Call:
     array = _as_array(x, name)
     wanted = _result_dtype(array, dtype)
-    axes = _plan.as_axes(axis, array.ndim)
+    axes = _arguments.as_axes(axis, array.ndim)
     if array.dtype != wanted:
         array = array.astype(wanted)
     if array.ndim == 0:
@@ -275,7 +278,7 @@ def _as_temperature(temperature: float, dtype: np.dtype[Any]) -> np.floating[Any
     if isinstance(temperature, cupy.ndarray):
         raise TypeError("temperature must be a number of the host, got a CuPy array")
     compute = _computed(dtype)
-    value = compute(_plan.as_temperature(temperature, dtype))
+    value = compute(_arguments.as_temperature(temperature, dtype))
     least = LEAST_TEMPERATURE[compute]
     if not least <= value <= 1 / least:
         raise ValueError(
@@ -353,7 +356,7 @@ def _rounded_last(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(*, out: Any, dtype: Any, **given: Any) -> Any:
         half = None if dtype is None else np.dtype(dtype).newbyteorder("=")
-        if half is None or _plan.type_name(half) not in _plan.HALVES:
+        if half is None or _arguments.type_name(half) not in _arguments.HALVES:
             return function(out=out, dtype=dtype, **given)
         result = function(out=None, dtype=np.float32, **given)
         parts = result if isinstance(result, tuple) else (result,)
@@ -440,7 +443,7 @@ def _vjp(
     operation: Operation, y: Any, dy: Any, out: Any, *, axis: Axis, temperature: float
 ) -> Any:
     probabilities, gradient = _as_array(y, "y"), _as_array(dy, "dy")
-    dtype = _plan.promote((y, probabilities), (dy, gradient))
+    dtype = _arguments.promote((y, probabilities), (dy, gradient))
     call = _decode(
         probabilities, axis, None if dtype.kind in "biu" else dtype, temperature
     )
@@ -557,7 +560,7 @@ def logsumexp(
             ) from None
         exponents = cupy.broadcast_to(exponents, shape)
         if dtype is None:
-            promoted = _plan.promote((a, exponents), (b, weights))
+            promoted = _arguments.promote((a, exponents), (b, weights))
             dtype = np.dtype(np.float64) if promoted.kind in "biu" else promoted
     call = _with_axes_last(_decode(exponents, axis, dtype, name="a"))
     mask = _as_mask(where, shape, "a")
@@ -592,7 +595,7 @@ def _with_axes_last(call: _Call) -> _Call:
 
 
 class _Scores(NamedTuple):
-    """Rows of scores and where their positives are, as those of _hinge_plan.Scores."""
+    """Rows of scores and where their positives are, as those of _arguments.Scores."""
 
     scores: Array  # contiguous
     positives: Array | None
@@ -607,6 +610,30 @@ class _Scores(NamedTuple):
         return shape[:-1]
 
 
+class _Options(NamedTuple):
+    """Which loss: the options of a call, decoded."""
+
+    margin: float
+    p: int
+    largest: bool
+    reduction: str
+    return_grad: bool
+
+
+def _as_options(
+    compute: np.dtype[Any],
+    *,
+    margin: float,
+    p: int,
+    variant: str,
+    reduction: str,
+    return_grad: bool,
+) -> _Options:
+    p = _arguments.as_options(p, variant, reduction, return_grad)
+    margin = _arguments.as_margin(margin, compute)
+    return _Options(margin, p, variant == "max", reduction, bool(return_grad))
+
+
 def _contiguous(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
     if dtype is not None and array.dtype != dtype:
         array = array.astype(dtype)
@@ -615,7 +642,7 @@ def _contiguous(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
 
 def _as_labels(labels: Any, scores: Array) -> Array:
     labels = _as_array(labels, "labels")
-    _hinge_plan.check_labels(labels, scores)
+    _arguments.check_labels(labels, scores.shape)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     return _contiguous(labels, np.dtype(np.int64))
@@ -625,7 +652,7 @@ def _as_weights(sample_weight: Any, rows: tuple[int, ...]) -> Array | None:
     if sample_weight is None:
         return None
     weights = _as_array(sample_weight, "sample_weight")
-    _hinge_plan.check_weights(weights, rows)
+    _arguments.check_weights(weights, rows)
     weights = weights.astype(np.float64, copy=False)
     return _contiguous(cupy.broadcast_to(weights, rows))
 
@@ -647,11 +674,11 @@ def hinge_loss(
     if negatives is not None:
         if labels is not None:
             raise TypeError("give labels or negatives, not both")
-        shape = _hinge_plan.as_groups(array, negatives)
+        shape = _arguments.as_groups(array, negatives)
         array = array.reshape(shape)
         mask = None if mask is None else mask.reshape(shape)
-    _hinge_plan.check_has_positive(array, labels is not None)
-    dtype, compute = _hinge_plan.result_dtypes(array.dtype)
+    _arguments.check_has_positive(array, labels is not None)
+    dtype, compute = _arguments.result_dtypes(array.dtype)
     rows = _Scores(
         _contiguous(array, dtype),
         None,
@@ -660,7 +687,7 @@ def hinge_loss(
         dtype,
         compute,
     )
-    loss = _hinge_plan.as_options(compute, **options)
+    loss = _as_options(compute, **options)
     weights = _as_weights(sample_weight, rows.rows)
     if loss.reduction == "pairs":
         pairs = cupy.empty(rows.scores.shape, dtype)
@@ -677,10 +704,10 @@ def pair_hinge_loss(
 ) -> Any:
     """Run hinge.pair_hinge_loss for CuPy arrays."""
     positives, others = _as_array(pos, "pos"), _as_array(neg, "neg")
-    _hinge_plan.check_pairs(positives, others)
+    _arguments.check_pairs(positives, others)
     mask = _as_mask(where, others.shape, "neg")
-    dtype, compute = _hinge_plan.result_dtypes(
-        _plan.promote((pos, positives), (neg, others))
+    dtype, compute = _arguments.result_dtypes(
+        _arguments.promote((pos, positives), (neg, others))
     )
     rows = _Scores(
         _contiguous(others, dtype),
@@ -690,7 +717,7 @@ def pair_hinge_loss(
         dtype,
         compute,
     )
-    loss = _hinge_plan.as_options(compute, **options)
+    loss = _as_options(compute, **options)
     weights = _as_weights(sample_weight, rows.rows)
     if loss.reduction == "pairs":
         pairs = cupy.empty(others.shape, dtype)
@@ -704,7 +731,7 @@ def pair_hinge_loss(
 
 def _run_hinge(
     rows: _Scores,
-    loss: _hinge_plan.Loss,
+    loss: _Options,
     weights: Array | None,
     out: Array | None,
     out_positives: Array | None,
@@ -718,7 +745,7 @@ def _run_hinge(
     count = math.prod(rows.rows)
     if rows.scores.size > 0:
         largest = loss.largest and loss.reduction != "pairs"
-        written = _hinge_plan.GRADIENT if loss.return_grad else _hinge_plan.PAIRS
+        written = GRADIENT if loss.return_grad else PAIRS
         scale = 1 / count if loss.reduction == "mean" else 1.0
         compute = rows.compute.type
         extra = (
@@ -730,7 +757,7 @@ def _run_hinge(
             compute(loss.margin),
             np.float64(scale),
             np.int32(loss.p),
-            np.int32(_hinge_plan.NOTHING if out is None else written),
+            np.int32(WRITES_NOTHING if out is None else written),
         )
         _launch(
             choose.HINGE_LARGEST if largest else choose.HINGE_SUM,

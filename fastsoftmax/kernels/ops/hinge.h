@@ -94,10 +94,12 @@ static inline VEC F(slope_of)(VEC t, VEC slope, int p)
     return V(if_less)(V(set)(0), t, p == 1 ? slope : V(mul)(t, slope), t);
 }
 
-/* The same for the term itself, with its power and weight. */
+/* The same for the term itself, with its power and weight: a square that underflows is
+ * 0, too, whatever the weight. */
 static inline VEC F(pair_of)(VEC t, VEC slope, int p)
 {
-    return V(if_less)(V(set)(0), t, V(mul)(p == 1 ? t : V(mul)(t, t), slope), t);
+    VEC power = p == 1 ? t : V(mul)(t, t);
+    return V(if_less)(V(set)(0), power, V(mul)(power, slope), power);
 }
 
 /* Which scores of a block count. */

@@ -1,0 +1,353 @@
+"""What an argument means, and the words of its error: for NumPy and CuPy arrays alike.
+
+No loops over elements, and no layout: _cpu.pyx and cuda/call.py decode what is common
+by themselves, and ask here for everything else. Who asks has the array; what is asked
+about is its dtype, its shape, or a number.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.exceptions import AxisError
+from numpy.typing import ArrayLike, DTypeLike
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Axis = int | tuple[int, ...] | None
+
+# Computed in float32 and rounded once; bfloat16 is ml_dtypes', known by its name.
+HALVES = ("float16", "bfloat16")
+COMPUTED_IN_FLOAT32 = ("float32", *HALVES)
+KERNEL_FLOATS = ("float32", "float64", *HALVES)
+
+VARIANTS = ("sum", "max")
+REDUCTIONS = ("sum", "mean", "none", "pairs")
+
+# Beyond that NumPy refuses the shape of even an empty array.
+MOST_NEGATIVES = 1 << 48
+
+
+@functools.lru_cache(maxsize=64)
+def type_name(dtype: np.dtype[Any]) -> str:
+    """Return the dtype's name without byte order (`dtype.name` costs microseconds)."""
+    return dtype.name
+
+
+def is_cupy(*arrays: Any) -> bool:
+    """Tell whether one of these is a CuPy array.
+
+    Nobody has one without having imported CuPy.
+    """
+    module = sys.modules.get("cupy")
+    if module is None:
+        return False
+    kind = vars(module).get("ndarray")  # of a stub for documentation, say, anything
+    if not (isinstance(kind, type) and kind.__module__.startswith("cupy")):
+        return False
+    return any(isinstance(array, kind) for array in arrays)
+
+
+# ---- arrays ----
+
+
+def as_array(x: ArrayLike, name: str, has_where: bool = True) -> Array:
+    """Return x as a plain ndarray of numbers; `where` may or may not mask some."""
+    if isinstance(x, np.ma.MaskedArray):
+        instead = f"its data, and where=~{name}.mask" if has_where else "its data"
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost: pass {instead}"
+        )
+    array = np.asarray(x)
+    numeric = array.dtype.kind in "biuc" or array.dtype.char in "efdg"
+    if not numeric and type_name(array.dtype) != "bfloat16":
+        raise TypeError(
+            f"{name} must hold numbers (bool, integer, floating or complex), got dtype "
+            f"{array.dtype}"
+        )
+    return array
+
+
+def cast(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Return x as dtype, silently where it overflows; x itself if it is one already."""
+    with np.errstate(all="ignore"):
+        return x.astype(dtype, copy=False)
+
+
+def as_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """Return the axes as sorted non-negative integers; a scalar has axis 0 and -1."""
+    if axis is None:
+        return tuple(range(max(ndim, 1)))
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
+    given = axis if isinstance(axis, tuple) else (axis,)
+    axes = []
+    for one in given:
+        if isinstance(one, (bool, np.bool_)):
+            raise TypeError(f"an integer is required for the axis, got {one!r}")
+        try:
+            number = operator.index(one)
+        except TypeError:
+            raise TypeError(
+                f"axis must be None, an integer or a tuple of integers, got {axis!r}"
+            ) from None
+        if not -max(ndim, 1) <= number < max(ndim, 1):
+            raise AxisError(number, ndim)
+        axes.append(number % max(ndim, 1))
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"duplicate value in 'axis': {axis!r}")
+    return tuple(sorted(axes))
+
+
+def result_dtype(x: Array, dtype: DTypeLike | None) -> np.dtype[Any]:
+    """Return the type computed in and returned."""
+    if dtype is None:
+        if x.dtype.kind in "biu":
+            return np.dtype(np.float64)
+        return x.dtype.newbyteorder("=")
+    wanted = np.dtype(dtype).newbyteorder("=")
+    if wanted.kind not in "fc" and type_name(wanted) != "bfloat16":
+        raise TypeError(f"dtype must be a floating or complex type, got {wanted}")
+    if x.dtype.kind == "c" and wanted.kind != "c":
+        raise TypeError(f"dtype {wanted} cannot hold the complex values of {x.dtype}")
+    return wanted
+
+
+def as_mask(
+    where: ArrayLike | None, shape: tuple[int, ...], name: str = "x"
+) -> Array | None:
+    """Return `where` broadcast to the shape of `name`; None if it masks nothing."""
+    if where is None or where is True:
+        return None
+    if isinstance(where, np.ma.MaskedArray):
+        raise TypeError("where is a masked array: pass where.filled(False)")
+    mask = np.asarray(where)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"where must be boolean, got dtype {mask.dtype}")
+    return broadcast(mask, shape, "where", name)
+
+
+def broadcast(array: Array, shape: tuple[int, ...], name: str, to: str) -> Array:
+    """Return an array broadcast to the shape of another argument."""
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(
+            f"{name} of shape {array.shape} does not broadcast to the shape of {to}, "
+            f"{shape}"
+        ) from None
+
+
+def promote(*pairs: tuple[ArrayLike, Array]) -> np.dtype[Any]:
+    """Return NumPy's type for what was given and the arrays it became.
+
+    Python's own numbers take the type of the others, as always in NumPy; beside
+    anything else bfloat16, which NumPy does not know, counts as float32.
+    """
+    sides = [
+        given if type(given) in (bool, int, float, complex) else array.dtype
+        for given, array in pairs
+    ]
+    halves = [array.dtype for _, array in pairs if type_name(array.dtype) == "bfloat16"]
+    if halves and all(
+        side in halves or type(side) in (bool, int, float) for side in sides
+    ):
+        return halves[0]
+    return np.result_type(
+        *(np.dtype(np.float32) if side in halves else side for side in sides)
+    )
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse an `out` that is not exactly what the result needs."""
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+
+
+# ---- numbers ----
+
+
+def as_real(value: Any, name: str, compute: type[np.floating[Any]]) -> np.floating[Any]:
+    """Return a real number in the type computed in, infinite where it is beyond."""
+    is_real = type(value) is int or (  # of any size
+        np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf"
+    )
+    if not is_real or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    with np.errstate(all="ignore"):
+        try:
+            return compute(value)
+        except OverflowError:
+            return compute(math.inf)
+
+
+def as_temperature(
+    temperature: float, dtype: np.dtype[Any]
+) -> float | np.floating[Any]:
+    """Return the temperature in the type computed in."""
+    if type(temperature) is float and temperature == 1.0:
+        return temperature
+    compute: type[np.floating[Any]] = np.float64
+    if type_name(dtype) in (*HALVES, "float32"):
+        compute = np.float32
+    elif dtype.char in "gG":
+        compute = np.longdouble
+    value = as_real(temperature, "temperature", compute)
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"temperature must be finite and > 0 in {np.dtype(compute)}, got "
+            f"{temperature!r}"
+        )
+    return value
+
+
+# ---- hinge losses ----
+
+
+def as_scores(scores: ArrayLike, name: str) -> Array:
+    """Return scores as an array of real numbers that the kernels know."""
+    array = as_array(scores, name)
+    if array.dtype.kind == "c" or array.dtype.char == "g":
+        raise TypeError(
+            f"{name} must be real numbers of at most 64 bits, got dtype {array.dtype}"
+        )
+    return array
+
+
+def result_dtypes(promoted: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return the types of gradients, and of losses."""
+    if promoted.kind in "biu":
+        return np.dtype(np.float64), np.dtype(np.float64)
+    dtype = promoted if promoted.isnative else promoted.newbyteorder("=")
+    is_single = type_name(dtype) in COMPUTED_IN_FLOAT32
+    return dtype, np.dtype(np.float32 if is_single else np.float64)
+
+
+def check_has_positive(scores: Array, has_labels: bool) -> None:
+    """Refuse rows that have no place for a positive."""
+    if scores.ndim == 0 or (scores.shape[-1] == 0 and not has_labels):
+        raise ValueError(
+            "scores must have a positive and its negatives along the last axis, got "
+            f"shape {scores.shape}"
+        )
+
+
+def as_groups(flat: Array, negatives: int) -> tuple[int, int]:
+    """Return the shape of a flat vector of groups: a positive, then its negatives."""
+    if isinstance(negatives, (bool, np.bool_)):
+        raise TypeError(f"negatives must be an integer, got {negatives!r}")
+    try:
+        count = operator.index(negatives)
+    except TypeError:
+        raise TypeError(f"negatives must be an integer, got {negatives!r}") from None
+    if count < 0:
+        raise ValueError(f"negatives must be >= 0, got {count}")
+    if count >= MOST_NEGATIVES:
+        raise ValueError(f"negatives must be below {MOST_NEGATIVES}, got {count}")
+    if flat.ndim != 1:
+        raise ValueError(
+            f"with negatives={count} scores must be a flat vector, got shape "
+            f"{flat.shape}"
+        )
+    if flat.size % (count + 1) != 0:
+        raise ValueError(
+            f"with negatives={count} the size of scores must be a multiple of "
+            f"{count + 1}, got shape {flat.shape}"
+        )
+    return flat.size // (count + 1), count + 1
+
+
+def check_labels(labels: Array, scores: tuple[int, ...]) -> None:
+    """Refuse labels that are not one for each row of scores of that shape."""
+    if labels.shape != scores[:-1]:
+        raise ValueError(
+            "labels must have one element for each row of scores, got shape "
+            f"{labels.shape} for scores of shape {scores}"
+        )
+
+
+def as_labels(labels: ArrayLike, rows: tuple[int, ...], classes: int) -> Array:
+    """Return labels as an array of integers, one for each row."""
+    if isinstance(labels, np.ma.MaskedArray):
+        raise TypeError("labels is a masked array, whose mask would be lost")
+    array = np.asarray(labels)
+    check_labels(array, (*rows, classes))
+    if array.size == 0 and array.dtype == np.float64:  # an empty list
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got dtype {array.dtype}")
+    return array
+
+
+def bad_label(labels: Array, row: int, classes: int) -> IndexError:
+    """Return the error for the label of a row, counted in C order."""
+    place = np.unravel_index(row, labels.shape)
+    where = f"row {', '.join(map(str, place))}" if place else "the row"
+    return IndexError(f"label {labels[place]} of {where} is not in [0, {classes})")
+
+
+def check_pairs(positives: Array, others: Array) -> None:
+    """Refuse positives that are not one for each row of the others."""
+    rows = others.shape[:-1]
+    if others.ndim == 0 or positives.shape not in (rows, (*rows, 1)):
+        raise ValueError(
+            "pos must have one score for each row of neg, got shape "
+            f"{positives.shape} for neg of shape {others.shape}"
+        )
+
+
+def as_options(p: int, variant: str, reduction: str, return_grad: bool) -> int:
+    """Check the options that both losses share; return p as an int."""
+    is_number = type(p) is int or np.asarray(p).dtype.kind in "iuf"
+    if not is_number or np.ndim(p) != 0 or p not in (1, 2):
+        raise ValueError(f"p must be 1 or 2, got {p!r}")
+    for name, value, choices in (
+        ("variant", variant, VARIANTS),
+        ("reduction", reduction, REDUCTIONS),
+    ):
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+    if reduction == "pairs" and return_grad:
+        raise ValueError(
+            'return_grad=True needs a loss to differentiate: reduction="pairs" has none'
+        )
+    return int(p)
+
+
+def as_margin(margin: float, compute: np.dtype[Any]) -> float:
+    """Return the margin, rounded to the type computed in."""
+    value = float(as_real(margin, "margin", compute.type))
+    if not 0 <= value < math.inf:
+        raise ValueError(f"margin must be finite and >= 0 in {compute}, got {margin!r}")
+    return abs(value)  # not -0
+
+
+def check_weights(weights: Array, rows: tuple[int, ...]) -> None:
+    """Refuse weights that are neither one for each row nor one for all."""
+    if weights.shape not in ((), rows):
+        raise ValueError(
+            f"sample_weight must have a weight for each row, shape {rows}, got shape "
+            f"{weights.shape}"
+        )
+
+
+def as_weights(sample_weight: ArrayLike, rows: tuple[int, ...]) -> Array:
+    """Return weights, one for each row or one for all, in float64."""
+    weights = as_array(sample_weight, "sample_weight", has_where=False)
+    if weights.dtype.kind == "c":
+        raise TypeError(f"sample_weight must be real, got dtype {weights.dtype}")
+    check_weights(weights, rows)
+    if weights.dtype != np.float64 or not weights.flags.aligned:
+        weights = cast(weights, np.dtype(np.float64))
+        weights = weights if weights.flags.aligned else weights.copy()
+    return weights

@@ -1,0 +1,179 @@
+"""The one door to NumPy: what the kernels cannot compute, and copies that they can.
+
+Complex numbers, long double, and the weights and the sign of `logsumexp` take the
+formulas of _formulas.py. Arrays whose reduced axes do not join into one are copied:
+into the order of the result or, where they do not join there either, with those axes
+last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from . import _arguments, _formulas
+from ._arguments import Array, Axis
+
+# ---- formulas ----
+
+
+def softmax_like(
+    is_log: bool,
+    x: Array,
+    axis: Axis,
+    temperature: float,
+    where: ArrayLike | None,
+    out: Array | None,
+    dtype: DTypeLike | None,
+) -> Any:
+    """Run softmax or log_softmax."""
+    wanted = _arguments.result_dtype(x, dtype)
+    mask = _arguments.as_mask(where, x.shape, "x")
+    formula = _formulas.log_softmax if is_log else _formulas.softmax
+    return _elementwise(formula, x, mask, axis, temperature, out, wanted)
+
+
+def vjp(
+    is_log: bool,
+    y: Array,
+    dy: Array,
+    axis: Axis,
+    temperature: float,
+    out: Array | None,
+    dtype: np.dtype[Any],
+) -> Any:
+    """Run softmax_vjp or log_softmax_vjp."""
+    wanted = _arguments.result_dtype(y, dtype)
+    formula = _formulas.log_softmax_vjp if is_log else _formulas.softmax_vjp
+    second = _arguments.cast(_arguments.broadcast(dy, y.shape, "dy", "y"), wanted)
+    return _elementwise(formula, y, second, axis, temperature, out, wanted)
+
+
+def _elementwise(
+    formula: Callable[..., Array],
+    x: Array,
+    second: Array | None,
+    axis: Axis,
+    temperature: float,
+    out: Array | None,
+    dtype: np.dtype[Any],
+) -> Any:
+    if out is not None:
+        _arguments.check_out(out, x.shape, dtype)
+    shape = x.shape or (1,)
+    y = formula(
+        _arguments.cast(x, dtype).reshape(shape),
+        _arguments.as_axes(axis, x.ndim),
+        None if second is None else second.reshape(shape),
+        temperature=_arguments.as_temperature(temperature, dtype),
+    ).reshape(x.shape)
+    return _delivered(y, out)
+
+
+def logsumexp(
+    a: ArrayLike,
+    axis: Axis,
+    b: ArrayLike | None,
+    keepdims: bool,
+    return_sign: bool,
+    where: ArrayLike | None,
+    out: Array | None,
+    dtype: DTypeLike | None,
+) -> Any:
+    """Run logsumexp, with weights and sign or without.
+
+    Weights broadcast against a, in both directions; `axis` counts in what results.
+    """
+    exponents = _arguments.as_array(a, "a")
+    weights = None
+    if b is not None:
+        exponents, weights, dtype = _weighted(a, exponents, b, dtype)
+    wanted = _arguments.result_dtype(exponents, dtype)
+    halved = _arguments.type_name(wanted) in _arguments.HALVES
+    compute = np.dtype(np.float32) if halved else wanted
+    if weights is not None:
+        if weights.dtype.kind == "c" and wanted.kind != "c":
+            raise TypeError(f"dtype {wanted} cannot hold the complex weights b")
+        weights = _arguments.cast(weights, compute)
+    shape = exponents.shape or (1,)
+    mask = _arguments.as_mask(where, shape, "a")
+    result = _formulas.logsumexp(
+        _arguments.cast(exponents, compute).reshape(shape),
+        _arguments.as_axes(axis, exponents.ndim),
+        None if weights is None else np.broadcast_to(weights, shape),
+        keepdims=bool(keepdims),
+        return_sign=bool(return_sign),
+        where=mask,
+    )
+    log, sign = result if isinstance(result, tuple) else (result, None)
+    keeps_dtype = sign is None or wanted.kind != "c"
+    log = _arguments.cast(log, wanted if keeps_dtype else np.finfo(wanted).dtype)
+    if out is not None:
+        _arguments.check_out(out, log.shape, log.dtype)
+    log = _delivered(log, out)
+    if sign is None:
+        return log
+    return log, _delivered(_arguments.cast(sign, wanted), None)
+
+
+def _weighted(
+    a: ArrayLike, exponents: Array, b: ArrayLike, dtype: DTypeLike | None
+) -> tuple[Array, Array, DTypeLike]:
+    """Return a, broadcast against b; b; and the type computed in."""
+    weights = _arguments.as_array(b, "b")
+    try:
+        shape = np.broadcast_shapes(exponents.shape, weights.shape)
+    except ValueError:
+        raise ValueError(
+            f"b of shape {weights.shape} does not broadcast with a of shape "
+            f"{exponents.shape}"
+        ) from None
+    if dtype is None:
+        promoted = _arguments.promote((a, exponents), (b, weights))
+        dtype = np.float64 if promoted.kind in "biu" else promoted
+    return np.broadcast_to(exponents, shape), weights, dtype
+
+
+def _delivered(y: Array, out: Array | None) -> Any:
+    if out is not None:
+        out[...] = y
+        return out
+    return y[()] if y.ndim == 0 else y
+
+
+# ---- copies ----
+
+
+def _copied(to: Array, array: Array) -> Array:
+    with np.errstate(all="ignore"):
+        np.copyto(to, array, casting="unsafe")
+    return to
+
+
+def ordered_as(like: Array, array: Array) -> Array:
+    """Copy an array, broadcast, into memory ordered as that of another one."""
+    return _copied(np.empty_like(like, array.dtype, "K", False), array)
+
+
+def computed_in(result: Array, x: Array, compute: np.dtype[Any]) -> Array:
+    """Copy x to the result, or where that has another type into memory ordered so."""
+    if result.dtype == compute:
+        return _copied(result, x)
+    return _copied(np.empty_like(result, compute, "K", False), x)
+
+
+def axes_last(
+    x: Array, second: Array | None, axes: tuple[int, ...], compute: np.dtype[Any]
+) -> tuple[Array, Array | None]:
+    """Copy x and what goes with it with the reduced axes last."""
+    if second is not None:
+        second = _moved(np.broadcast_to(second, x.shape), axes, second.dtype)
+    return _moved(x, axes, compute), second
+
+
+def _moved(array: Array, axes: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    moved = np.moveaxis(array, axes, range(-len(axes), 0))
+    return _copied(np.empty(moved.shape, dtype), moved)

@@ -1,0 +1,263 @@
+"""The softmax family and its gradients. Included by _cpu.pyx.
+
+Each returns the result, or NotImplemented where an argument is CuPy's.
+"""
+
+cdef bint run_elementwise(fs_job *job, layout *whole, cnp.ndarray x,
+                          cnp.ndarray second, cnp.ndarray y, str name) except -1:
+    """Runs a job whose result has the shape of x; False if its axes do not join.
+
+    `second` is the mask, or dy. The result is dense, and leads.
+    """
+    cdef bint is_vjp = job.op == FS_SOFTMAX_VJP or job.op == FS_LOG_SOFTMAX_VJP
+    set_operand(job, whole, FS_X, x, type_of(x))
+    set_operand(job, whole, FS_Y, y, type_of(y))
+    if is_vjp:
+        if not set_operand(job, whole, FS_DY, second, type_of(second)):
+            _arguments.broadcast(second, np.shape(x), "dy", name)
+    else:
+        set_mask(job, whole, second, x, name)
+    if not factor(job, whole, FS_Y):
+        return False
+    settle_direct(job, FS_X, is_vjp or (second is None and
+                                        job.operand[FS_X].temperature == 1),
+                  job.inner > 1)
+    if is_vjp:
+        settle_direct(job, FS_DY, True, job.inner > 1)
+    execute(job)
+    return True
+
+
+cdef object elementwise(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray second,
+                        cnp.ndarray out, int y_type, str name):
+    """The result, in `out` or a new array; `x` has at least one axis."""
+    cdef bint is_vjp = job.op == FS_SOFTMAX_VJP or job.op == FS_LOG_SOFTMAX_VJP
+    cdef cnp.ndarray y = out, target
+    if out is None:
+        y = like(x, y_type)
+    x = apart(x, out, True)
+    second = apart(second, out, is_vjp)
+    target = y if out is None or is_dense(y) else np.empty_like(y)
+    if cnp.PyArray_SIZE(x) == 0:
+        if is_vjp:
+            _arguments.broadcast(second, np.shape(x), "dy", name)
+        elif second is not None:
+            _arguments.as_mask(second, np.shape(x), name)
+    elif run_elementwise(job, whole, x, second, target, name):
+        if target is not y:
+            np.copyto(y, target)
+    else:
+        copy_and_run(job, whole, x, second, y, target, name)
+    return y
+
+
+cdef bint joins_as(fs_job *job, layout *whole, cnp.ndarray a) noexcept:
+    """Whether the reduced axes of this array alone join."""
+    cdef int which
+    for which in range(FS_OPERANDS):
+        job.operand[which].data = NULL
+    set_operand(job, whole, FS_Y, a, type_of(a))
+    return factor(job, whole, FS_Y)
+
+
+cdef int copy_and_run(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray second,
+                      cnp.ndarray y, cnp.ndarray target, str name) except -1:
+    """The same where axes join in copies alone: ordered as the result, or moved last.
+
+    What goes with x is copied first: it is smaller, or may be the result itself.
+    """
+    cdef tuple axes = axes_of(whole)
+    cdef cnp.ndarray copy, mate
+    cdef bint is_done
+    compute = dtype_of(job.compute)
+    if joins_as(job, whole, target):
+        mate = None if second is None else _by_numpy.ordered_as(target, second)
+        is_done = second is not None and (
+            run_elementwise(job, whole, x, mate, target, name)
+        )
+        if not is_done:
+            copy = _by_numpy.computed_in(target, x, compute)
+            run_elementwise(job, whole, copy, mate, target, name)
+        if target is not y:
+            np.copyto(y, target)
+        return 0
+    copy, mate = _by_numpy.axes_last(x, second, axes, compute)
+    last = tuple(range(x.ndim - len(axes), x.ndim))
+    target = copy if y.dtype == compute else np.empty(np.shape(copy), y.dtype)
+    whole.ndim = cnp.PyArray_NDIM(copy)
+    for d in range(whole.ndim):
+        whole.shape[d] = cnp.PyArray_DIM(copy, d)
+    set_axes(whole, last, whole.ndim)
+    run_elementwise(job, whole, copy, mate, target, name)
+    np.copyto(y, np.moveaxis(target, last, axes))
+    return 0
+
+
+def softmax_like(int op, x, axis, temperature, where, out, dtype):
+    """softmax and log_softmax."""
+    cdef fs_job job
+    cdef layout whole
+    cdef cnp.ndarray a, y = None
+    cdef int y_type
+    cdef bint is_scalar
+    if is_foreign(x) or is_foreign(where) or is_foreign(out):
+        return NotImplemented
+    a = numbers(x, "x")
+    y_type = result_type(a, dtype)
+    if y_type == NO_KERNEL:
+        return _by_numpy.softmax_like(op == FS_LOG_SOFTMAX, a, axis, temperature, where,
+                                      out, dtype)
+    if type_of(a) == NO_KERNEL:
+        a = _arguments.cast(a, dtype_of(computed_in(y_type)))
+    is_scalar = cnp.PyArray_NDIM(a) == 0
+    if is_scalar:
+        axis = _arguments.as_axes(axis, 0)
+    if out is not None:
+        y = checked_out(out, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), y_type)
+    if is_scalar:
+        a = a.reshape(1)
+        y = None if out is None else y.reshape(1)
+    begin(&job, &whole, <fs_op>op, y_type, a, axis)
+    job.operand[FS_X].temperature = divisor(temperature, y_type)
+    y = elementwise(&job, &whole, a, mask_for(where, a, "x"), y, y_type, "x")
+    if out is not None:
+        return out
+    return scalar_of(y) if is_scalar else y
+
+
+cdef int promoted_type(cnp.dtype promoted) except -2:
+    """The element type of a result for which NumPy has found a common type."""
+    if promoted.kind in b"biu":
+        return FS_F64
+    return type_of_num(promoted.type_num, promoted.itemsize)
+
+
+def vjp(int op, y, dy, axis, temperature, out):
+    """softmax_vjp and log_softmax_vjp."""
+    cdef fs_job job
+    cdef layout whole
+    cdef cnp.ndarray a, b, dx = None
+    cdef int y_type
+    cdef bint is_scalar
+    if is_foreign(y) or is_foreign(dy) or is_foreign(out):
+        return NotImplemented
+    a = numbers(y, "y", False)
+    b = numbers(dy, "dy", False)
+    y_type = type_of(a)
+    if y_type != type_of(b) or not is_floating(y_type):
+        promoted = _arguments.promote((y, a), (dy, b))
+        if promoted.kind == "c":
+            raise TypeError(
+                f"y and dy must be real, got dtypes {a.dtype} and {b.dtype}"
+            )
+        y_type = promoted_type(promoted)
+        if y_type == NO_KERNEL:
+            return _by_numpy.vjp(op == FS_LOG_SOFTMAX_VJP, a, b, axis, temperature, out,
+                                 promoted)
+    is_scalar = cnp.PyArray_NDIM(a) == 0
+    if is_scalar:
+        axis = _arguments.as_axes(axis, 0)
+    if out is not None:
+        dx = checked_out(out, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), y_type)
+    if is_scalar:
+        a = a.reshape(1)
+        dx = None if out is None else dx.reshape(1)
+        b = _arguments.broadcast(b, (), "dy", "y").reshape(1)
+    begin(&job, &whole, <fs_op>op, y_type, a, axis)
+    job.divisor = divisor(temperature, y_type)
+    dx = elementwise(&job, &whole, a, b, dx, y_type, "y")
+    if out is not None:
+        return out
+    return scalar_of(dx) if is_scalar else dx
+
+
+cdef cnp.ndarray one_each(cnp.ndarray x, const layout *whole, bint keepdims,
+                          int y_type):
+    """A new array with one element a set, in the order of x's memory."""
+    cdef cnp.npy_intp shape[FS_MAX_OUTER]
+    cdef int d, ndim = 0
+    cdef ptrdiff_t size = 1
+    for d in range(whole.ndim):
+        if keepdims or not is_reduced(whole, d):
+            shape[ndim] = 1 if is_reduced(whole, d) else whole.shape[d]
+            size *= shape[ndim]
+            ndim += 1
+    if cnp.PyArray_ISCARRAY_RO(x) or size == 0 or cnp.PyArray_SIZE(x) == 0:
+        return empty(ndim, shape, dtype_of(y_type), size)
+    kept = x[tuple([
+        slice(0, 1) if keepdims and is_reduced(whole, d) else
+        0 if is_reduced(whole, d) else slice(None) for d in range(whole.ndim)
+    ] + [...])]  # an array, whatever is left
+    return empty_like(kept, dtype_of(y_type))
+
+
+cdef bint run_reduction(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray mask,
+                        cnp.ndarray y) except -1:
+    set_operand(job, whole, FS_X, x, type_of(x))
+    set_mask(job, whole, mask, x, "a")
+    set_reduced_operand(job, whole, FS_Y, y, type_of(y))
+    if not factor(job, whole, FS_X):
+        return False
+    settle_direct(job, FS_X, mask is None, job.inner > 1)
+    execute(job)
+    return True
+
+
+def logsumexp(a, axis, bint keepdims, where, out, dtype):
+    """logsumexp without weights and sign."""
+    cdef fs_job job
+    cdef layout whole
+    cdef cnp.ndarray x, y, mask
+    cdef cnp.npy_intp shape[FS_MAX_OUTER]
+    cdef int y_type, d, ndim = 0
+    if is_foreign(a) or is_foreign(where) or is_foreign(out):
+        return NotImplemented
+    x = numbers(a, "a")
+    y_type = result_type(x, dtype)
+    if y_type == NO_KERNEL:
+        return _by_numpy.logsumexp(x, axis, None, keepdims, False, where, out, dtype)
+    if type_of(x) == NO_KERNEL:
+        x = _arguments.cast(x, dtype_of(computed_in(y_type)))
+    if cnp.PyArray_NDIM(x) == 0:
+        axis = _arguments.as_axes(axis, 0)
+        x = x.reshape(1)
+    begin(&job, &whole, FS_LOGSUMEXP, y_type, x, axis)
+    if out is None:
+        y = one_each(x, &whole, keepdims, y_type)
+    else:
+        for d in range(whole.ndim):
+            if keepdims or not is_reduced(&whole, d):
+                shape[ndim] = 1 if is_reduced(&whole, d) else whole.shape[d]
+                ndim += 1
+        y = checked_out(out, ndim, shape, y_type)
+        x = apart(x, y, False)
+    mask = mask_for(where, x, "a")
+    mask = apart(mask, None if out is None else y, False)
+    if cnp.PyArray_SIZE(x) == 0:
+        set_mask(&job, &whole, mask, x, "a")
+        y.fill(-np.inf)
+    elif not run_reduction(&job, &whole, x, mask, y):
+        reduce_copies(&job, &whole, x, mask, y)
+    if out is not None:
+        return out
+    return scalar_of(y) if cnp.PyArray_NDIM(y) == 0 else y
+
+
+cdef int reduce_copies(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray mask,
+                       cnp.ndarray y) except -1:
+    """The same where the reduced axes join in copies alone: of the mask, or of both."""
+    cdef tuple axes = axes_of(whole)
+    cdef bint keepdims = cnp.PyArray_NDIM(y) == whole.ndim and len(axes) > 0
+    cdef cnp.ndarray copy
+    if mask is not None and run_reduction(job, whole, x, _by_numpy.ordered_as(x, mask),
+                                          y):
+        return 0
+    copy, mate = _by_numpy.axes_last(x, mask, axes, dtype_of(job.compute))
+    if keepdims:
+        y = y.reshape([size for d, size in enumerate(np.shape(y)) if d not in axes])
+    whole.ndim = cnp.PyArray_NDIM(copy)
+    for d in range(whole.ndim):
+        whole.shape[d] = cnp.PyArray_DIM(copy, d)
+    set_axes(whole, tuple(range(whole.ndim - len(axes), whole.ndim)), whole.ndim)
+    run_reduction(job, whole, copy, mate, y)
+    return 0
