@@ -69,7 +69,7 @@ cdef cnp.dtype dtype_of(int type):
 
 cdef void learn(cnp.dtype dtype) except *:
     global bfloat16_num, bfloat16
-    if bfloat16_num == -1 and dtype.type_num >= cnp.NPY_USERDEF and (
+    if bfloat16_num == -1 and cnp.PyTypeNum_ISUSERDEF(dtype.type_num) and (
         dtype.name == "bfloat16"
     ):
         bfloat16 = dtype.newbyteorder("=")

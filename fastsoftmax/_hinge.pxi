@@ -159,7 +159,7 @@ cdef cnp.ndarray set_weights(fs_job *job, layout *whole, sample_weight):
 
 cdef void set_rows_operand(fs_job *job, layout *whole, int which, cnp.ndarray a,
                            int type) noexcept:
-    """An array with one element a row (its further axes have length 1), or one alone."""
+    """An array with one element a row (further axes have length 1), or one alone."""
     cdef int d
     set_type(&job.operand[which], a, type)
     for d in range(whole.ndim):
