@@ -139,26 +139,33 @@ def compile_to(folder: Path, machine: str) -> Path:
     return driver
 
 
-def compile_words(folder: Path, target: Target) -> Path:
+def compile_alone(folder: Path, target: Target, name: str, *flags: str) -> Build:
+    """Compile a program that tests one part of the kernels for one instruction set."""
+    if target.emulated:
+        flags += emulation(target.isa)
+    program = folder / f"{name}_{target}{len(list(folder.iterdir()))}"
+    static = () if target.native else ("-static",)
+    include = (f"-I{KERNELS}", f"-I{DRIVER}")
+    source = DRIVER / f"{name}.c"
+    command = (compiler(target.machine), *FLAGS, "-O1", *flags, *include, *static)
+    run(*command, source, "-lm", "-o", program)
+    return Build(program, target.launcher)
+
+
+def compile_words(folder: Path, target: Target) -> Build:
     """Compile the test of one vocabulary."""
-    flags = emulation(target.isa) if target.emulated else ()
+    flags = [f'-DVOCABULARY="isa/vec_{target.isa}.h"']
     if target.isa == "scalar":  # plain C: an instruction of another knows its address
-        flags = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
-    program = folder / f"words_{target}"
-    run(
-        compiler(target.machine),
-        *FLAGS,
-        "-O1",  # takes a third of the time
-        *flags,
-        f"-I{KERNELS}",
-        f'-DVOCABULARY="isa/vec_{target.isa}.h"',
-        *(() if target.native else ("-static",)),
-        DRIVER / "words.c",
-        "-lm",
-        "-o",
-        program,
+        flags += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
+    return compile_alone(folder, target, "words", *flags)
+
+
+def compile_terms(folder: Path, target: Target, dtype: str) -> Build:
+    """Compile the test of one exponential."""
+    is_f32 = int(dtype == "float32")
+    return compile_alone(
+        folder, target, "terms", f"-DISA={target.isa}", f"-DT_IS_F32={is_f32}"
     )
-    return program
 
 
 # ---- jobs ----

@@ -119,7 +119,6 @@ typedef struct fs_kernels {
      * any thread may do any of them, in any order. */
     ptrdiff_t (*begin)(fs_job *job, int step);
     void (*unit)(fs_job *job, int step, ptrdiff_t unit);
-    void (*terms)(const void *x, ptrdiff_t count, void *e); /* for tests */
 } fs_kernels;
 
 typedef struct fs_table {

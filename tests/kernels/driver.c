@@ -2,7 +2,6 @@
  *
  *   driver isas                       the ISAs that fs_supported finds, best first
  *   driver run ISA                    jobs from standard input, results to the output
- *   driver exp ISA FIRST LAST STRIDE  the exponential's largest error
  *
  * An ISA that is named is used whether the processor has it or not: AVX-512 may be an
  * emulation. `best` is what fs_supported says.
@@ -131,12 +130,8 @@ int main(int argc, char **argv)
         for (int i = 0; i < count; i++) puts(tables[i]->isa);
     } else if (argc == 3 && strcmp(argv[1], "run") == 0) {
         run_all(find_table(argv[2]));
-    } else if (argc == 6 && strcmp(argv[1], "exp") == 0) {
-        run_exp(find_table(argv[2])->f32, (uint32_t)strtoul(argv[3], NULL, 0),
-                (uint32_t)strtoul(argv[4], NULL, 0),
-                (uint32_t)strtoul(argv[5], NULL, 0));
     } else {
-        fputs("driver isas | run ISA | exp ISA FIRST LAST STRIDE\n", stderr);
+        fputs("driver isas | run ISA\n", stderr);
         return 2;
     }
     return 0;

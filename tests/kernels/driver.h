@@ -44,8 +44,4 @@ void send_back(const char *from, size_t bytes);
 /* driver_hinge.c */
 void run_hinge(const fs_kernels *kernels, const request *r);
 
-/* driver_exp.c: exp(x) for each `stride`th x = -0, ... of which the bits without the
- * sign are first to last; prints the largest error. */
-void run_exp(const fs_kernels *kernels, uint32_t first, uint32_t last, uint32_t stride);
-
 #endif

@@ -28,6 +28,9 @@ static uint64_t random_bits(void)
 #define V(word) JOIN(T, word)
 #define LANES V(lanes)
 
+static const uint32_t f32_entries[8] = {FS_POWERS_F32(FS_WHOLE)};
+static const uint64_t f64_entries[8] = {FS_POWERS_F64(FS_WHOLE)};
+
 #define T f32
 #define REAL float
 #define BITS uint32_t

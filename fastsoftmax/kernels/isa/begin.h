@@ -4,7 +4,7 @@
  *
  * T stands for f32 or f64, REAL is its C type. V(word) is a word of the vocabulary,
  * F(name) a type or function of this unit alone. What one unit calls of another is
- * fs_..., and hidden from the rest of the process.
+ * fs_..., and HIDDEN from the rest of the process.
  */
 #include <math.h>
 #include <stddef.h>
@@ -35,6 +35,9 @@
 #define VEC V(vec)
 #define LANES V(lanes)
 
+/* Before what one unit calls of another. */
 #if defined(__GNUC__)
-#pragma GCC visibility push(hidden)
+#define HIDDEN __attribute__((visibility("hidden")))
+#else
+#define HIDDEN
 #endif

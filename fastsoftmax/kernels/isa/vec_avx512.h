@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "math/coefficients.h"
 #include "math/halves.h"
 
 #define FS_HAS_FMA
@@ -116,13 +117,20 @@ static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
     return _mm512_fmadd_pd(a, hi, _mm512_mul_pd(a, lo));
 }
 
-static inline f32_vec f32_exponent_of(f32_vec a)
+static inline f32_vec f32_power(f32_vec a)
 {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+    static const uint32_t entries[16] = {FS_POWERS_F32(FS_WHOLE)
+                                             FS_POWERS_F32(FS_WHOLE)};
+    __m512i n = _mm512_castps_si512(a);
+    __m512i entry = _mm512_permutexvar_epi32(n, _mm512_loadu_si512(entries));
+    return _mm512_castsi512_ps(_mm512_add_epi32(entry, _mm512_slli_epi32(n, 20)));
 }
-static inline f64_vec f64_exponent_of(f64_vec a)
+static inline f64_vec f64_power(f64_vec a)
 {
-    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52));
+    static const uint64_t entries[8] = {FS_POWERS_F64(FS_WHOLE)};
+    __m512i n = _mm512_castpd_si512(a);
+    __m512i entry = _mm512_permutexvar_epi64(n, _mm512_loadu_si512(entries));
+    return _mm512_castsi512_pd(_mm512_add_epi64(entry, _mm512_slli_epi64(n, 49)));
 }
 
 static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "math/coefficients.h"
 #include "math/halves.h"
 
 #define FS_HAS_FMA
@@ -139,13 +140,32 @@ static inline f64_vec f64_of_bits(uint64x2_t a)
 {
     return vreinterpretq_f64_u64(a);
 }
-static inline f32_vec f32_exponent_of(f32_vec a)
+/* The bytes of an entry are found one by one, by their places in the table. */
+static inline f32_vec f32_power(f32_vec a)
 {
-    return f32_of_bits(vshlq_n_u32(f32_bits(a), 23));
+    static const uint32_t entries[8] = {FS_POWERS_F32(FS_WHOLE)};
+    const uint8_t *bytes = (const uint8_t *)entries;
+    uint8x16x2_t table = {{vld1q_u8(bytes), vld1q_u8(bytes + 16)}};
+    uint32x4_t n = vreinterpretq_u32_f32(a), at = vdupq_n_u32(0x03020100);
+    at = vmlaq_n_u32(at, vandq_u32(n, vdupq_n_u32(7)), 0x04040404);
+    uint8x16_t entry = vqtbl2q_u8(table, vreinterpretq_u8_u32(at));
+    n = vaddq_u32(vreinterpretq_u32_u8(entry), vshlq_n_u32(n, 20));
+    return vreinterpretq_f32_u32(n);
 }
-static inline f64_vec f64_exponent_of(f64_vec a)
+static inline f64_vec f64_power(f64_vec a)
 {
-    return f64_of_bits(vshlq_n_u64(f64_bits(a), 52));
+    static const uint64_t entries[8] = {FS_POWERS_F64(FS_WHOLE)};
+    static const uint8_t first[16] = {0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 8, 8, 8, 8, 8, 8};
+    const uint8_t *bytes = (const uint8_t *)entries;
+    uint8x16x4_t table = {{vld1q_u8(bytes), vld1q_u8(bytes + 16), vld1q_u8(bytes + 32),
+                           vld1q_u8(bytes + 48)}};
+    uint64x2_t n = vreinterpretq_u64_f64(a);
+    uint64x2_t at = vshlq_n_u64(vandq_u64(n, vdupq_n_u64(7)), 3);
+    at = vreinterpretq_u64_u8(vqtbl1q_u8(vreinterpretq_u8_u64(at), vld1q_u8(first)));
+    at = vaddq_u64(at, vdupq_n_u64(0x0706050403020100));
+    uint8x16_t entry = vqtbl4q_u8(table, vreinterpretq_u8_u64(at));
+    n = vaddq_u64(vreinterpretq_u64_u8(entry), vshlq_n_u64(n, 49));
+    return vreinterpretq_f64_u64(n);
 }
 
 static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)

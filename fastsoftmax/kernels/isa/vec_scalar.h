@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "math/coefficients.h"
 #include "math/halves.h"
 
 enum { f32_lanes = 1, f64_lanes = 1 };
@@ -128,14 +129,18 @@ static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
     return (product + (error + a * (lo * 0x1p512))) * 0x1p-512;
 }
 
-/* T_exponent_of: the bits of a, shifted so that its lowest bits become the exponent. */
-static inline f32_vec f32_exponent_of(f32_vec a)
+/* T_power: c 2^(n/8) of math/coefficients.h for the integer n in the low bits of a. */
+static inline f32_vec f32_power(f32_vec a)
 {
-    return bits_to_float(float_to_bits(a) << 23);
+    static const uint32_t entries[8] = {FS_POWERS_F32(FS_WHOLE)};
+    uint32_t n = float_to_bits(a);
+    return bits_to_float(entries[n % 8] + (n << 20));
 }
-static inline f64_vec f64_exponent_of(f64_vec a)
+static inline f64_vec f64_power(f64_vec a)
 {
-    return bits_to_double(double_to_bits(a) << 52);
+    static const uint64_t entries[8] = {FS_POWERS_F64(FS_WHOLE)};
+    uint64_t n = double_to_bits(a);
+    return bits_to_double(entries[n % 8] + (n << 49));
 }
 
 /* T_if_equal: a == b ? yes : no; T_if_less: a < b ? yes : no. NaN answers no. */

@@ -396,11 +396,11 @@ static inline void F(log_terms)(const REAL *max, double *hi, double *lo,
     }
     for (ptrdiff_t j = 0; j < count; j++) {
 #if T_IS_F32
-        hi[j] = fs_log_term_f32(left[j], k[j], hi[j] + lo[j], UNSPARE);
+        hi[j] = fs_log_term_f32(left[j], k[j], hi[j] + lo[j], BASE, UNSPARE);
         lo[j] = 0;
 #else
         fs_pair sum = {hi[j], lo[j]};
-        fs_pair log_term = fs_log_term(left[j], k[j], sum, UNSPARE);
+        fs_pair log_term = fs_log_term(left[j], k[j], sum, BASE, UNSPARE);
         hi[j] = log_term.hi;
         lo[j] = log_term.lo;
 #endif
@@ -446,7 +446,7 @@ static inline int F(is_special)(fs_op op, const F(norms) *norms, ptrdiff_t j)
 
 /* log(sum(exp(x))) in double of a line of float, whatever the job computes in: in the
  * unit of float64. */
-fs_pair JOIN(fs_log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line);
+HIDDEN fs_pair JOIN(fs_log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line);
 
 /* Puts log(sum(exp(x))) of such a line, read from `source`, into its norm. */
 static void F(special_log_sum)(fs_job *job, const fs_operand *source, fs_line line,
@@ -760,10 +760,4 @@ static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 
 #include "loops/units.h"
 
-/* The terms of x, with a maximum of 0, for tests of the exponential. */
-static void F(only_terms)(const void *x, ptrdiff_t count, void *e)
-{
-    F(all_terms)(x, count, e, 0, x);
-}
-
-const fs_kernels F(fs_kernels) = {F(begin), F(unit), F(only_terms)};
+HIDDEN const fs_kernels F(fs_kernels) = {F(begin), F(unit)};

@@ -1,11 +1,11 @@
-/* The exponential, once for every type and ISA: included by loops/rows.h, which defines
- * T (f32 or f64), REAL (its C type), V(word) and F(name).
+/* The exponential, once for every type and ISA: in the words of isa/begin.h.
  *
  * A line's terms are exp(x) 2^-K with K = rint(max / ln 2): the shift is a power of
- * two, so no difference x - max is rounded. Each term is held as s + s q: s =
- * 2^(n-K+SPARE), q = exp(r) - 1, n = rint(x / ln 2), r = x - n ln 2. SPARE keeps terms
- * that end as subnormal results normal until the last multiplication; the common factor
- * 2^SPARE cancels in softmax and is taken out of the logarithm's argument.
+ * two, so no difference x - max is rounded. Each term is held as s + s q: s = c
+ * 2^(n/8 - K + SPARE) by a table of 8, q = exp(r) - 1, n = rint(8 x / ln 2), r = x - n
+ * ln(2)/8. SPARE keeps terms that end as subnormal results normal until the last
+ * multiplication; the common factor c 2^SPARE cancels in softmax and is taken out of
+ * the logarithm's argument.
  *
  * Where |max| >= SUBTRACT_FROM the maximum is subtracted first, before anything here,
  * and K = 0: x - max is exact for every x whose result is not zero anyway (x - max >
@@ -14,31 +14,35 @@
  * (f64: 2^-43).
  */
 
+#include "math/coefficients.h"
+
 #if T_IS_F32
 #define MAGIC 0x1.8p23f /* adding it rounds to an integer, left in the lowest bits */
 #define SPARE 64
 #define UNSPARE 0x1p-64
-#define EXPONENT_BIAS 127
+#define LEAST_EXPONENT (-126)
 #define SUBTRACT_FROM 200.0f
-#define LOG2_E 0x1.715476p+0f
-#define R_HI 0x1.62e4p-1f /* 15 bits: exact times n, |n| <= 491 */
-#define R_LO 0x1.7f7d1cp-20f
+#define BASE FS_BASE_F32
+#define LN2 FS_LN2_21_F32
+#define LN2_REST FS_LN2_21_REST_F32
+#define TAIL FS_EXP_TAIL_4
 #else
 #define MAGIC 0x1.8p52
 #define SPARE 512
 #define UNSPARE 0x1p-512
-#define EXPONENT_BIAS 1023
+#define LEAST_EXPONENT (-1022)
 #define SUBTRACT_FROM 1500.0
-#define LOG2_E 0x1.71547652b82fep+0
-#define R_HI LN2_HI
-#define R_LO LN2_LO
+#define BASE FS_BASE_F64
+#define LN2 FS_LN2_38
+#define LN2_REST FS_LN2_38_REST
+#define TAIL FS_EXP_TAIL_7
 #endif
 
 /* What a line's maximum decides; lanes differ where lanes are columns. */
 typedef struct {
-    VEC least; /* x at and below which a term is exactly 0 */
-    VEC magic; /* added to x / ln 2, leaves the exponent field of 2^(n-K+SPARE) in the
-                * low bits */
+    VEC least; /* x at and below which a term is some 2^-190 (f64: 2^-1534) of the
+                * largest: 0 in any result */
+    VEC magic; /* added to 8 x / ln 2, leaves n - 8 K + 8 SPARE in the low bits */
 } F(shift);
 
 /* What is to be taken off x first: 0 where the power of two alone is enough; max where
@@ -53,62 +57,52 @@ FS_INLINE VEC F(subtrahend)(VEC max)
 FS_INLINE VEC F(exponent_of_max)(VEC max)
 {
     VEC rest = V(sub)(max, F(subtrahend)(max));
-    VEC k = V(muladd)(rest, V(set)(LOG2_E), V(set)(MAGIC));
+    VEC k = V(muladd)(rest, V(set)((REAL)FS_LOG2_E), V(set)(MAGIC));
     return V(sub)(k, V(set)(MAGIC));
 }
 
 FS_INLINE F(shift) F(shift_for)(VEC max)
 {
     F(shift) shift;
-    /* The field is n - K + offset; `least` is where that reaches 0, the field of zero.
-     */
-    VEC offset = V(sub)(V(set)(SPARE + EXPONENT_BIAS), F(exponent_of_max)(max));
-    shift.magic = V(add)(V(set)(MAGIC), offset);
-    shift.least = V(mul)(offset, V(set)((REAL) - (LN2_HI + LN2_LO)));
+    /* 2^offset exp(x) is at least the least normal number from `least` on. */
+    VEC offset = V(sub)(V(set)(SPARE), F(exponent_of_max)(max));
+    VEC above = V(sub)(offset, V(set)(LEAST_EXPONENT));
+    shift.magic = V(muladd)(offset, V(set)(8), V(set)(MAGIC));
+    shift.least = V(mul)(above, V(set)((REAL) - (FS_LN2_HI + FS_LN2_LO)));
     return shift;
 }
 
-/* Vectors worked on side by side. One exponential is a chain of some 16 dependent
+/* Vectors worked on side by side. One exponential is a chain of some 14 dependent
  * steps; four chains keep the arithmetic units busy where one waits for itself. */
 #define ABREAST 4
 #define EACH for (int j = 0; j < abreast; j++)
 
-/* t = (exp(r) - 1 - r) / r^2 of each r[j]. f32: relative error 2^-28.2 of exp(r),
- * minimax as in math/log_sum.h; f64: that polynomial. */
-FS_INLINE void F(polynomial)(int abreast, const VEC *r, VEC *t)
-{
-#if T_IS_F32
-    static const REAL c[] = {0x1.6a415ep-10f, 0x1.1239c6p-7f, 0x1.5558bcp-5f,
-                             0x1.555492p-3f, 0x1.fffffcp-2f};
-#else
-    static const REAL c[] = {E12, E11, E10, E9, E8, E7, E6, E5, E4, E3, E2};
-#endif
-    EACH t[j] = V(set)(c[0]);
-    for (size_t i = 1; i < sizeof c / sizeof *c; i++)
-        EACH t[j] = V(muladd)(t[j], r[j], V(set)(c[i]));
-}
-
-/* q[j] and s[j] of each x[j], j < abreast. f32: the term that they make is within 0.9
- * ULP for every negative x (tests/test_kernels.py). A NaN goes through to q: T_max
- * returns its second operand. `abreast` is a constant, so that the loops dissolve. */
+/* q[j] and s[j] of each x[j], j < abreast. A NaN goes through to q: T_max returns its
+ * second operand. `abreast` is a constant, so that the loops dissolve.
+ *
+ * docs/numerics.md has the errors; tests/test_kernels.py finds the same. */
 FS_INLINE void F(exp_terms)(int abreast, const VEC *x, const F(shift) *shift, VEC *s,
                             VEC *q)
 {
-    VEC a[ABREAST], n[ABREAST], r[ABREAST], t[ABREAST];
-    EACH a[j] = V(max)(shift->least, x[j]);
-    EACH n[j] = V(muladd)(a[j], V(set)(LOG2_E), shift->magic);
-    EACH s[j] = V(exponent_of)(n[j]);
-    EACH n[j] = V(sub)(n[j], shift->magic);
-    /* r = a + n, |r| <= 0.35. From here on a is exact: n R_HI is, and agrees with it in
-     * its leading bits. |n| < 2^-10 (f64: 2^-30): its own rounding is nothing. */
-    EACH a[j] = V(muladd)(n[j], V(set)(-R_HI), a[j]);
-    EACH n[j] = V(mul)(n[j], V(set)(-R_LO));
-    EACH r[j] = V(add)(a[j], n[j]);
-    F(polynomial)(abreast, r, t);
-    /* The rounding of r counts for its square only: q is off by half an ulp and a bit.
-     */
-    EACH r[j] = V(mul)(r[j], r[j]);
-    EACH q[j] = V(add)(a[j], V(muladd)(r[j], t[j], n[j]));
+    static const REAL tail[] = {TAIL};
+    VEC n[ABREAST], r[ABREAST], t[ABREAST];
+    EACH r[j] = V(max)(shift->least, x[j]);
+    EACH n[j] = V(muladd)(r[j], V(set)(8 * (REAL)FS_LOG2_E), shift->magic);
+    EACH s[j] = V(power)(n[j]);
+    EACH n[j] = V(sub)(n[j], shift->magic); /* exact, |n| < 2^12 (f64: 2^15) */
+    /* The first part of r is exact: the product is, or is not rounded, and agrees with
+     * x in its leading bits. |r| <= 0.0434. */
+#if T_IS_F32 && !defined(FS_HAS_FMA)
+    EACH r[j] = V(muladd)(n[j], V(set)(-FS_LN2_12_F32 / 8), r[j]);
+    EACH r[j] = V(muladd)(n[j], V(set)(-FS_LN2_12_TO_21_F32 / 8), r[j]);
+#else
+    EACH r[j] = V(muladd)(n[j], V(set)(-LN2 / 8), r[j]);
+#endif
+    EACH r[j] = V(muladd)(n[j], V(set)(-LN2_REST / 8), r[j]);
+    EACH t[j] = V(set)(tail[0]);
+    for (size_t i = 1; i < sizeof tail / sizeof *tail; i++)
+        EACH t[j] = V(muladd)(t[j], r[j], V(set)(tail[i]));
+    EACH q[j] = V(muladd)(t[j], V(mul)(r[j], r[j]), r[j]);
 }
 
 /* The term itself, rounded once. */
@@ -136,8 +130,9 @@ static inline REAL F(start)(int with_largest)
 }
 
 /* Adds the term s + s q, of which e is the rounded value. `added` is what of it went
- * into the total, and is s or a multiple of the total's ulp not far from it, or 0: s -
- * added is exact, and what remains of the term is rounded once, relative to itself. */
+ * into the total: a number between s/2 and 2 s, or 0, so that s - added is exact and
+ * what remains of the term is rounded once. (Or the total's ulp, where e is just above
+ * half of it: s - added is rounded by 2^-25 of s then.) */
 FS_INLINE void F(add_term)(F(sum) *sum, VEC s, VEC q, VEC e, int with_largest)
 {
     VEC total = V(add)(sum->total, e);

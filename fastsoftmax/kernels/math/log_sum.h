@@ -7,27 +7,9 @@
 
 #include <math.h>
 
+#include "math/coefficients.h"
 #include "math/halves.h"
 #include "job.h"
-
-/* ln 2 = LN2_HI + LN2_LO + 2^-103. LN2_HI has 39 bits: its product with an integer of
- * up to 14 bits is exact. */
-#define LN2_HI 0x1.62e42fefa4p-1
-#define LN2_LO (-0x1.8432a1b0e2634p-43)
-
-/* exp(r) = 1 + r + r^2 (E2 + E3 r + ... + E12 r^10) for |r| <= 1.002 ln(2)/2, relative
- * error 2^-60.8 before rounding (minimax: Remez with 1 + r held fixed, in 300 bits). */
-#define E2 0x1p-1
-#define E3 0x1.5555555555559p-3
-#define E4 0x1.555555555557dp-5
-#define E5 0x1.111111110f822p-7
-#define E6 0x1.6c16c16c044f0p-10
-#define E7 0x1.a01a01af38c3dp-13
-#define E8 0x1.a01a020ab93b2p-16
-#define E9 0x1.71ddfa386c39fp-19
-#define E10 0x1.27e3ef32cd1adp-22
-#define E11 0x1.af5b295a2c2c6p-26
-#define E12 0x1.21005db32d31dp-29
 
 /* a * b + c, rounded once where the file that includes this has FMA. */
 static inline double fs_muladd(double a, double b, double c)
@@ -65,26 +47,26 @@ static inline fs_pair fs_pair_divide(fs_pair a, fs_pair b)
     return fs_two_sum(quotient, rest * inverse);
 }
 
-/* exp(max) * 2^-k for an integer k next to max / ln 2, |k| < 2^14; relative error below
- * 2^-56: only the terms behind r are rounded, and they add up to at most 0.06. */
-static inline fs_pair fs_exp_scaled(double max, double k)
+/* (exp(r) - 1 - r) / r^2 for |r| <= 1.002 ln(2)/2. */
+static inline double fs_exp_tail(double r)
 {
-    double r1 = max - k * LN2_HI; /* exact: the terms agree in their leading bits */
-    double r = r1 - k * LN2_LO;
-    double r_rest = (r1 - r) - k * LN2_LO;
-    double t = E12;
-    t = fs_muladd(t, r, E11);
-    t = fs_muladd(t, r, E10);
-    t = fs_muladd(t, r, E9);
-    t = fs_muladd(t, r, E8);
-    t = fs_muladd(t, r, E7);
-    t = fs_muladd(t, r, E6);
-    t = fs_muladd(t, r, E5);
-    t = fs_muladd(t, r, E4);
-    t = fs_muladd(t, r, E3);
-    t = fs_muladd(t, r, E2);
+    static const double c[] = {FS_EXP_TAIL_12};
+    double t = c[0];
+    for (size_t i = 1; i < sizeof c / sizeof *c; i++) t = fs_muladd(t, r, c[i]);
+    return t;
+}
+
+/* base exp(max) 2^-k for an integer k next to max / ln 2, |k| < 2^14; relative error
+ * below 2^-56: only the terms behind r are rounded, and they add up to at most 0.06. */
+static inline fs_pair fs_exp_scaled(double max, double k, double base)
+{
+    double r1 = max - k * FS_LN2_HI; /* exact: the terms agree in their leading bits */
+    double r = r1 - k * FS_LN2_LO;
+    double r_rest = (r1 - r) - k * FS_LN2_LO;
     fs_pair one_plus_r = fs_two_sum(1.0, r);
-    return fs_two_sum(one_plus_r.hi, one_plus_r.lo + (r_rest + r * r * t));
+    double rest = one_plus_r.lo + (r_rest + r * r * fs_exp_tail(r));
+    fs_pair product = fs_two_product(one_plus_r.hi, base);
+    return fs_two_sum(product.hi, product.lo + rest * base);
 }
 
 /* 2 atanh(u/2) - u for |u| < 0.35: at most 1 % of u. Dropped: u^23 / (23 * 4^11), 2^-60
@@ -132,15 +114,16 @@ static inline fs_pair fs_log1p(fs_pair w)
     double k_real = bits_to_double(magic + k) - 0x1.8p52;
     double scale = bits_to_double((1023 - k) << 52);
     fs_pair log_f = fs_log1p_near(fs_two_sum(sum.hi * scale - 1.0, sum.lo * scale));
-    fs_pair high = fs_two_sum(k_real * LN2_HI, log_f.hi);
-    return fs_two_sum(high.hi, high.lo + (log_f.lo + k_real * LN2_LO));
+    fs_pair high = fs_two_sum(k_real * FS_LN2_HI, log_f.hi);
+    return fs_two_sum(high.hi, high.lo + (log_f.lo + k_real * FS_LN2_LO));
 }
 
-/* log(1 + others / exp(max)), where `others` is scaled by 1 / unscale and 2^-k; k = max
- * = 0 for a line whose maximum has been subtracted. */
-static inline fs_pair fs_log_term(double max, double k, fs_pair others, double unscale)
+/* log(1 + others / exp(max)), where `others` is scaled by base, 1 / unscale and 2^-k; k
+ * = max = 0 for a line whose maximum has been subtracted. */
+static inline fs_pair fs_log_term(double max, double k, fs_pair others, double base,
+                                  double unscale)
 {
-    fs_pair w = fs_pair_divide(others, fs_exp_scaled(max, k));
+    fs_pair w = fs_pair_divide(others, fs_exp_scaled(max, k, base));
     w.hi *= unscale; /* last: a subnormal w is rounded once */
     w.lo *= unscale;
     return fs_log1p(w);
@@ -148,29 +131,19 @@ static inline fs_pair fs_log_term(double max, double k, fs_pair others, double u
 
 /* The same for lines of float, with a relative error below 2^-49: all steps are
  * rounded, but 1 + w is kept whole. Four to five times as fast. */
-static inline double fs_log_term_f32(double max, double k, double others,
+static inline double fs_log_term_f32(double max, double k, double others, double base,
                                      double unscale)
 {
     const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, magic = 0x4338000000000000;
-    double r = (max - k * LN2_HI) - k * LN2_LO;
-    double t = E12;
-    t = fs_muladd(t, r, E11);
-    t = fs_muladd(t, r, E10);
-    t = fs_muladd(t, r, E9);
-    t = fs_muladd(t, r, E8);
-    t = fs_muladd(t, r, E7);
-    t = fs_muladd(t, r, E6);
-    t = fs_muladd(t, r, E5);
-    t = fs_muladd(t, r, E4);
-    t = fs_muladd(t, r, E3);
-    t = fs_muladd(t, r, E2);
-    double w = others / (1.0 + (r + r * r * t)) * unscale;
+    double r = (max - k * FS_LN2_HI) - k * FS_LN2_LO;
+    double exp_max = base * (1.0 + (r + r * r * fs_exp_tail(r)));
+    double w = others / exp_max * unscale;
     fs_pair sum = fs_two_sum(1.0, w);
     uint64_t n = (double_to_bits(sum.hi) - sqrt_half) >> 52;
     double n_real = bits_to_double(magic + n) - 0x1.8p52;
     double scale = bits_to_double((1023 - n) << 52);
     double f = (sum.hi * scale - 1.0) + sum.lo * scale;
-    return n_real * (LN2_HI + LN2_LO) + fs_log1p_rounded(f);
+    return n_real * (FS_LN2_HI + FS_LN2_LO) + fs_log1p_rounded(f);
 }
 
 /* max + log_term, which do not overflow together. */

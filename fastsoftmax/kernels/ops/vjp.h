@@ -25,18 +25,23 @@ static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums)
     return V(mul)(y, V(sub)(V(sub)(dy, sums->hi), sums->lo));
 }
 
-/* INOUT y: the result. exp(y) comes with a factor of 2^SPARE, and goes up to 2^(SPARE -
- * 1) itself, far above any probability: beyond that it counts as infinite. Below 2^-190
- * (f64: 2^-1534) it is 0. */
+/* INOUT y: the result. exp(y) comes with a factor of 2^SPARE, and goes up to
+ * 2^(SPARE - 1) itself, far above any probability: beyond that it counts as infinite.
+ * Below 2^-190 (f64: 2^-1534) it is 0. */
 FS_INLINE void F(log_softmax_vjp)(int abreast, VEC *y, const VEC *dy,
                                   const F(vjp_sums) *sums, const F(shift) *shift)
 {
     VEC s[ABREAST], q[ABREAST], zero = V(set)(0);
     VEC too_large = V(set)((REAL)((SPARE - 1) * 0.69));
+    fs_pair inverse = fs_pair_divide((fs_pair){1, 0}, (fs_pair){BASE, 0});
+    VEC hi = V(set)((REAL)inverse.hi);
+    VEC lo = V(set)((REAL)((inverse.hi - (REAL)inverse.hi) + inverse.lo));
     F(exp_terms)(abreast, y, shift, s, q);
     EACH
     {
-        VEC e = V(mul)(F(term)(s[j], q[j]), sums->scale);
+        VEC term = F(term)(s[j], q[j]); /* without BASE: of y = 0 exactly 2^SPARE */
+        VEC e = V(mul)(V(muladd)(term, hi, V(mul)(term, lo)), sums->scale);
+        e = V(if_less)(y[j], shift->least, zero, e);
         VEC finite = V(if_less)(too_large, y[j], zero, e); /* inf has no use for lo */
         e = V(if_less)(too_large, y[j], V(set)((REAL)INFINITY), e);
         VEC rest = V(muladd)(V(sub)(zero, e), sums->hi, dy[j]);
