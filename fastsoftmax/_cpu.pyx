@@ -91,7 +91,6 @@ include "_hinge.pxi"
 
 cdef void one_row(fs_op op, const real *x, real *y, Py_ssize_t n) noexcept nogil:
     cdef fs_job job
-    cdef fs_watch watch
     cdef int a
     for a in range(FS_OPERANDS):
         job.operand[a].data = NULL
@@ -101,8 +100,6 @@ cdef void one_row(fs_op op, const real *x, real *y, Py_ssize_t n) noexcept nogil
         job.operand[a].n = job.operand[a].inner = sizeof(real)
         job.operand[a].temperature = 1
         job.operand[a].via_float = 0
-    watch.poll = never
-    watch.stop = 0
     job.op = op
     job.compute = job.operand[FS_X].type
     job.operand[FS_X].data = <char *>x
@@ -112,7 +109,7 @@ cdef void one_row(fs_op op, const real *x, real *y, Py_ssize_t n) noexcept nogil
     job.n_outer = 0
     job.threads = 1
     job.past_caches = 0
-    job.watch = &watch
+    job.watch = fs_unwatched()
     fs_run(kernels_for(job.compute), &job)
 
 

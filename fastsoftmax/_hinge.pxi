@@ -125,7 +125,8 @@ cdef cnp.ndarray indices(labels, const layout *whole):
     What is checked is a copy: another thread could change the caller's afterwards.
     """
     cdef cnp.ndarray given, taken
-    cdef fs_watch watch
+    cdef fs_listener listener
+    cdef fs_watch *watch
     cdef ptrdiff_t classes = whole.shape[whole.ndim - 1], count = count_rows(whole), bad
     cdef int type
     if is_one_a_row(labels, whole):
@@ -135,12 +136,12 @@ cdef cnp.ndarray indices(labels, const layout *whole):
         given = np.ascontiguousarray(given, given.dtype.newbyteorder("="))
     taken = cnp.PyArray_EMPTY(whole.ndim - 1, <cnp.npy_intp *>whole.shape,
                               cnp.NPY_INT64, 0)
-    begin_watch(&watch, count)
+    watch = watch_over(count, &listener)
     type = type_of(given)
     with nogil:
         bad = take_labels(<const char *>PyArray_DATA(given), type,
-                          <int64_t *>PyArray_DATA(taken), count, classes, &watch)
-    if fs_stopped(&watch):
+                          <int64_t *>PyArray_DATA(taken), count, classes, watch)
+    if fs_stopped(watch):
         raise_pending()
     if bad < count:
         raise _arguments.bad_label(given.reshape(rows_of(whole)), bad, classes)

@@ -8,13 +8,7 @@ cdef extern from "numpy/arrayobject.h":
     object PyDataMem_GetHandler()
 
 
-cdef extern from "Python.h":
-    # Without "except -1": the exception is to stay set while the job winds down.
-    int PyErr_CheckSignals() noexcept
-
-
 cdef extern from "kernels/process/process.h" nogil:
-    double fs_now()
     int fs_forked()
     void fs_watch_forks()
 
@@ -23,7 +17,6 @@ cdef extern from "kernels/process/team.h" nogil:
     enum:
         FS_WITH_OPENMP
     int omp_get_max_threads()
-    int omp_get_thread_num()
     void fs_prepare_teams(size_t stack)
     int fs_can_start(int threads)
 
@@ -40,14 +33,17 @@ cdef extern from "kernels/process/outputs.h":
 
 
 cdef extern from "kernels/process/watch.h" nogil:
-    ctypedef int fs_flag
     ctypedef struct fs_watch:
-        int (*poll)(fs_watch *watch) noexcept nogil
-        fs_flag stop
-        double polled_at
-    int fs_poll(fs_watch *watch)
+        pass
     int fs_stopped(fs_watch *watch)
-    void fs_stop(fs_watch *watch)
+    int fs_poll(fs_watch *watch)
+    fs_watch *fs_unwatched()
+
+
+cdef extern from "kernels/process/signals.h":
+    ctypedef struct fs_listener:
+        pass
+    fs_watch *fs_listen(fs_listener *listener)
 
 
 cdef extern from "kernels/job.h" nogil:

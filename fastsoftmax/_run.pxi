@@ -13,8 +13,6 @@ cdef enum:
 # 32 MiB of cache), y goes past the caches: 0.8 times as long.
 cdef ptrdiff_t largest_cache = _caches.largest()
 
-cdef double SECONDS_BETWEEN_POLLS = 0.05
-
 
 def openmp_limit():
     """Threads that OpenMP itself would use now (1 without OpenMP)."""
@@ -35,23 +33,6 @@ cdef int threads_for(ptrdiff_t elements) except -1:
     return count if fs_can_start(count) else 1
 
 
-cdef int poll(fs_watch *watch) noexcept nogil:
-    if fs_stopped(watch) or omp_get_thread_num() != 0:
-        return fs_stopped(watch)
-    cdef double now = fs_now()
-    if 0 <= now - watch.polled_at < SECONDS_BETWEEN_POLLS:
-        return 0
-    watch.polled_at = now
-    with gil:
-        if PyErr_CheckSignals() < 0:
-            fs_stop(watch)
-    return fs_stopped(watch)
-
-
-cdef int never(fs_watch *watch) noexcept nogil:
-    return 0
-
-
 cdef bint fills_the_cache(const fs_job *job) noexcept nogil:
     """Whether x and y, of the type that is computed in, leave little of it."""
     cdef ptrdiff_t elements = job.outer * job.n * job.inner
@@ -60,23 +41,18 @@ cdef bint fills_the_cache(const fs_job *job) noexcept nogil:
     )
 
 
-cdef void begin_watch(fs_watch *watch, ptrdiff_t elements) noexcept:
-    """A watch over so much work; little is not worth a question."""
-    watch.stop = 0
-    watch.poll = never
-    if elements >= NOGIL_FROM:
-        watch.poll = poll
-        watch.polled_at = fs_now()
+cdef fs_watch *watch_over(ptrdiff_t elements, fs_listener *listener) noexcept:
+    """What stops so much work, if anything: little is not worth a question."""
+    return fs_unwatched() if elements < NOGIL_FROM else fs_listen(listener)
 
 
 cdef int execute(fs_job *job) except -1:
     """Runs a complete job of at least one element."""
     cdef const fs_kernels *kernels = kernels_for(job.compute)
     cdef ptrdiff_t elements = job.outer * job.n * job.inner, units = 0, unit
-    cdef fs_watch watch
+    cdef fs_listener listener
     cdef int step = 0
-    begin_watch(&watch, elements)
-    job.watch = &watch
+    job.watch = watch_over(elements, &listener)
     job.threads = 1
     job.past_caches = 0
     if elements < NOGIL_FROM:
@@ -99,10 +75,10 @@ cdef int execute(fs_job *job) except -1:
                     step += 1
     if units < 0:
         raise MemoryError("no memory for the partial results of a job")
-    if fs_stopped(&watch):
+    if fs_stopped(job.watch):
         raise_pending()
     return 0
 
 
 cdef int raise_pending() except -1:
-    return -1  # poll has left the exception set
+    return -1  # asking Python has left the exception set

@@ -188,6 +188,8 @@ JOBS = {
     "softmax, rows": "softmax(np.broadcast_to(np.zeros(64), (1 << 23, 64)), axis=-1)",
     "softmax, long row": "softmax(np.broadcast_to(0.0, 1 << 29))",
     "softmax, columns": "softmax(np.broadcast_to(np.zeros(64), (1 << 23, 64)), axis=0)",
+    "check of labels": "fastsoftmax.hinge_loss("
+    "np.broadcast_to(np.zeros(2), (1 << 27, 2)), np.zeros(1 << 27, np.int8))",
 }
 TWICE = ("rows", "long row", "columns")  # with one thread, too
 
@@ -385,6 +387,39 @@ except Enough:
 def test_a_handler_may_let_the_job_go_on(tmp_path: Path, threads: int) -> None:
     script = OWN_HANDLER.format(calls=3, threads=threads)
     assert python(tmp_path, script) == "enough\n"
+
+
+# ---- sub-interpreters ----
+
+# CPython then no longer knows for a thread whether it holds the GIL, and says yes.
+BESIDE_A_SUB_INTERPRETER = """
+try:
+    import _interpreters
+except ImportError:
+    import _xxsubinterpreters as _interpreters
+
+_interpreters.create()
+fastsoftmax.set_num_threads({threads})
+assert works()
+long = np.zeros(1 << 20)
+assert logsumexp(long) == np.log(1 << 20) and (softmax(long) == 2.0**-20).all()
+assert fastsoftmax.hinge_loss(np.zeros((1 << 20, 2))) == 1 << 20
+found = []
+thread = threading.Thread(target=lambda: found.append(works()))
+thread.start()
+thread.join()
+assert found == [True]
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_and_signals_beside_a_sub_interpreter(
+    tmp_path: Path, threads: int
+) -> None:
+    script = BESIDE_A_SUB_INTERPRETER.format(threads=threads)
+    if os.name == "posix":
+        script += OWN_HANDLER.format(calls=3, threads=threads)
+    assert python(tmp_path, script) == ("enough\n" if os.name == "posix" else "")
 
 
 # ---- memory ----

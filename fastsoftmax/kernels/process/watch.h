@@ -16,7 +16,6 @@ typedef int fs_flag;
 typedef struct fs_watch {
     int (*poll)(struct fs_watch *watch); /* nonzero: abandon the job, at once */
     fs_flag stop;                        /* raised by poll */
-    double polled_at;                    /* poll's own */
 } fs_watch;
 
 static inline int fs_poll(fs_watch *watch)
@@ -32,6 +31,19 @@ static inline int fs_stopped(fs_watch *watch)
 static inline void fs_stop(fs_watch *watch)
 {
     FS_RAISE(&watch->stop);
+}
+
+static inline int fs_never(fs_watch *watch)
+{
+    (void)watch;
+    return 0;
+}
+
+/* For jobs that nobody stops. */
+static inline fs_watch *fs_unwatched(void)
+{
+    static fs_watch watch = {fs_never, 0};
+    return &watch;
 }
 
 #endif
