@@ -16,7 +16,7 @@ test: build
 lint:
 	ruff check .
 	ruff format --check .
-	cython-lint fastsoftmax/*.pyx fastsoftmax/*.pxd
+	cython-lint fastsoftmax/*.pyx fastsoftmax/*.pxd fastsoftmax/*.pxi
 	mypy
 	clang-format --dry-run --Werror $(C)
 	! grep -nE '^.{89}' $(C)
