@@ -50,9 +50,17 @@ static inline fs_pair fs_pair_divide(fs_pair a, fs_pair b)
 /* (exp(r) - 1 - r) / r^2 for |r| <= 1.002 ln(2)/2. */
 static inline double fs_exp_tail(double r)
 {
-    static const double c[] = {FS_EXP_TAIL_12};
-    double t = c[0];
-    for (size_t i = 1; i < sizeof c / sizeof *c; i++) t = fs_muladd(t, r, c[i]);
+    const double c[] = {FS_EXP_TAIL_12};
+    double t = fs_muladd(c[0], r, c[1]);
+    t = fs_muladd(t, r, c[2]);
+    t = fs_muladd(t, r, c[3]);
+    t = fs_muladd(t, r, c[4]);
+    t = fs_muladd(t, r, c[5]);
+    t = fs_muladd(t, r, c[6]);
+    t = fs_muladd(t, r, c[7]);
+    t = fs_muladd(t, r, c[8]);
+    t = fs_muladd(t, r, c[9]);
+    t = fs_muladd(t, r, c[10]);
     return t;
 }
 
