@@ -161,7 +161,7 @@ typedef struct fs_line {
     char *at[FS_OPERANDS];
 } fs_line;
 
-/* job.c: line `index` of the outer dimensions; and the line `j` elements along inner. */
+/* job.c: line `index` of the outer dimensions; the line `j` elements along inner. */
 fs_line fs_locate(const fs_job *job, ptrdiff_t index);
 fs_line fs_along_inner(const fs_job *job, fs_line line, ptrdiff_t j);
 
