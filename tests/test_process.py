@@ -286,8 +286,8 @@ def test_a_signal_in_the_second_look_at_a_cancelling_row_is_not_lost() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        "logsumexp(np.broadcast_to(np.float32(-np.inf), 1 << 28))",
-        "logsumexp(np.broadcast_to(np.float32(-np.inf), (1 << 27, 2)), axis=0)",
+        "logsumexp(np.broadcast_to(np.float32(-np.inf), 1 << 29))",
+        "logsumexp(np.broadcast_to(np.float32(-np.inf), (1 << 28, 2)), axis=0)",
     ],
 )
 def test_a_search_for_nan_is_stopped_as_well(call: str) -> None:
