@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,9 +28,6 @@ from . import choose, source
 from .choose import NUMBERS, Device, Launches, Operation
 
 Array = Any  # cupy.ndarray: CuPy has no types
-
-# The variant of that name, which has not run on a device yet.
-CLUSTERS = os.environ.get("FASTSOFTMAX_GPU_CLUSTERS") == "1"
 
 LEAST_TEMPERATURE = {np.float32: 2.0**-126, np.float64: 2.0**-1022}
 
@@ -56,27 +52,17 @@ class _Prepared(NamedTuple):
 
 @functools.cache
 def _device(number: int) -> Device:
-    device = cupy.cuda.Device(number)
-    attributes = device.attributes
-    return Device(
-        int(device.compute_capability),
-        attributes["MaxSharedMemoryPerBlockOptin"],
-        attributes["MultiProcessorCount"],
-    )
+    return Device(int(cupy.cuda.Device(number).compute_capability))
 
 
 @functools.cache
-def _function(name: str, is_large: bool, device: int) -> Callable[..., None]:
-    """Compile a kernel for the current device; CuPy keeps it on disk.
-
-    `is_large`: it may need more shared memory than there is without asking.
-    """
-    code = source.text()
+def _function(name: str, device: int) -> Callable[..., None]:
+    """Compile a kernel for the current device; CuPy keeps it on disk."""
     try:
         module = cupy.RawModule(
-            code=code, options=source.OPTIONS, name_expressions=(name,)
+            code=source.text(), options=source.OPTIONS, name_expressions=(name,)
         )
-        function = module.get_function(name)
+        function: Callable[..., None] = module.get_function(name)
     except Exception as error:
         lines = str(error).strip().splitlines() or [repr(error)]
         raise RuntimeError(
@@ -84,11 +70,7 @@ def _function(name: str, is_large: bool, device: int) -> Callable[..., None]:
             'install "fastsoftmax[cuda13]"` (or [cuda12]) brings what it needs: '
             f"{lines[0]}"
         ) from error
-    if is_large:
-        limit = _device(device).shared_memory_limit - choose.STATIC_SHARED_BYTES
-        function.max_dynamic_shared_size_bytes = limit
-    result: Callable[..., None] = function
-    return result
+    return function
 
 
 @functools.lru_cache(maxsize=1024)
@@ -100,16 +82,15 @@ def _prepared(
     inner: int,
     aligned: bool,
     device: int,
-    clusters: bool,
 ) -> _Prepared:
     launches: Launches = choose.choose(
-        operation, dtype, rows, n, inner, aligned, _device(device), clusters
+        operation, dtype, rows, n, inner, aligned, _device(device)
     )
     kernels = tuple(
         (
-            _function(launch.kernel, launch.is_large, device),
+            _function(launch.kernel, device),
             (launch.grid,),
-            launch.block,
+            (launch.block,),
             launch.shared_bytes,
         )
         for launch in launches.launches
@@ -137,7 +118,7 @@ def _launch(
     else:
         operation = operation._replace(has_results=False)
     dtype = _arguments.type_name(x.dtype)
-    prepared = _prepared(operation, dtype, *shape, places % 16 == 0, device, CLUSTERS)
+    prepared = _prepared(operation, dtype, *shape, places % 16 == 0, device)
     states: Any = NOTHING
     if prepared.state_bytes:
         states = cupy.empty(prepared.state_bytes, np.uint8)

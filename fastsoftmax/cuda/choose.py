@@ -1,53 +1,53 @@
 """Chooses the CUDA kernel for an array: which variant, and how it is launched.
 
 A pure function of numbers: no CuPy, no device. The kernels are in rows.cu and
-columns.cu. What one thread holds of a row in registers is at most 32 words, in
-`team` of one warp and in `cluster`, else 16.
+columns.cu. A thread holds at most `held` elements in registers: 32 of float32 and of 16
+bits, 16 of float64; half as many where there are two inputs (the gradients) or an
+operation needs the room (hinge losses).
 
-================  ==============================================  ======================
-variant           when (n: the length of a row)                   reads, writes
-================  ==============================================  ======================
-tile              n <= 32, 128 rows to a block of 128 threads      1, 1
-team of 32        a warp holds the row: float32 n <= 1024          1, 1
-team of 256       a block holds it: float32 n <= 4096              1, 1
-shared_row        shared memory holds it, and rows are many (*)    1, 1
-cluster           sm_90 on, a cluster of blocks holds it; off      1, 1
-split             all others: a block to a chunk, two launches     2, 1
-columns of 1      axis not last, a thread holds n <= 16            1, 1
-columns of 16     axis not last, 16 threads hold n <= 256          1, 1
-split columns     axis not last, all others, two launches          2, 1
-================  ==============================================  ======================
+==============  ================================================  =============  ======
+variant         when (n: the length of a row)                     reads, writes  share
+==============  ================================================  =============  ======
+tile            a thread can hold the row                         1, 1            92-100
+rows            1024 threads can hold it (float32 n <= 32768)     1, 1            91-100
+cluster         8 blocks of 512 or 1024 can (float32 n <=         1, 1            67-93
+                262144), from sm_90 on, if there are results
+split           all others: a block to a chunk, two launches      2, 1            59-62
+columns         axis not last, 32 warps can hold n (1024)         1, 1            55-99
+column cluster  axis not last, 8 blocks can (8192), sm_90 on      1, 1            40-65
+split columns   axis not last, all others, two launches           2, 1            35-51
+==============  ================================================  =============  ======
 
-float64 halves these n, 2 inputs (the gradients) halve them, too; 16-bit types count as
-float32, which they are computed in. Only tiles stay as long, but end at 23 for 2 inputs
-of float64. Elements are read 16 bytes at a time where n is a multiple of so many and
-the arrays begin on such a boundary, else one by one: then a warp holds half of that n,
-and a block no row. Tiles need the boundary only, for speed.
+`share` is what softmax reached of the speed of a copy, in percent, on an H100 80GB HBM3
+with arrays of 128 MiB and more: the lower end is that of 16 bits, long or odd rows.
+16-bit types from 131072 to 262144 elements are split: their arithmetic is not hidden
+behind a cluster's barrier (53 percent, split 60).
 
-(*) What has one result a row keeps nothing: float32 n <= 131072. Rows are few that take
-less than half of the processors, if cut into chunks they would take more.
-
-Which of shared_row and split is taken does not change a bit of a result, and nothing
-else depends on the number of rows: a row's result does not depend on its batch.
+Elements are read in packs of the largest power of two that divides n, 16 bytes at most;
+as words where the arrays begin on a boundary of 16 bytes, else one by one: the same
+elements go to the same threads, and the bits are the same. Nothing depends on the
+number of rows: a row's result does not depend on its batch.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 # Shared memory to be had without asking; what of it static variables take.
 PLAIN_SHARED_BYTES = 48 * 1024
-STATIC_SHARED_BYTES = 2 * 1024
 
 # Of no operation the state of a chunk takes more.
 STATE_BYTES = 40
 
-# Threads. Blocks of long rows may be alone on a processor, and must keep it busy.
-WARP, BLOCK, LONG_BLOCK = 32, 256, 512
-TILE_LENGTH, TILE_ROWS = 32, 128
-COLUMN_WARPS = 16
-SHARED_CHUNKS, MOST_CHUNKS, MOST_COLUMN_CHUNKS = 16, 512, 64
+# Threads.
+WARP, BLOCK, LONG_BLOCK, SPLIT_BLOCK, TILE_ROWS = 32, 128, 1024, 256, 128
+# Bytes of registers that elements of one thread may take.
+HELD_BYTES = 128
+MOST_CHUNKS, MOST_COLUMN_CHUNKS = 512, 64
+SPLIT_WARPS = 16
 MOST_BLOCKS = (1 << 31) - 1
+CLUSTERS_FROM = 90
 
 
 class Number(NamedTuple):
@@ -102,15 +102,13 @@ OPERATIONS = (
     HINGE_LARGEST,
 )
 WITH_COLUMNS = (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX_VJP, LOG_SOFTMAX_VJP)
-WITH_CLUSTERS = (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP)
+WITH_CLUSTERS = (SOFTMAX, LOG_SOFTMAX, SOFTMAX_VJP, LOG_SOFTMAX_VJP)
 
 
 class Device(NamedTuple):
-    """What of a device decides: 90 for compute capability 9.0, bytes, a number."""
+    """What of a device decides: 90 for compute capability 9.0."""
 
     compute_capability: int
-    shared_memory_limit: int
-    processors: int
 
 
 class Launch(NamedTuple):
@@ -119,13 +117,8 @@ class Launch(NamedTuple):
     variant: str
     kernel: str
     grid: int
-    block: tuple[int, ...]
+    block: int
     shared_bytes: int = 0
-
-    @property
-    def is_large(self) -> bool:
-        """Whether it may need more shared memory than there is without asking."""
-        return self.shared_bytes + STATIC_SHARED_BYTES > PLAIN_SHARED_BYTES
 
 
 class Launches(NamedTuple):
@@ -144,53 +137,22 @@ def choose(
     inner: int,
     aligned: bool,
     device: Device,
-    clusters: bool = False,
 ) -> Launches:
     """Choose for an array [rows, n, inner], of which n is reduced; none of them is 0.
 
     `aligned` says that all arrays begin on a boundary of 16 bytes (masks: of as many as
-    belong to 16 bytes of x); `clusters` allows the variant of that name. ValueError if
-    the array has more rows than a grid has blocks for.
+    belong to 16 bytes of x). ValueError if the array has more rows than a grid has
+    blocks for.
     """
-    launches = _choose(operation, dtype, rows, n, inner, aligned, device, clusters)
+    shape = _Shape(operation, NUMBERS[dtype], rows, n, inner, aligned)
+    clusters = device.compute_capability >= CLUSTERS_FROM
+    launches = shape.columns(clusters) if inner > 1 else shape.as_rows(clusters)
     if max(launch.grid for launch in launches.launches) > MOST_BLOCKS:
         raise ValueError(
             f"{rows * inner} sets of {n} elements are too many for one call: it has "
             f"{MOST_BLOCKS} blocks"
         )
     return launches
-
-
-def _choose(
-    operation: Operation,
-    dtype: str,
-    rows: int,
-    n: int,
-    inner: int,
-    aligned: bool,
-    device: Device,
-    clusters: bool,
-) -> Launches:
-    shape = _Shape(operation, NUMBERS[dtype], rows, n, inner)
-    if inner > 1:
-        return shape.columns()
-    vector = shape.number.vector if aligned and n % shape.number.vector == 0 else 1
-    if n <= TILE_LENGTH and shape.tile_bytes <= PLAIN_SHARED_BYTES:
-        return shape.tile(aligned)
-    # One at a time, a thread has half as many elements under way.
-    if n <= WARP * shape.held * (2 if vector > 1 else 1):
-        return shape.team(WARP, vector)
-    if n <= BLOCK * shape.held and vector > 1:
-        return shape.team(BLOCK, vector)
-    fits = shape.shared_bytes <= device.shared_memory_limit - STATIC_SHARED_BYTES
-    if fits and n <= SHARED_CHUNKS * shape.chunk:
-        few = 2 * rows <= device.processors and n >= 2 * shape.chunk
-        return shape.split(vector) if few else shape.shared_row(vector)
-    if clusters and device.compute_capability >= 90 and vector > 1:
-        for blocks in (2, 4, 8):
-            if operation in WITH_CLUSTERS and n <= blocks * shape.cluster_part:
-                return shape.cluster(blocks)
-    return shape.split(vector)
 
 
 class _Shape(NamedTuple):
@@ -201,31 +163,18 @@ class _Shape(NamedTuple):
     rows: int
     n: int
     inner: int
+    aligned: bool
 
     @property
     def held(self) -> int:
-        """Elements in 16 words of registers."""
-        return 64 // (self.operation.inputs * self.number.computed_size)
+        """The most elements of a thread."""
+        held = HELD_BYTES // self.number.computed_size
+        crowded = self.operation.inputs > 1 or bool(self.operation.extra)
+        return held // 2 if crowded else held
 
     @property
-    def chunk(self) -> int:
-        return LONG_BLOCK * self.held
-
-    @property
-    def cluster_part(self) -> int:
-        return LONG_BLOCK * self.held * 2
-
-    @property
-    def tile_bytes(self) -> int:
-        number, inputs = self.number, self.operation.inputs
-        return TILE_ROWS * (self.n | 1) * inputs * number.computed_size
-
-    @property
-    def shared_bytes(self) -> int:
-        """What shared_row keeps, to make results of it."""
-        if not self.operation.has_results:
-            return 0
-        return self.operation.inputs * _round_up(self.n, 16) * self.number.size
+    def pack(self) -> int:
+        return math.gcd(self.n, self.number.vector)
 
     def _kernel(self, skeleton: str, *numbers: int) -> str:
         name = self.number.name
@@ -234,83 +183,144 @@ class _Shape(NamedTuple):
         return f"{skeleton}<{self.operation.name}<{name}>{values}{extra}>"
 
     def _one(
-        self,
-        kernel: str,
-        variant: str,
-        grid: int,
-        block: tuple[int, ...],
-        shared_bytes: int = 0,
+        self, kernel: str, variant: str, grid: int, block: int, shared_bytes: int = 0
     ) -> Launches:
         return Launches((Launch(variant, kernel, grid, block, shared_bytes),))
 
-    def tile(self, aligned: bool) -> Launches:
-        vector = self.number.vector if aligned else 1
-        kernel = self._kernel("tile", vector, TILE_ROWS)
+    # ---- rows ----
+
+    def as_rows(self, clusters: bool) -> Launches:
+        number, n, held = self.number, self.n, self.held
+        # 16-bit pairs are read as well from where they are.
+        pairs = number.size == 2 and self.pack == 2 and n <= held // 2
+        small = n <= held and (number.size < 8 or self.pack == 1)
+        if small and n % (8 * number.vector) and not pairs:
+            return self.tile()
+        if pairs and self.operation.inputs == 1:
+            return self.team(1)
+        if n <= LONG_BLOCK * held:
+            return self.team(self._team())
+        can = clusters and self.operation.has_results
+        if can and self.operation in WITH_CLUSTERS:
+            threads = 512 if held == HELD_BYTES // number.computed_size else LONG_BLOCK
+            for blocks in (2, 4, 8):
+                if n <= blocks * threads * held:
+                    return self.cluster(threads, blocks)
+            if number.size == 4 and n <= 8 * LONG_BLOCK * held:
+                return self.cluster(LONG_BLOCK, 8)
+        return self.split()
+
+    def _team(self) -> int:
+        """As few threads as hold the row, not all they can, if there are enough."""
+        held = self.held
+        few = held if self.number.size == 2 else min(held, 64 // self.number.size)
+        least = 2 if self.number.size == 2 and self.n <= 48 else 4
+        limits = ((few, 512 if self.number.size < 8 else 128), (held, LONG_BLOCK))
+        for each, most in limits:
+            team = least
+            while team < most and team * each < self.n:
+                team *= 2
+            if team * each >= self.n:
+                break
+        return team
+
+    def tile(self) -> Launches:
+        n, inputs, size = self.n, self.operation.inputs, self.number.size
+        kernel = self._kernel("tile", n, self.pack, int(self.aligned))
         grid = _divide_up(self.rows, TILE_ROWS)
-        return self._one(kernel, "tile", grid, (TILE_ROWS,), self.tile_bytes)
+        return self._one(kernel, "tile", grid, TILE_ROWS, TILE_ROWS * n * inputs * size)
 
-    def team(self, threads: int, vector: int) -> Launches:
-        held = self.held * (2 if threads == WARP and vector > 1 else 1)
-        kernel = self._kernel("team", vector, held // vector, threads)
-        teams = 4 if threads == WARP else 1
+    def _held_by(self, threads: int) -> tuple[int, int, int, int]:
+        """Return the numbers of a skeleton whose threads hold the row."""
+        packs = _coarse(_divide_up(self.n, self.pack * threads))
+        whole = int(self.aligned or self.pack == 1)
+        return self.pack, packs, threads, whole
+
+    def team(self, threads: int) -> Launches:
+        kernel = self._kernel("rows", *self._held_by(threads))
+        teams = BLOCK // threads if threads <= WARP else 1
         grid = _divide_up(self.rows, teams)
-        return self._one(kernel, f"team of {threads}", grid, (threads * teams,))
+        return self._one(kernel, "rows", grid, threads * teams)
 
-    def shared_row(self, vector: int) -> Launches:
-        kernel = self._kernel("shared_row", vector, self.held // vector, LONG_BLOCK)
-        block, shared_bytes = (LONG_BLOCK,), self.shared_bytes
-        return self._one(kernel, "shared_row", self.rows, block, shared_bytes)
+    def cluster(self, threads: int, blocks: int) -> Launches:
+        pack, packs, _, whole = self._held_by(threads * blocks)
+        kernel = self._kernel("cluster", pack, packs, threads, whole, blocks)
+        return self._one(kernel, "cluster", self.rows * blocks, threads)
 
-    def cluster(self, blocks: int) -> Launches:
-        vector = self.number.vector
-        packs = 2 * self.held // vector
-        kernel = self._kernel("cluster", vector, packs, LONG_BLOCK, blocks)
-        return self._one(kernel, "cluster", self.rows * blocks, (LONG_BLOCK,))
-
-    def split(self, vector: int) -> Launches:
-        chunk = _chunk(self.n, self.chunk, MOST_CHUNKS)
+    def split(self) -> Launches:
+        pack = self.pack
+        packs = self.held // pack
+        chunk = _chunk(self.n, packs * pack * SPLIT_BLOCK, MOST_CHUNKS)
         chunks = _divide_up(self.n, chunk)
         second = chunks if self.operation.has_results else 1
-        numbers = (vector, self.held // vector, LONG_BLOCK)
+        numbers = (pack, packs, SPLIT_BLOCK, int(self.aligned or pack == 1))
         launches = tuple(
             Launch(
-                "split", self._kernel(name, *numbers), self.rows * blocks, (LONG_BLOCK,)
+                "split", self._kernel(name, *numbers), self.rows * blocks, SPLIT_BLOCK
             )
             for name, blocks in (("split_states", chunks), ("split_results", second))
         )
         return Launches(launches, chunk, self.rows * chunks)
 
-    def columns(self) -> Launches:
-        total, held = self.rows * self.inner, self.held
-        if self.n <= held:
-            grid = _divide_up(total, 4 * WARP)
-            kernel = self._kernel("columns", held, 1)
-            return self._one(kernel, "columns of 1", grid, (WARP, 4))
-        grid, block = _divide_up(total, WARP), (WARP, COLUMN_WARPS)
-        if self.n <= held * COLUMN_WARPS:
-            kernel = self._kernel("columns", held, COLUMN_WARPS)
-            return self._one(kernel, f"columns of {COLUMN_WARPS}", grid, block)
-        chunk = _chunk(self.n, held * COLUMN_WARPS, MOST_COLUMN_CHUNKS)
+    # ---- columns ----
+
+    def columns(self, clusters: bool) -> Launches:
+        n, held = self.n, self.held
+        two = self.aligned and self.inner % 2 == 0 and self.number.size < 8
+        if n <= held * 5 // 8:
+            return self._columns(2 if two and n <= held // 2 else 1, 1)
+        for warps in (4, 8):
+            if n <= warps * held // 2:
+                return self._columns(2 if two and self.number.size == 2 else 1, warps)
+        for warps in (16, 32):
+            if n <= warps * held:
+                return self._columns(1, warps)
+        if clusters and self.operation.has_results:
+            for warps, blocks in ((16, 4), (16, 8), (32, 4), (32, 8)):
+                if n <= warps * blocks * held:
+                    return self._columns(1, warps, blocks)
+        return self.split_columns(2 if two else 1)
+
+    def _columns(self, vector: int, warps: int, blocks: int = 1) -> Launches:
+        items = _coarse(_divide_up(self.n, warps * blocks))
+        numbers = (vector, items, warps)
+        groups = _divide_up(self.rows * self.inner, WARP * vector)
+        if warps == 1:
+            groups = _divide_up(groups, BLOCK // WARP)
+        block = max(BLOCK, WARP * warps)
+        if blocks == 1:
+            kernel = self._kernel("columns", *numbers)
+            return self._one(kernel, "columns", groups, block)
+        kernel = self._kernel("column_cluster", *numbers, blocks)
+        return self._one(kernel, "column cluster", groups * blocks, block)
+
+    def split_columns(self, vector: int) -> Launches:
+        items, block = self.held // 2 // vector, WARP * SPLIT_WARPS
+        chunk = _chunk(self.n, items * SPLIT_WARPS, MOST_COLUMN_CHUNKS)
         chunks = _divide_up(self.n, chunk)
         second = chunks if self.operation.has_results else 1
+        columns = self.rows * self.inner
+        groups = _divide_up(columns, WARP * vector)
         launches = tuple(
             Launch(
                 "split columns",
-                self._kernel(name, held, COLUMN_WARPS),
-                grid * blocks,
+                self._kernel(name, vector, items, SPLIT_WARPS),
+                groups * blocks,
                 block,
             )
             for name, blocks in (("column_states", chunks), ("column_results", second))
         )
-        return Launches(launches, chunk, chunks * total)
+        return Launches(launches, chunk, chunks * columns)
 
 
 def _divide_up(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _round_up(a: int, b: int) -> int:
-    return _divide_up(a, b) * b
+def _coarse(count: int) -> int:
+    """Not a kernel for every n: from 8 on every second count, from 16 every fourth."""
+    step = 1 if count <= 8 else 2 if count <= 16 else 4
+    return _divide_up(count, step) * step
 
 
 def _chunk(n: int, part: int, most: int) -> int:

@@ -1,182 +1,313 @@
 /* The CUDA kernels for columns, [rows, n, inner] with n reduced: see rows.cu.
  */
 
-/* ---- skeletons for columns: [rows, n, inner], n reduced ---- */
+/* A lane takes VEC neighbouring columns; WARPS warps in each of BLOCKS blocks share
+ * them, one of them taking elements w, w + WARPS ... of what its block has. */
 
-/* A warp's lanes take neighbouring columns; YS warps share them, warp y of them taking
- * elements y, y + YS ... of each. Where a thread stands: */
-template <int YS> struct Spot {
-    i64 column, at; /* number of the column; its first element in the arrays */
-    int y;
+/* Where a thread stands: the number of its first column, and that in the arrays. */
+struct Spot {
+    i64 column, at;
     bool live;
 
-    DEVICE Spot(i64 block, i64 rows, i64 n, i64 inner)
+    DEVICE Spot(i64 group, int vec, i64 rows, i64 n, i64 inner)
     {
-        y = threadIdx.y % YS;
-        column = (block * (blockDim.y / YS) + threadIdx.y / YS) * 32 + threadIdx.x;
-        live = column < rows * inner;
-        at = live ? column / inner * n * inner + column % inner : 0;
+        const i64 columns = rows * inner;
+        column = (group * 32 + threadIdx.x % 32) * vec;
+        live = column < columns;
+        column = live ? column : 0;
+        i64 row = columns >> 32 ? column / inner : (i64)((u32)column / (u32)inner);
+        at = row * (n - 1) * inner + column;
     }
 };
 
-/* Of the YS threads of a column, in each of them. */
-template <int YS, class S, class F>
-DEVICE S column_all(S s, int y, S (*scratch)[32], F join)
+/* Or the compiler computes multiples ahead, and keeps them in as many registers as the
+ * items. */
+DEVICE void hide(i64 &number)
 {
-    if (YS == 1)
-        return s;
-    scratch[y][threadIdx.x] = s;
-    __syncthreads();
-    s = scratch[0][threadIdx.x];
-    for (int i = 1; i < YS; i++) s = join(s, scratch[i][threadIdx.x]);
-    return s;
+    asm volatile("" : "+l"(number));
 }
 
-template <class Op, int YS> struct ColumnScratch {
-    typename Op::Peak peaks[2][YS][32];
-    typename Op::Sum sums[2][YS][32];
-};
-
-/* What the threads of a column hold of it. */
-template <class Op, int HELD, int YS> struct HeldColumn {
+template <class Op, int VEC, int ITEMS, int WARPS> struct HeldColumns {
     typedef typename Op::Type T;
     typedef typename Op::Item Item;
-    enum { ELEMENTS = HELD * YS };
+    typedef Pack<T, VEC> P;
+    enum { ELEMENTS = ITEMS * WARPS };
 
-    Item item[HELD];
-    Spot<YS> spot;
-    i64 first, n, inner;
+    P raw[ITEMS][Op::INPUTS];
+    Spot spot;
+    i64 first, inner; /* index of this warp's first element */
+    int count;        /* elements of this warp, at most ITEMS, or below 1 */
 
-    DEVICE HeldColumn(Spot<YS> spot, i64 n, i64 inner, i64 first)
-        : spot(spot), first(first), n(n), inner(inner)
+    DEVICE HeldColumns(Spot spot, i64 first, i64 end, i64 inner)
+        : spot(spot), first(first + threadIdx.x / 32 % WARPS), inner(inner)
     {
-        blank(item);
-        /* Or the compiler computes k YS inner for all k ahead of the loop over parts,
-         * and keeps them in twice as many registers as the items. */
-        asm volatile("" : "+l"(this->inner));
+        i64 left = (end - this->first + WARPS - 1) / WARPS;
+        count = spot.live ? (int)(left < ITEMS ? left : (i64)ITEMS) : 0;
     }
-    /* Calls f(item, its index) for this thread's elements. */
-    template <class F> DEVICE void each(F f)
+    DEVICE i64 index(int k) const
     {
-#pragma unroll
-        for (int k = 0; k < HELD; k++) {
-            i64 index = first + k * YS + spot.y;
-            if (spot.live && index < n)
-                f(item[k], index);
-        }
+        return first + k * WARPS;
     }
     DEVICE void read(const Op &op)
     {
-        each([&](Item &item, i64 index) {
-            Pack<T, 1> raw[Op::INPUTS];
-            op.template fetch<1>(spot.at + index * inner, raw);
-            op.template items<1>(raw, &item);
-        });
-    }
-    DEVICE State<Op> state(Op &op, ColumnScratch<Op, YS> &scratch, int turn)
-    {
-        typedef typename Op::Peak Peak;
-        typedef typename Op::Sum Sum;
-        State<Op> state = no_state<Op>();
-        if constexpr (Op::HAS_PEAK) {
-            each([&](Item &item, i64 index) {
-                state.peak = Op::join(state.peak, op.peak_of(item, index));
-            });
-            state.peak = column_all<YS>(state.peak, spot.y, scratch.peaks[turn % 2],
-                                        [](Peak a, Peak b) { return Op::join(a, b); });
-            op.set_peak(state.peak);
+        const i64 start = spot.at + first * inner, step = WARPS * inner;
+#pragma unroll
+        for (int input = 0; input < Op::INPUTS; input++) {
+            const T *from = op.in[input] + start;
+#pragma unroll
+            for (int k = 0; k < ITEMS; k++) {
+                raw[k][input] = neutral_pack<Op, VEC>(op, input);
+                if (k < count)
+                    raw[k][input] = load<true, VEC>(from);
+                from += step;
+            }
         }
-        each([&](Item &item, i64 index) { op.add(&state.sum, &item, index); });
-        state.sum = column_all<YS>(state.sum, spot.y, scratch.sums[turn % 2],
-                                   [](Sum a, Sum b) { return Op::join(a, b); });
-        return state;
+        if (!op.mask)
+            return;
+#pragma unroll
+        for (int k = 0; k < ITEMS; k++)
+            if (k < count)
+                take_out(&raw[k][0], load<true, VEC>(op.mask + start + k * step));
     }
-    DEVICE void again(const Op &op)
+    /* Of the j-th column. */
+    DEVICE void items(const Op &op, int j, Item (&item)[ITEMS]) const
     {
-        each([&](Item &item, i64 index) { op.again(&item, index); });
+#pragma unroll
+        for (int k = 0; k < ITEMS; k++) {
+            Pack<T, 1> one[Op::INPUTS];
+#pragma unroll
+            for (int i = 0; i < Op::INPUTS; i++) one[i].v[0] = raw[k][i].v[j];
+            op.template items<1>(one, &item[k]);
+        }
     }
-    DEVICE void write(const Op &op, void *y)
+    DEVICE void states(const Op &op, typename Op::Row (&row)[VEC],
+                       Item (&item)[VEC][ITEMS], State<Op> (&state)[VEC]) const
     {
-        each([&](Item &item, i64 index) {
-            Pack<T, 1> pack;
-            i64 at = spot.at + index * inner;
-            from_real(op.result(item, index), &pack.v[0]);
-            if (op.must_look_again())
-                correct(op, at, &pack);
-            store((T *)y + at, pack);
-        });
+#pragma unroll
+        for (int j = 0; j < VEC; j++) {
+            items(op, j, item[j]);
+            state[j] = state_of(op, row[j], item[j], [&](int k) { return index(k); });
+        }
+    }
+    template <bool KEPT>
+    DEVICE void prepare(const Op &op, const typename Op::Row (&row)[VEC],
+                        Item (&item)[VEC][ITEMS]) const
+    {
+#pragma unroll
+        for (int j = 0; j < VEC; j++) {
+            if constexpr (!KEPT || !Op::KEEPS)
+                items(op, j, item[j]);
+            if constexpr (!KEPT && Op::KEEPS) {
+#pragma unroll
+                for (int k = 0; k < ITEMS; k++) op.again(row[j], &item[j][k], index(k));
+            }
+        }
+    }
+    DEVICE void write(const Op &op, const typename Op::Row (&row)[VEC],
+                      const Item (&item)[VEC][ITEMS], T *y) const
+    {
+        i64 step = WARPS * inner;
+        hide(step);
+        y += spot.at + first * inner;
+        bool look_again = false;
+#pragma unroll
+        for (int j = 0; j < VEC; j++) look_again |= op.must_look_again(row[j]);
+        const u8 *mask = look_again ? op.mask + spot.at + first * inner : nullptr;
+#pragma unroll
+        for (int k = 0; k < ITEMS; k++) {
+            typename Op::Real real[VEC];
+#pragma unroll
+            for (int j = 0; j < VEC; j++)
+                real[j] = op.result(row[j], item[j][k], index(k));
+            if (k < count) {
+                if (look_again)
+#pragma unroll
+                    for (int j = 0; j < VEC; j++)
+                        if (op.must_look_again(row[j]) && !mask[k * step + j])
+                            real[j] = Op::masked_result();
+                store<true>(y, rounded<T, VEC>(real));
+            }
+            y += step;
+        }
     }
 };
 
-/* Columns that fit the registers of YS warps (of one: four times 32 columns to a
- * block). */
-template <class Op, int HELD, int YS, class... Extra>
-KERNEL(YS == 1 ? 128 : 32 * YS)
-columns(ARGUMENTS)
+template <class Op, int VEC, int WARPS, int BLOCKS> struct ColumnScratch {
+    enum { SHARED = WARPS * BLOCKS > 1 };
+    /* An odd length: lanes that walk along warps do not meet in a bank. */
+    State<Op> parts[SHARED ? WARPS : 1][SHARED ? 32 * VEC + 1 : 1];
+    State<Op> totals[SHARED ? BLOCKS : 1][SHARED ? 32 * VEC : 1];
+};
+
+/* Of the threads of each column, in each of them: WARPS lanes join a column's. */
+template <class Op, int VEC, int WARPS, int BLOCKS>
+DEVICE void columns_all(State<Op> (&state)[VEC],
+                        ColumnScratch<Op, VEC, WARPS, BLOCKS> &scratch)
 {
-    __shared__ ColumnScratch<Op, YS> scratch;
-    Op op(x, second, y, temperature, extra...);
-    Spot<YS> spot(blockIdx.x, rows, n, inner);
-    HeldColumn<Op, HELD, YS> held(spot, n, inner, 0);
-    held.read(op);
-    op.finish(held.state(op, scratch, 0).sum);
-    if constexpr (Op::HAS_RESULTS)
-        held.write(op, y);
-    if (spot.live && spot.y == 0)
-        op.write_row(spot.column);
+    if constexpr (WARPS * BLOCKS == 1)
+        return;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const u32 rank = blockIdx.x % BLOCKS;
+#pragma unroll
+    for (int j = 0; j < VEC; j++)
+        write_state(&scratch.parts[warp][lane * VEC + j], state[j]);
+    if constexpr (BLOCKS > 1)
+        cluster_wait();
+    __syncthreads();
+#pragma unroll
+    for (int turn = 0; turn < VEC; turn++) {
+        const int part = lane % WARPS;
+        const int column = turn * 32 + warp * (32 / WARPS) + lane / WARPS;
+        State<Op> total = warp_all<Op, WARPS>(scratch.parts[part][column]);
+        if constexpr (BLOCKS > 1) {
+            if (part < BLOCKS)
+                store_state_far(&scratch.totals[rank][column], total, part);
+        } else if (part == 0)
+            write_state(&scratch.totals[0][column], total);
+    }
+    if constexpr (BLOCKS > 1) {
+        cluster_arrive();
+        cluster_wait();
+    } else
+        __syncthreads();
+#pragma unroll
+    for (int j = 0; j < VEC; j++) {
+        state[j] = scratch.totals[0][lane * VEC + j];
+        for (int i = 1; i < BLOCKS; i++)
+            state[j] = join_states<Op>(state[j], scratch.totals[i][lane * VEC + j]);
+    }
 }
 
+template <class Op, int VEC>
+DEVICE void finish_columns(const Op &op, typename Op::Row (&row)[VEC],
+                           const State<Op> (&state)[VEC])
+{
+#pragma unroll
+    for (int j = 0; j < VEC; j++) op.finish(row[j], state[j].peak, state[j].sum);
+}
+
+template <class Op, int VEC, int WARPS>
+DEVICE void write_columns(const Op &op, const typename Op::Row (&row)[VEC], Spot spot)
+{
+    if (spot.live && (WARPS == 1 || threadIdx.x < 32))
+#pragma unroll
+        for (int j = 0; j < VEC; j++) op.write_row(row[j], spot.column + j);
+}
+
+/* ---- skeletons for columns ---- */
+
+template <class Op, int VEC, int ITEMS, int WARPS, int BLOCKS, class... Extra>
+DEVICE void columns_body(ARGUMENTS)
+{
+    typedef HeldColumns<Op, VEC, ITEMS, WARPS> Part;
+    __shared__ ColumnScratch<Op, VEC, WARPS, BLOCKS> scratch;
+    if constexpr (BLOCKS > 1)
+        cluster_begin();
+    Op op(x, second, y, temperature, extra...);
+    i64 group = blockIdx.x / BLOCKS;
+    if (WARPS * BLOCKS == 1)
+        group = group * 4 + threadIdx.x / 32;
+    Spot spot(group, VEC, rows, n, inner);
+    Part held(spot, blockIdx.x % BLOCKS * Part::ELEMENTS, n, inner);
+    held.read(op);
+    typename Op::Row row[VEC] = {};
+    typename Op::Item item[VEC][ITEMS];
+    State<Op> state[VEC];
+    held.states(op, row, item, state);
+    columns_all<Op, VEC, WARPS, BLOCKS>(state, scratch);
+    finish_columns(op, row, state);
+    if constexpr (Op::HAS_RESULTS) {
+        held.template prepare<true>(op, row, item);
+        held.write(op, row, item, (typename Op::Type *)y);
+    }
+    if (blockIdx.x % BLOCKS == 0)
+        write_columns<Op, VEC, WARPS>(op, row, spot);
+}
+
+template <class Op, int VEC, int ITEMS, int WARPS, class... Extra>
+KERNEL(WARPS == 1 ? 128 : 32 * WARPS)
+columns(ARGUMENTS)
+{
+    columns_body<Op, VEC, ITEMS, WARPS, 1, Extra...>(GIVEN);
+}
+
+#if __CUDA_ARCH__ >= 900
+template <class Op, int VEC, int ITEMS, int WARPS, int BLOCKS, class... Extra>
+__global__ void __cluster_dims__(BLOCKS, 1, 1) BOUNDS(32 * WARPS)
+    column_cluster(ARGUMENTS)
+{
+    columns_body<Op, VEC, ITEMS, WARPS, BLOCKS, Extra...>(GIVEN);
+}
+#endif
+
 /* Long columns, first launch: states of chunks, [chunks, columns]. */
-template <class Op, int HELD, int YS, class... Extra>
-KERNEL(32 * YS)
+template <class Op, int VEC, int ITEMS, int WARPS, class... Extra>
+KERNEL(32 * WARPS)
 column_states(ARGUMENTS)
 {
-    typedef HeldColumn<Op, HELD, YS> Part;
-    __shared__ ColumnScratch<Op, YS> scratch;
+    typedef HeldColumns<Op, VEC, ITEMS, WARPS> Part;
+    __shared__ ColumnScratch<Op, VEC, WARPS, 1> scratch;
     Op op(x, second, y, temperature, extra...);
     const i64 chunks = (n - 1) / chunk + 1, number = blockIdx.x % chunks;
     const i64 begin = number * chunk, end = begin + chunk < n ? begin + chunk : n;
-    Spot<YS> spot(blockIdx.x / chunks, rows, n, inner);
-    State<Op> total = no_state<Op>();
-    int turn = 0;
+    Spot spot(blockIdx.x / chunks, VEC, rows, n, inner);
+    State<Op> total[VEC];
+#pragma unroll
+    for (int j = 0; j < VEC; j++) total[j] = no_state<Op>();
     for (i64 first = begin; first < end; first += Part::ELEMENTS) {
-        Part held(spot, end, inner, first);
+        Part held(spot, first, end, inner);
+        typename Op::Row row[VEC] = {};
+        typename Op::Item item[VEC][ITEMS];
+        State<Op> state[VEC];
         held.read(op);
-        total = join_states<Op>(total, held.state(op, scratch, turn));
-        turn++;
+        held.states(op, row, item, state);
+#pragma unroll
+        for (int j = 0; j < VEC; j++) total[j] = join_states<Op>(total[j], state[j]);
     }
-    if (spot.live && spot.y == 0)
-        write_state((State<Op> *)states + number * (rows * inner) + spot.column, total);
+    columns_all<Op, VEC, WARPS, 1>(total, scratch);
+    if (spot.live && threadIdx.x < 32)
+#pragma unroll
+        for (int j = 0; j < VEC; j++)
+            write_state((State<Op> *)states + number * (rows * inner) + spot.column + j,
+                        total[j]);
 }
 
 /* Second launch: every block joins the states of its columns, and writes the results of
  * its chunk. */
-template <class Op, int HELD, int YS, class... Extra>
-KERNEL(32 * YS)
+template <class Op, int VEC, int ITEMS, int WARPS, class... Extra>
+KERNEL(32 * WARPS)
 column_results(ARGUMENTS)
 {
-    typedef HeldColumn<Op, HELD, YS> Part;
-    __shared__ State<Op> scratch[YS][32];
+    typedef HeldColumns<Op, VEC, ITEMS, WARPS> Part;
+    __shared__ ColumnScratch<Op, VEC, WARPS, 1> scratch;
     Op op(x, second, y, temperature, extra...);
     const i64 chunks = (n - 1) / chunk + 1, blocks = Op::HAS_RESULTS ? chunks : 1;
     const i64 begin = blockIdx.x % blocks * chunk;
     const i64 end = begin + chunk < n ? begin + chunk : n;
-    Spot<YS> spot(blockIdx.x / blocks, rows, n, inner);
-    State<Op> state = no_state<Op>();
-    for (i64 i = spot.y; spot.live && i < chunks; i += YS)
-        state = join_states<Op>(
-            state, ((const State<Op> *)states)[i * (rows * inner) + spot.column]);
-    state = column_all<YS>(state, spot.y, scratch, [](State<Op> a, State<Op> b) {
-        return join_states<Op>(a, b);
-    });
-    op.set_peak(state.peak);
-    op.finish(state.sum);
-    if (spot.live && spot.y == 0 && begin == 0)
-        op.write_row(spot.column);
+    Spot spot(blockIdx.x / blocks, VEC, rows, n, inner);
+    typename Op::Row row[VEC] = {};
+    State<Op> total[VEC];
+#pragma unroll
+    for (int j = 0; j < VEC; j++) total[j] = no_state<Op>();
+    for (i64 i = threadIdx.x / 32; i < chunks; i += WARPS)
+#pragma unroll
+        for (int j = 0; j < VEC; j++)
+            total[j] = join_states<Op>(
+                total[j],
+                ((const State<Op> *)states)[i * (rows * inner) + spot.column + j]);
+    columns_all<Op, VEC, WARPS, 1>(total, scratch);
+#pragma unroll
+    for (int j = 0; j < VEC; j++)
+        if constexpr (Op::HAS_PEAK)
+            op.take_peak(row[j], total[j].peak);
+    finish_columns(op, row, total);
+    if (begin == 0)
+        write_columns<Op, VEC, WARPS>(op, row, spot);
     for (i64 first = begin; Op::HAS_RESULTS && first < end; first += Part::ELEMENTS) {
-        Part held(spot, end, inner, first);
+        Part held(spot, first, end, inner);
+        typename Op::Item item[VEC][ITEMS];
         held.read(op);
-        held.again(op);
-        held.write(op, y);
+        held.template prepare<false>(op, row, item);
+        held.write(op, row, item, (typename Op::Type *)y);
     }
 }

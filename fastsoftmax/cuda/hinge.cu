@@ -7,15 +7,23 @@ enum { NOTHING = 0, GRADIENT = 1, PAIRS = 2 }; /* what is written beside the los
 
 /* A row has a positive score s+ and others; its terms are t = max(0, margin - s+ + s)^p
  * over the others that count. margin - s+ is kept as a pair: a term is within 1 ULP. */
-template <class T> struct HingeFamily {
-    typedef T Type;
+template <class T, class S> struct HingeFamily : Summing<T, S> {
     typedef typename Computed<T>::type Real;
     enum { INPUTS = 1, HAS_RESULTS = 1 };
     struct Item {
         Real s;
     };
+    struct Row {
+        i64 n, first; /* its length, where it begins */
+        i64 label;    /* -1: the positive is not in the row */
+        Pair<Real> base;
+        Real slope; /* the gradient is slope t^(p-1), pairs are slope t^p */
+        double weight, loss, slopes;
+        i64 best; /* where the largest term t is */
+        Real t;
+    };
 
-    const T *scores;
+    const T *in[1]; /* scores */
     const u8 *mask;
     const T *positives;    /* one a row; NULL: they are among the scores */
     const i64 *labels;     /* where, if in [0, n); NULL: in column 0 */
@@ -27,189 +35,151 @@ template <class T> struct HingeFamily {
     double scale; /* of the gradient */
     int p, written;
 
-    i64 first; /* where the row begins */
-    i64 label; /* -1: the positive is not in the row */
-    Pair<Real> base;
-    Real slope; /* the gradient is slope t^(p-1), pairs are slope t^p */
-    double weight;
-
     DEVICE HingeFamily(const void *x, const void *second, void *y, Real temperature,
                        const T *positives, const i64 *labels, const double *weights,
                        Real *losses, double *parts, T *out_positives, Real margin,
                        double scale, int p, int written)
-        : scores((const T *)x), mask((const u8 *)second), positives(positives),
+        : in{(const T *)x}, mask((const u8 *)second), positives(positives),
           labels(labels), weights(weights), losses(losses), parts(parts),
           out_positives(out_positives), margin(margin), scale(scale), p(p),
           written(written)
     {
     }
-
-    template <int N> DEVICE void fetch(i64 at, Pack<T, N> raw[1]) const
+    static DEVICE Real neutral(int input)
     {
-        raw[0] = load_kept<N>(scores, mask, at);
+        return -infinity<Real>();
     }
     template <int N> DEVICE void items(const Pack<T, N> raw[1], Item *item) const
     {
 #pragma unroll
         for (int j = 0; j < N; j++) item[j].s = to_real(raw[0].v[j]);
     }
-    DEVICE void begin(i64 row, i64 n)
+    DEVICE Row begin(i64 number, i64 n) const
     {
-        first = row * n;
-        label = positives ? -1 : labels ? labels[row] : 0;
-        bool known = positives || (0 <= label && label < n);
+        Row row = {};
+        row.n = n;
+        row.first = number * n;
+        row.label = positives ? -1 : labels ? labels[number] : 0;
+        bool known = positives || (0 <= row.label && row.label < n);
         Real positive = not_a_number<Real>();
         if (known)
-            positive = to_real(positives ? positives[row] : scores[first + label]);
+            positive =
+                to_real(positives ? positives[number] : in[0][row.first + row.label]);
         else
-            label = -1; /* all terms are NaN */
-        base = two_sum(margin, -positive);
-        base.lo = is_finite(base.hi) ? base.lo : (Real)0;
-        weight = weights ? weights[row] : 1.0;
-        slope = (Real)(written == GRADIENT ? weight * scale * p : weight);
+            row.label = -1; /* all terms are NaN */
+        row.base = settled(two_sum(margin, -positive));
+        row.weight = weights ? weights[number] : 1.0;
+        row.slope = (Real)(written == GRADIENT ? row.weight * scale * p : row.weight);
+        return row;
     }
-    DEVICE bool must_look_again() const
+    /* Masked scores and those beyond the end are -inf, whose terms are 0 unless s+ is
+     * -inf, too, or NaN. */
+    DEVICE bool counts(const Row &row, Item item, i64 index) const
     {
-        return false;
+        bool kept = true;
+        if (item.s == -infinity<Real>() && !(row.base.hi < infinity<Real>()))
+            kept = index < row.n && (!mask || mask[row.first + index]);
+        return index != row.label && kept;
     }
-    DEVICE bool masked_out(i64 at) const
+    static DEVICE Real term_of(const Row &row, Real s)
     {
-        return false;
-    }
-    static DEVICE Real masked_result()
-    {
-        return 0;
-    }
-    /* Masked scores are -inf, whose terms are 0 unless s+ is -inf, too, or NaN. */
-    DEVICE bool counts(Item item, i64 index) const
-    {
-        u8 kept = 1;
-        if (mask && item.s == -infinity<Real>() && !(base.hi < infinity<Real>()))
-            kept = mask[first + index];
-        return index != label && kept;
-    }
-    DEVICE Real term_of(Real s) const
-    {
-        Real t = (s + base.hi) + base.lo;
+        Real t = (s + row.base.hi) + row.base.lo;
         return t < (Real)0 ? (Real)0 : t;
     }
     /* NaN where t is, 0 where t is, whatever the weight. */
-    DEVICE Real slope_of(Real t) const
+    DEVICE Real slope_of(const Row &row, Real t) const
     {
-        return t > (Real)0 ? (p == 1 ? slope : t * slope) : t;
+        return t > (Real)0 ? (p == 1 ? row.slope : t * row.slope) : t;
     }
-    DEVICE void write_loss(i64 row, double loss, double slopes) const
+    DEVICE void write_row(const Row &row, i64 number) const
     {
-        loss = loss == 0 ? 0 : loss * weight;
+        double loss = row.loss == 0 ? 0 : row.loss * row.weight;
         if (losses)
-            losses[row] = (Real)loss;
+            losses[number] = (Real)loss;
         if (parts)
-            parts[row] = loss;
+            parts[number] = loss;
         if (out_positives)
-            from_real((Real)(0 - slopes), out_positives + row);
+            from_real((Real)(0 - row.slopes), out_positives + number);
     }
 };
 
 /* The sum of a row's terms (Weston-Watkins), and the terms themselves. */
-template <class T> struct HingeSum : HingeFamily<T> {
-    typedef HingeFamily<T> Family;
+template <class A> struct HingeTotals {
+    Total<A> terms, slopes;
+};
+template <class T>
+struct HingeSum : HingeFamily<T, HingeTotals<typename Computed<T>::type>> {
+    typedef HingeTotals<typename Computed<T>::type> Sum;
+    typedef HingeFamily<T, Sum> Family;
     typedef typename Family::Real Real;
     typedef typename Family::Item Item;
-    enum { HAS_PEAK = 0, HAS_SUM = 1 };
+    typedef typename Family::Row Row;
+    enum { HAS_PEAK = 0, HAS_SUM = 1, KEEPS = 1 };
     using Family::Family;
     struct Peak {};
-    struct Sum {
-        Total<Real> terms, slopes;
-    };
-    double loss, slopes;
 
     static DEVICE Peak no_peak()
     {
         return Peak();
-    }
-    DEVICE Peak peak_of(Item item, i64 index) const
-    {
-        return Peak();
-    }
-    static DEVICE Peak join(Peak a, Peak b)
-    {
-        return a;
-    }
-    DEVICE void set_peak(Peak found)
-    {
-    }
-    static DEVICE Sum no_sum()
-    {
-        Sum sum = {no_total<Real>(), no_total<Real>()};
-        return sum;
     }
     static DEVICE Sum join(Sum a, Sum b)
     {
         Sum sum = {plus(a.terms, b.terms), plus(a.slopes, b.slopes)};
         return sum;
     }
-    static DEVICE Sum relative(Sum sum, Peak from, Peak to)
+    DEVICE void again(const Row &row, Item *item, i64 index) const
     {
-        return sum;
+        item->s =
+            this->counts(row, *item, index) ? this->term_of(row, item->s) : (Real)0;
     }
-
-    DEVICE void again(Item *item, i64 index) const
+    DEVICE void add(const Row &row, Sum *sum, Item *item, i64 index, int place) const
     {
-        item->s = this->counts(*item, index) ? this->term_of(item->s) : (Real)0;
-    }
-    DEVICE void add(Sum *sum, Item *item, i64 index) const
-    {
-        again(item, index);
+        again(row, item, index);
         Real t = item->s;
         sum->terms =
             this->p == 1 ? plus(sum->terms, t) : plus_product(sum->terms, t, t);
         if (this->written == GRADIENT)
-            sum->slopes = plus(sum->slopes, this->slope_of(t));
+            sum->slopes = plus(sum->slopes, this->slope_of(row, t));
     }
-    DEVICE void finish(Sum sum)
+    DEVICE void finish(Row &row, Peak peak, Sum sum) const
     {
-        loss = value_of(sum.terms).hi;
-        slopes = value_of(sum.slopes).hi;
+        row.loss = value_of(sum.terms).hi;
+        row.slopes = value_of(sum.slopes).hi;
     }
-    DEVICE Real result(Item item, i64 index) const
+    DEVICE Real result(const Row &row, Item item, i64 index) const
     {
         Real t = item.s;
         if (this->written == GRADIENT)
-            return index == this->label ? (Real)(0 - slopes) : this->slope_of(t);
-        return t > (Real)0 ? (this->p == 1 ? t : t * t) * this->slope : t;
-    }
-    DEVICE void write_row(i64 row) const
-    {
-        this->write_loss(row, loss, slopes);
+            return index == row.label ? (Real)(0 - row.slopes) : this->slope_of(row, t);
+        return t > (Real)0 ? (this->p == 1 ? t : t * t) * row.slope : t;
     }
 };
 
 /* The largest term of a row (Crammer-Singer): that of the largest score, the first of
  * equals; a NaN is the largest. */
-template <class T> struct HingeLargest : HingeFamily<T> {
-    typedef HingeFamily<T> Family;
+struct NoSum {};
+template <class T> struct HingeLargest : HingeFamily<T, NoSum> {
+    typedef HingeFamily<T, NoSum> Family;
     typedef typename Family::Real Real;
     typedef typename Family::Item Item;
-    enum { HAS_PEAK = 1, HAS_SUM = 0 };
+    typedef typename Family::Row Row;
+    enum { HAS_PEAK = 1, HAS_SUM = 0, READS_AGAIN = 0 };
     using Family::Family;
     struct Peak {
         i64 index;      /* -1: nowhere */
         Real s, unused; /* no gap, which lanes would exchange undefined */
     };
-    struct Sum {};
-    Real t;
-    i64 best;
 
     static DEVICE Peak no_peak()
     {
         Peak peak = {-1, -infinity<Real>(), 0};
         return peak;
     }
-    DEVICE Peak peak_of(Item item, i64 index) const
+    DEVICE Peak peak_of(const Row &row, Item item, i64 index) const
     {
-        Real z = item.s + this->base.hi;
+        Real z = item.s + row.base.hi;
         Peak peak = {index, z != z ? z : item.s, 0};
-        if (!this->counts(item, index) || peak.s == -infinity<Real>())
+        if (!this->counts(row, item, index) || peak.s == -infinity<Real>())
             peak = no_peak();
         return peak;
     }
@@ -221,41 +191,20 @@ template <class T> struct HingeLargest : HingeFamily<T> {
         bool a_larger = a_nan || (a.s > b.s && !b_nan);
         return (equal ? a_first : a_larger) ? a : b;
     }
-    DEVICE void set_peak(Peak found)
-    {
-        best = found.index;
-        t = best < 0 ? (Real)0 : this->term_of(found.s);
-    }
-    static DEVICE Sum no_sum()
-    {
-        return Sum();
-    }
-    static DEVICE Sum join(Sum a, Sum b)
-    {
-        return a;
-    }
-    static DEVICE Sum relative(Sum sum, Peak from, Peak to)
-    {
-        return sum;
-    }
-    DEVICE void add(Sum *sum, Item *item, i64 index) const
+    static DEVICE void take_peak(Row &row, Peak peak)
     {
     }
-    DEVICE void again(Item *item, i64 index) const
+    DEVICE void finish(Row &row, Peak peak, NoSum) const
     {
+        row.best = peak.index;
+        row.t = row.best < 0 ? (Real)0 : this->term_of(row, peak.s);
+        row.loss = this->p == 1 ? (double)row.t : (double)row.t * (double)row.t;
+        row.slopes = this->slope_of(row, row.t);
     }
-    DEVICE void finish(Sum sum)
+    DEVICE Real result(const Row &row, Item item, i64 index) const
     {
-    }
-    DEVICE Real result(Item item, i64 index) const
-    {
-        if (index == this->label)
-            return (Real)0 - this->slope_of(t);
-        return index == best ? this->slope_of(t) : (Real)0;
-    }
-    DEVICE void write_row(i64 row) const
-    {
-        double term = this->p == 1 ? (double)t : (double)t * (double)t;
-        this->write_loss(row, term, this->slope_of(t));
+        if (index == row.label)
+            return (Real)0 - this->slope_of(row, row.t);
+        return index == row.best ? this->slope_of(row, row.t) : (Real)0;
     }
 };

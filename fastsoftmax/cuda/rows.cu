@@ -2,60 +2,27 @@
  * losses, for rows (the axis is the last one) and columns (it is not). No #include:
  * NVRTC compiles this text where no CUDA headers are installed.
  *
- * A. An operation (Softmax, Hinge ...) says what an element and a row mean; a skeleton
- * (tile, team, shared_row ...) says which threads hold which elements. Every kernel is
- * one of each. choose.py chooses, and states for which shapes. B. An operation finds a
- * row's peak, then a sum that needs the peak, then its results. Peak and sum make a
- * state; states of pieces of a row join to the state of the row. C. A row's bits depend
- * on the row, n and the type alone: within a chunk elements go to threads by their
- * index, chunks are cut by n, and joining is commutative to the bit. D. A difference x
- * - peak is rounded; what rounding lost goes into the exponential (two_sum). Sums are
- * pairs hi + lo of twice the precision. So the largest term is exactly 1, and what the
- * others add to it is not lost: hi - 1 + lo is log1p's argument. Sums of float that may
- *    cancel (gradients, losses, weights) are double.
+ * A. An operation (Softmax, HingeSum ...) says what an element and a row mean; a
+ *    skeleton (rows, tile ...) says which threads hold which elements. Every kernel is
+ *    one of each. choose.py chooses, and states for which shapes.
+ * B. A thread reads all its elements before it uses the first, finds their peak and the
+ *    sum that belongs to it: a state. States of pieces of a row join to the state of
+ *    the row, in one reduction; then the thread makes results of what it holds.
+ * C. A row's bits depend on the row, n, the type and what the card can do: elements go
+ *    to threads by their index, chunks are cut by n, and joining is commutative to the
+ *    bit. How elements are read (WHOLE ...) does not matter.
+ * D. Terms of an exponential are relative to a power of two near their thread's peak:
+ *    no difference is rounded, and states join exactly. Sums are pairs hi + lo of twice
+ *    the precision: what small terms add to the largest is not lost. Sums of float that
+ *    may cancel (gradients, losses, weights) are double.
  * E. Compiled with --fmad=false: a product and a sum are fused where fma says so,
- * nowhere else. float32 flushes subnormal numbers to 0 (CuPy's own -ftz=true).
+ *    nowhere else. float32 flushes subnormal numbers to 0 (CuPy's own -ftz=true).
  */
 
-/* ---- what threads find out together ---- */
+/* How packs are read and written: as words, or one element after the other. */
+enum { SINGLE = 0, WHOLE = 1 };
 
-template <class S> DEVICE S from_lane(S s, int lane_mask)
-{
-    union Words {
-        S s;
-        u32 word[sizeof(S) / 4];
-        DEVICE Words()
-        {
-        }
-    } words;
-    words.s = s;
-#pragma unroll
-    for (int i = 0; i < (int)(sizeof(S) / 4); i++)
-        words.word[i] = __shfl_xor_sync(0xffffffffu, words.word[i], lane_mask);
-    return words.s;
-}
-
-/* Of all lanes of a warp, in each of them. */
-template <class Op, class S> DEVICE S warp_all(S s)
-{
-#pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2) s = Op::join(s, from_lane(s, mask));
-    return s;
-}
-
-/* Of a warp, or of a block of TEAM threads by way of `scratch`, one for each warp,
- * which must not have been in use since the last barrier but one. */
-template <class Op, int TEAM, class S> DEVICE S team_all(S s, S nothing, S *scratch)
-{
-    s = warp_all<Op>(s);
-    if (TEAM == 32)
-        return s;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    if (lane == 0)
-        scratch[warp] = s;
-    __syncthreads();
-    return warp_all<Op>(lane < TEAM / 32 ? scratch[lane] : nothing);
-}
+/* ---- states ---- */
 
 template <class Op> struct State {
     typename Op::Peak peak;
@@ -70,19 +37,15 @@ template <class Op> DEVICE State<Op> no_state()
 
 template <class Op> DEVICE State<Op> join_states(State<Op> a, State<Op> b)
 {
-    State<Op> state;
-    state.peak = Op::join(a.peak, b.peak);
-    state.sum = Op::join(Op::relative(a.sum, a.peak, state.peak),
-                         Op::relative(b.sum, b.peak, state.peak));
-    return state;
-}
-
-template <class Op> DEVICE State<Op> state_from_lane(State<Op> state, int lane_mask)
-{
+    State<Op> state = a;
     if constexpr (Op::HAS_PEAK)
-        state.peak = from_lane(state.peak, lane_mask);
+        state.peak = Op::join(a.peak, b.peak);
+    if constexpr (Op::HAS_PEAK && Op::HAS_SUM) {
+        a.sum = Op::relative(a.sum, a.peak, state.peak);
+        b.sum = Op::relative(b.sum, b.peak, state.peak);
+    }
     if constexpr (Op::HAS_SUM)
-        state.sum = from_lane(state.sum, lane_mask);
+        state.sum = Op::join(a.sum, b.sum);
     return state;
 }
 
@@ -95,141 +58,262 @@ template <class Op> DEVICE void write_state(State<Op> *to, State<Op> state)
         to->sum = state.sum;
 }
 
-/* The states of a row's chunks, in each lane of every warp. */
-template <class Op> DEVICE State<Op> all_chunks(const State<Op> *states, i64 chunks)
+/* Of a thread's own items, of which at(i) is the index. */
+template <class Op, int N, class At>
+DEVICE State<Op> state_of(const Op &op, typename Op::Row &row,
+                          typename Op::Item (&item)[N], At at)
 {
-    int lane = threadIdx.x % 32;
     State<Op> state = no_state<Op>();
-    for (i64 i = lane; i < chunks; i += 32) state = join_states<Op>(state, states[i]);
+    if constexpr (Op::HAS_PEAK) {
 #pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2)
-        state = join_states<Op>(state, state_from_lane<Op>(state, mask));
+        for (int i = 0; i < N; i++)
+            state.peak = Op::join(state.peak, op.peak_of(row, item[i], at(i)));
+        op.take_peak(row, state.peak);
+    }
+    if constexpr (Op::HAS_SUM) {
+        typename Op::Adding adding = typename Op::Adding();
+#pragma unroll
+        for (int i = 0; i < N; i++) op.add(row, &adding, &item[i], at(i), i);
+        state.sum = Op::sum_of(adding);
+    }
     return state;
 }
 
-/* Puts in what masked elements give, in rows where the formula does not. */
-template <class Op, class T, int N>
-DEVICE void correct(const Op &op, i64 at, Pack<T, N> *pack)
+/* ---- what threads find out together ---- */
+
+template <class S> union Words {
+    S s;
+    u32 word[sizeof(S) / 4];
+    DEVICE Words()
+    {
+    }
+};
+
+template <class S> DEVICE S from_lane(S s, int lane_mask)
 {
+    Words<S> words;
+    words.s = s;
 #pragma unroll
-    for (int j = 0; j < N; j++)
-        if (op.masked_out(at + j))
-            from_real(Op::masked_result(), &pack->v[j]);
+    for (int i = 0; i < (int)(sizeof(S) / 4); i++)
+        words.word[i] = __shfl_xor_sync(0xffffffffu, words.word[i], lane_mask);
+    return words.s;
+}
+
+/* Of each LANES neighbours of a warp, in each of them. */
+template <class Op, int LANES> DEVICE State<Op> warp_all(State<Op> state)
+{
+    if constexpr (Op::HAS_PEAK) {
+        typename Op::Peak peak = state.peak;
+#pragma unroll
+        for (int mask = LANES / 2; mask > 0; mask /= 2)
+            peak = Op::join(peak, from_lane(peak, mask));
+        if constexpr (Op::HAS_SUM)
+            state.sum = Op::relative(state.sum, state.peak, peak);
+        state.peak = peak;
+    }
+    if constexpr (Op::HAS_SUM)
+#pragma unroll
+        for (int mask = LANES / 2; mask > 0; mask /= 2)
+            state.sum = Op::join(state.sum, from_lane(state.sum, mask));
+    return state;
+}
+
+/* Says that this block runs, and its memory is there. */
+DEVICE void cluster_begin()
+{
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+DEVICE void cluster_arrive()
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+DEVICE void cluster_wait()
+{
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/* Into the shared memory of another block of the cluster. */
+template <class S> DEVICE void store_far(S *mine, S s, u32 block)
+{
+    Words<S> words;
+    words.s = s;
+    u32 address = (u32)__cvta_generic_to_shared(mine), there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(there)
+                 : "r"(address), "r"(block));
+#pragma unroll
+    for (int i = 0; i < (int)(sizeof(S) / 4); i++)
+        asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(there + 4 * i),
+                     "r"(words.word[i])
+                     : "memory");
+}
+template <class Op> DEVICE void store_state_far(State<Op> *mine, State<Op> s, u32 block)
+{
+    if constexpr (Op::HAS_PEAK)
+        store_far(&mine->peak, s.peak, block);
+    if constexpr (Op::HAS_SUM)
+        store_far(&mine->sum, s.sum, block);
+}
+
+/* Of the warps of a block, or of the blocks of a cluster, in each of them; `parts` has
+ * room for a state of each warp. The blocks of a cluster have begun, and wait here. */
+template <class Op, int WARPS, int BLOCKS>
+DEVICE State<Op> warps_all(State<Op> state, State<Op> *parts)
+{
+    constexpr int PARTS = WARPS * BLOCKS, LANES = PARTS < 32 ? PARTS : 32;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    if constexpr (BLOCKS == 1) {
+        if (lane == 0)
+            write_state(parts + warp, state);
+        __syncthreads();
+    } else {
+        cluster_wait();
+        if (lane < BLOCKS)
+            store_state_far(parts + blockIdx.x % BLOCKS * WARPS + warp, state, lane);
+        cluster_arrive();
+        cluster_wait();
+    }
+    state = parts[lane % LANES];
+#pragma unroll
+    for (int i = 32; i < PARTS; i += 32)
+        state = join_states<Op>(state, parts[lane + i]);
+    return warp_all<Op, LANES>(state);
+}
+
+/* Of TEAM threads in each of BLOCKS blocks. */
+template <class Op, int TEAM, int BLOCKS>
+DEVICE State<Op> team_all(State<Op> state, State<Op> *parts)
+{
+    if constexpr (TEAM <= 32)
+        return warp_all<Op, TEAM>(state);
+    else
+        return warps_all<Op, TEAM / 32, BLOCKS>(warp_all<Op, 32>(state), parts);
+}
+
+/* Joins the states of `count` chunks, in every thread of whole warps. */
+template <class Op> DEVICE State<Op> all_chunks(const State<Op> *states, i64 count)
+{
+    State<Op> total = no_state<Op>();
+    for (i64 i = threadIdx.x % 32; i < count; i += 32)
+        total = join_states<Op>(total, states[i]);
+    return warp_all<Op, 32>(total);
 }
 
 /* ---- what a team of threads holds of a row, in registers ---- */
 
-/* Scratch memory of a block's reductions; `turn` alternates, so that no barrier need
- * protect what slower threads still read. */
-template <class Op, int TEAM> struct Scratch {
-    typename Op::Peak peaks[2][TEAM / 32];
-    typename Op::Sum sums[2][TEAM / 32];
-};
-
-/* Items beyond the end are nowhere used, but the compiler compares them ahead of the
- * guard. */
-template <class Item, int N> DEVICE void blank(Item (&item)[N])
+template <class Op> DEVICE bool has_input(const Op &op, int input)
 {
-#pragma unroll
-    for (int i = 0; i < N; i++) item[i] = Item();
+    return input == 0 || !Op::SECOND_MAY_LACK || op.in[input];
 }
 
-template <class Op, int VEC, int PACKS, int TEAM> struct Held {
+template <class Op, int N>
+DEVICE Pack<typename Op::Type, N> neutral_pack(const Op &op, int input)
+{
+    Pack<typename Op::Type, N> pack;
+#pragma unroll
+    for (int j = 0; j < N; j++) from_real(op.neutral(input), &pack.v[j]);
+    return pack;
+}
+
+/* Makes -inf of what a mask takes out. */
+template <class T, int N> DEVICE void take_out(Pack<T, N> *pack, Pack<u8, N> kept)
+{
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        if (!kept.v[j])
+            from_real(-infinity<typename Computed<T>::type>(), &pack->v[j]);
+}
+
+template <class Op, int VEC, int PACKS, int TEAM, int HOW> struct Held {
     typedef typename Op::Type T;
-    enum { ELEMENTS = VEC * PACKS * TEAM };
-
-    typename Op::Item item[PACKS * VEC];
+    typedef typename Op::Item Item;
+    typedef Pack<T, VEC> P;
+    enum { ITEMS = VEC * PACKS, ELEMENTS = ITEMS * TEAM };
+    P raw[PACKS][Op::INPUTS];
     i64 first, at; /* index of the first element in the row, and in the arrays */
-    int count;     /* elements up to the row's end, at most ELEMENTS */
+    int count;     /* elements up to the row's end, at most ELEMENTS, or below 0 */
+    int lane;
 
-    DEVICE Held(i64 row, i64 n, i64 first) : first(first), at(row * n + first)
+    DEVICE Held(i64 row, i64 first, i64 end, i64 n) : first(first), at(row * n + first)
     {
-        count = n - first < ELEMENTS ? (int)(n - first) : ELEMENTS;
-        blank(item);
+        count = end - first < ELEMENTS ? (int)(end - first) : ELEMENTS;
+        lane = threadIdx.x % TEAM;
     }
-    /* Calls f(pack, place of its first element) for this thread's packs. */
-    template <class F> DEVICE void each_pack(F f) const
+    /* Place in what is held of this thread's k-th pack. */
+    DEVICE int place(int k) const
     {
-#pragma unroll
-        for (int k = 0; k < PACKS; k++) {
-            int place = (k * TEAM + (int)(threadIdx.x % TEAM)) * VEC;
-            if (place < count)
-                f(k, place);
-        }
+        return k * TEAM * VEC + lane * VEC;
     }
-    template <class F> DEVICE void each(F f)
+    DEVICE i64 index(int i) const
     {
-        each_pack([&](int k, int place) {
-#pragma unroll
-            for (int j = 0; j < VEC; j++) f(item[k * VEC + j], first + place + j);
-        });
+        return first + place(i / VEC) + i % VEC;
     }
     DEVICE void read(const Op &op)
     {
-        each_pack([&](int k, int place) {
-            Pack<T, VEC> raw[Op::INPUTS];
-            op.template fetch<VEC>(at + place, raw);
-            op.template items<VEC>(raw, item + k * VEC);
-        });
-    }
-    /* The same; if `keep`, what was read goes to shared memory, too: one array an
-     * input. */
-    DEVICE void read_and_keep(const Op &op, T *const *raw_at, bool keep)
-    {
-        each_pack([&](int k, int place) {
-            Pack<T, VEC> raw[Op::INPUTS];
-            op.template fetch<VEC>(at + place, raw);
 #pragma unroll
-            for (int i = 0; i < Op::INPUTS; i++)
-                if (keep)
-                    store_shared(raw_at[i] + first + place, raw[i]);
-            op.template items<VEC>(raw, item + k * VEC);
-        });
-    }
-    DEVICE void read_kept(const Op &op, T *const *raw_at)
-    {
-        each_pack([&](int k, int place) {
-            Pack<T, VEC> raw[Op::INPUTS];
+        for (int input = 0; input < Op::INPUTS; input++) {
+            const T *from = op.in[input] + at + lane * VEC;
 #pragma unroll
-            for (int i = 0; i < Op::INPUTS; i++)
-                raw[i] = load<VEC>(raw_at[i] + first + place);
-            op.template items<VEC>(raw, item + k * VEC);
-        });
-    }
-    DEVICE State<Op> state(Op &op, Scratch<Op, TEAM> &scratch, int turn)
-    {
-        typedef typename Op::Item Item;
-        State<Op> state = no_state<Op>();
-        if constexpr (Op::HAS_PEAK) {
-            each([&](Item &item, i64 index) {
-                state.peak = Op::join(state.peak, op.peak_of(item, index));
-            });
-            state.peak =
-                team_all<Op, TEAM>(state.peak, Op::no_peak(), scratch.peaks[turn % 2]);
-            op.set_peak(state.peak);
+            for (int k = 0; k < PACKS; k++) {
+                raw[k][input] = neutral_pack<Op, VEC>(op, input);
+                if (place(k) < count && has_input(op, input))
+                    raw[k][input] = load<HOW == WHOLE, VEC>(from + k * TEAM * VEC);
+            }
         }
-        if constexpr (Op::HAS_SUM) {
-            each([&](Item &item, i64 index) { op.add(&state.sum, &item, index); });
-            state.sum =
-                team_all<Op, TEAM>(state.sum, Op::no_sum(), scratch.sums[turn % 2]);
+        if (!op.mask)
+            return;
+        const u8 *from = op.mask + at + lane * VEC;
+#pragma unroll
+        for (int k = 0; k < PACKS; k++)
+            if (place(k) < count)
+                take_out(&raw[k][0], load<HOW == WHOLE, VEC>(from + k * TEAM * VEC));
+    }
+    DEVICE void items(const Op &op, Item (&item)[ITEMS]) const
+    {
+#pragma unroll
+        for (int k = 0; k < PACKS; k++) op.template items<VEC>(raw[k], item + k * VEC);
+    }
+    DEVICE State<Op> state(const Op &op, typename Op::Row &row, Item (&item)[ITEMS])
+    {
+        items(op, item);
+        return state_of(op, row, item, [&](int i) { return index(i); });
+    }
+    /* Makes of what was read what results are made of; kept: `state` has. */
+    template <bool KEPT>
+    DEVICE void prepare(const Op &op, const typename Op::Row &row,
+                        Item (&item)[ITEMS]) const
+    {
+        if constexpr (!KEPT || !Op::KEEPS)
+            items(op, item);
+        if constexpr (!KEPT && Op::KEEPS) {
+#pragma unroll
+            for (int i = 0; i < ITEMS; i++) op.again(row, &item[i], index(i));
         }
-        return state;
     }
-    DEVICE void again(const Op &op)
+    DEVICE void write(const Op &op, const typename Op::Row &row,
+                      const Item (&item)[ITEMS], T *y) const
     {
-        each([&](typename Op::Item &item, i64 index) { op.again(&item, index); });
-    }
-    DEVICE void write(const Op &op, void *y) const
-    {
-        each_pack([&](int k, int place) {
-            Pack<T, VEC> pack;
+        y += at;
+#pragma unroll
+        for (int k = 0; k < PACKS; k++) {
+            typename Op::Real real[VEC];
 #pragma unroll
             for (int j = 0; j < VEC; j++)
-                from_real(op.result(item[k * VEC + j], first + place + j), &pack.v[j]);
-            if (op.must_look_again())
-                correct(op, at + place, &pack);
-            store((T *)y + at + place, pack);
-        });
+                real[j] = op.result(row, item[k * VEC + j], index(k * VEC + j));
+            if (place(k) < count)
+                store<HOW == WHOLE>(y + lane * VEC + k * TEAM * VEC,
+                                    rounded<T, VEC>(real));
+        }
+        if (op.must_look_again(row))
+            correct(op, y);
+    }
+    /* Of a row that is not ordinary: the results of this thread's masked entries. */
+    DEVICE void correct(const Op &op, T *y) const
+    {
+        for (int k = 0; k < PACKS; k++)
+            for (int j = place(k); j < place(k) + VEC && j < count; j++)
+                if (!op.mask[at + j])
+                    from_real(Op::masked_result(), y + j);
     }
 };
 
@@ -240,288 +324,209 @@ template <class Op, int VEC, int PACKS, int TEAM> struct Held {
  *   y            OUT: results, or what there is once a row; NULL: nothing
  *   states       INOUT: of the chunks of split rows or columns
  *   chunk        their length */
-#define KERNEL(THREADS) __global__ void __launch_bounds__(THREADS)
+/* As many registers as leave a processor 1024 threads. */
+#define BOUNDS(THREADS) __launch_bounds__(THREADS, 1024 / (THREADS))
+#define KERNEL(THREADS) __global__ void BOUNDS(THREADS)
 #define ARGUMENTS                                                                      \
     const void *x, const void *second, void *y, void *states, i64 rows, i64 n,         \
         i64 inner, i64 chunk, typename Op::Real temperature, Extra... extra
+#define GIVEN x, second, y, states, rows, n, inner, chunk, temperature, extra...
 
-/* Writes a row's results once it is finished. */
-template <class Op, class H> DEVICE void write_all(const Op &op, const H &held, void *y)
+template <class Op, class Part>
+DEVICE void results(const Op &op, const Part &held, const typename Op::Row &row,
+                    typename Op::Item (&item)[Part::ITEMS], void *y)
 {
     if constexpr (Op::HAS_RESULTS)
-        if (y)
-            held.write(op, y);
+        if (y) {
+            held.template prepare<true>(op, row, item);
+            held.write(op, row, item, (typename Op::Type *)y);
+        }
 }
 
-/* A warp (TEAM 32, four to a block) or a block to a row, which it holds in registers.
- */
-template <class Op, int VEC, int PACKS, int TEAM, class... Extra>
-KERNEL(TEAM == 32 ? 128 : TEAM)
-team(ARGUMENTS)
+/* A row to TEAM threads in each of BLOCKS blocks, which hold it in registers. */
+template <class Op, int VEC, int PACKS, int TEAM, int HOW, int BLOCKS, class... Extra>
+DEVICE void rows_body(ARGUMENTS)
 {
-    __shared__ Scratch<Op, TEAM> scratch;
-    i64 row = (i64)blockIdx.x * (blockDim.x / TEAM) + threadIdx.x / TEAM;
-    if (row >= rows) /* whole warps */
-        return;
+    typedef Held<Op, VEC, PACKS, TEAM, HOW> Part;
+    __shared__ State<Op> parts[TEAM > 32 ? TEAM / 32 * BLOCKS : 1];
+    if constexpr (BLOCKS > 1)
+        cluster_begin();
     Op op(x, second, y, temperature, extra...);
-    op.begin(row, n);
-    Held<Op, VEC, PACKS, TEAM> held(row, n, 0);
+    const i64 rank = blockIdx.x % BLOCKS;
+    i64 number = blockIdx.x / BLOCKS;
+    if constexpr (TEAM <= 32)
+        number = number * (128 / TEAM) + threadIdx.x / TEAM;
+    const bool live = number < rows;
+    number = live ? number : 0;
+    Part held(number, rank * Part::ELEMENTS, live ? n : 0, n);
     held.read(op);
-    op.finish(held.state(op, scratch, 0).sum);
-    write_all(op, held, y);
-    if (threadIdx.x % TEAM == 0)
-        op.write_row(row);
+    typename Op::Row row = op.begin(number, n);
+    typename Op::Item item[Part::ITEMS];
+    State<Op> state = team_all<Op, TEAM, BLOCKS>(held.state(op, row, item), parts);
+    op.finish(row, state.peak, state.sum);
+    results(op, held, row, item, y);
+    if (live && rank == 0 && threadIdx.x % TEAM == 0)
+        op.write_row(row, number);
 }
 
-/* N elements of a tile, from `place` on, between global and shared memory. There rows
- * are an odd length apart: lanes that walk along them never meet in a bank. */
-template <class Op, int N>
-DEVICE void to_tile(const Op &op, typename Op::Item *items, i64 first, int place,
-                    int length)
+template <class Op, int VEC, int PACKS, int TEAM, int HOW, class... Extra>
+KERNEL(TEAM > 32 ? TEAM : 128)
+rows(ARGUMENTS)
 {
-    Pack<typename Op::Type, N> raw[Op::INPUTS];
-    op.template fetch<N>(first + place, raw);
-    typename Op::Item item[N];
-    op.template items<N>(raw, item);
-    int row = place / length, column = place % length;
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        items[row * (length | 1) + column] = item[j];
-        if (++column == length) {
-            column = 0;
-            row++;
-        }
-    }
+    rows_body<Op, VEC, PACKS, TEAM, HOW, 1, Extra...>(GIVEN);
 }
 
-template <class Op, int N>
-DEVICE void from_tile(const typename Op::Item *items, typename Op::Type *y, int place,
-                      int length)
+#if __CUDA_ARCH__ >= 900
+template <class Op, int VEC, int PACKS, int TEAM, int HOW, int BLOCKS, class... Extra>
+__global__ void __cluster_dims__(BLOCKS, 1, 1) BOUNDS(TEAM) cluster(ARGUMENTS)
 {
-    Pack<typename Op::Type, N> pack;
-    int row = place / length, column = place % length;
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        const typename Op::Item *item = items + row * (length | 1) + column;
-        from_real(*reinterpret_cast<const typename Op::Real *>(item), &pack.v[j]);
-        if (++column == length) {
-            column = 0;
-            row++;
-        }
-    }
-    store(y + place, pack);
+    rows_body<Op, VEC, PACKS, TEAM, HOW, BLOCKS, Extra...>(GIVEN);
 }
+#endif
 
-/* One row, by one thread; results replace the first number of each item. */
-template <class Op>
-DEVICE void row_of_tile(Op &op, typename Op::Item *items, i64 row, int length,
-                        bool results)
-{
-    op.begin(row, length);
-    typename Op::Peak peak = Op::no_peak();
-    for (int i = 0; i < length; i++) peak = Op::join(peak, op.peak_of(items[i], i));
-    op.set_peak(peak);
-    typename Op::Sum sum = Op::no_sum();
-    for (int i = 0; i < length; i++) op.add(&sum, &items[i], i);
-    op.finish(sum);
-    op.write_row(row);
-    for (int i = 0; results && i < length; i++)
-        *reinterpret_cast<typename Op::Real *>(&items[i]) =
-            op.must_look_again() && op.masked_out(row * length + i)
-                ? Op::masked_result()
-                : op.result(items[i], i);
-}
-
-/* Short rows: the elements of THREADS rows, neighbours in memory, go to shared memory,
- * and from there each thread takes a row. */
-template <class Op, int VEC, int THREADS, class... Extra>
-KERNEL(THREADS)
-tile(ARGUMENTS)
-{
-    extern __shared__ __align__(16) u8 arena[];
-    typename Op::Item *items = reinterpret_cast<typename Op::Item *>(arena);
-    Op op(x, second, y, temperature, extra...);
-    const bool results = Op::HAS_RESULTS && y;
-    const int length = (int)n;
-    const i64 row = (i64)blockIdx.x * THREADS, first = row * n;
-    const int count = (int)(rows - row < THREADS ? rows - row : THREADS) * length;
-
-    for (int place = threadIdx.x * VEC; place < count; place += THREADS * VEC) {
-        if (place + VEC <= count)
-            to_tile<Op, VEC>(op, items, first, place, length);
-        else
-            for (int i = place; i < count; i++)
-                to_tile<Op, 1>(op, items, first, i, length);
-    }
-    __syncthreads();
-    if ((int)threadIdx.x * length < count)
-        row_of_tile(op, items + threadIdx.x * (length | 1), row + threadIdx.x, length,
-                    results);
-    if (!results)
-        return;
-    __syncthreads();
-    typename Op::Type *to = (typename Op::Type *)y + first;
-    for (int place = threadIdx.x * VEC; place < count; place += THREADS * VEC) {
-        if (place + VEC <= count)
-            from_tile<Op, VEC>(items, to, place, length);
-        else
-            for (int i = place; i < count; i++) from_tile<Op, 1>(items, to, i, length);
-    }
-}
-
-/* A block to a row that is kept in shared memory as it was read, if there are results
- * to write. Chunk by chunk, as split_states does it: the bits are the same. */
-template <class Op, int VEC, int PACKS, int TEAM, class... Extra>
-KERNEL(TEAM)
-shared_row(ARGUMENTS)
+/* Tiny rows: the elements of 128 rows, neighbours in memory, go to shared memory as
+ * they are, from there each thread takes a row to registers, VEC elements at a time,
+ * and back. */
+template <class Op, int N, int VEC, int HOW, class... Extra>
+__global__ void __launch_bounds__(128) tile(ARGUMENTS)
 {
     typedef typename Op::Type T;
-    typedef Held<Op, VEC, PACKS, TEAM> Chunk;
-    extern __shared__ __align__(16) u8 arena[];
-    __shared__ Scratch<Op, TEAM> scratch;
-    __shared__ State<Op> chunk_states[16]; /* SHARED_CHUNKS in choose.py */
+    typedef typename Op::Item Item;
+    enum { THREADS = 128, PER_WORD = 16 / sizeof(T), PACKS = N / VEC };
+    enum { WORDS = N * THREADS / PER_WORD, TURNS = (WORDS + THREADS - 1) / THREADS };
+    extern __shared__ uint4 stage[];
     Op op(x, second, y, temperature, extra...);
-    const i64 row = blockIdx.x;
-    T *raw_at[Op::INPUTS];
-    for (int i = 0; i < Op::INPUTS; i++)
-        raw_at[i] = reinterpret_cast<T *>(arena) + i * ((n + 15) / 16 * 16);
-    op.begin(row, n);
-    const bool keep = Op::HAS_RESULTS && y;
-    int chunks = 0;
-    for (i64 first = 0; first < n; first += Chunk::ELEMENTS) {
-        Chunk held(row, n, first);
-        held.read_and_keep(op, raw_at, keep);
-        State<Op> state = held.state(op, scratch, chunks);
-        if (threadIdx.x == 0)
-            write_state(chunk_states + chunks, state);
-        chunks++;
+    const i64 first = (i64)blockIdx.x * THREADS, left = rows - first;
+    const int count = (left < THREADS ? (int)left : THREADS) * N;
+    const int thread = threadIdx.x;
+    for (int input = 0; input < Op::INPUTS; input++) {
+        if (!has_input(op, input))
+            break;
+        const T *from = op.in[input] + first * N;
+        T *to = (T *)(stage + input * WORDS);
+        uint4 word[TURNS];
+        int whole = HOW == WHOLE ? count / PER_WORD : 0;
+#pragma unroll
+        for (int turn = 0; turn < TURNS; turn++)
+            if (turn * THREADS + thread < whole)
+                word[turn] = load_word((const uint4 *)from + turn * THREADS + thread);
+#pragma unroll
+        for (int turn = 0; turn < TURNS; turn++)
+            if (turn * THREADS + thread < whole)
+                stage[input * WORDS + turn * THREADS + thread] = word[turn];
+        for (int i = whole * PER_WORD + thread; i < count; i += THREADS)
+            to[i] = from[i];
     }
     __syncthreads();
-    State<Op> state = all_chunks<Op>(chunk_states, chunks);
-    op.set_peak(state.peak);
-    op.finish(state.sum);
-    if (threadIdx.x == 0)
-        op.write_row(row);
-    for (i64 first = 0; keep && first < n; first += Chunk::ELEMENTS) {
-        Chunk held(row, n, first);
-        held.read_kept(op, raw_at);
-        held.again(op);
-        held.write(op, y);
+    const bool live = thread * N < count;
+    const i64 number = first + thread;
+    T *own = (T *)stage + thread * N;
+    typename Op::Row row;
+    Item item[N];
+    if (live) {
+        Pack<T, VEC> raw[PACKS][Op::INPUTS];
+#pragma unroll
+        for (int k = 0; k < PACKS; k++)
+#pragma unroll
+            for (int input = 0; input < Op::INPUTS; input++) {
+                raw[k][input] = neutral_pack<Op, VEC>(op, input);
+                if (has_input(op, input))
+                    raw[k][input] =
+                        load_near<VEC>(own + input * (N * THREADS) + k * VEC);
+            }
+        if (op.mask)
+#pragma unroll
+            for (int k = 0; k < PACKS; k++)
+                take_out(&raw[k][0], load<false, VEC>(op.mask + number * N + k * VEC));
+        row = op.begin(number, N);
+        auto read = [&] {
+#pragma unroll
+            for (int k = 0; k < PACKS; k++)
+                op.template items<VEC>(raw[k], item + k * VEC);
+        };
+        read();
+        State<Op> state = state_of(op, row, item, [](int i) { return (i64)i; });
+        op.finish(row, state.peak, state.sum);
+        op.write_row(row, number);
+        if constexpr (Op::HAS_RESULTS && !Op::KEEPS)
+            read();
     }
+    if constexpr (!Op::HAS_RESULTS)
+        return;
+    if (!y)
+        return;
+    if (live)
+#pragma unroll
+        for (int k = 0; k < PACKS; k++) {
+            typename Op::Real real[VEC];
+#pragma unroll
+            for (int j = 0; j < VEC; j++) {
+                int i = k * VEC + j;
+                real[j] = op.must_look_again(row) && !op.mask[number * N + i]
+                              ? Op::masked_result()
+                              : op.result(row, item[i], i);
+            }
+            store_near(own + k * VEC, rounded<T, VEC>(real));
+        }
+    __syncthreads();
+    T *to = (T *)y + first * N;
+    const int whole = HOW == WHOLE ? count / PER_WORD : 0;
+    for (int i = thread; i < whole; i += THREADS) store_word((uint4 *)to + i, stage[i]);
+    for (int i = whole * PER_WORD + thread; i < count; i += THREADS)
+        to[i] = ((T *)stage)[i];
 }
 
 /* Long rows, first launch: a block to a chunk, whose state it writes. */
-template <class Op, int VEC, int PACKS, int TEAM, class... Extra>
+template <class Op, int VEC, int PACKS, int TEAM, int HOW, class... Extra>
 KERNEL(TEAM)
 split_states(ARGUMENTS)
 {
-    typedef Held<Op, VEC, PACKS, TEAM> Part;
-    __shared__ Scratch<Op, TEAM> scratch;
+    typedef Held<Op, VEC, PACKS, TEAM, HOW> Part;
+    __shared__ State<Op> parts[TEAM / 32];
     Op op(x, second, y, temperature, extra...);
-    const i64 chunks = (n - 1) / chunk + 1, row = blockIdx.x / chunks;
+    const i64 chunks = (n - 1) / chunk + 1, number = blockIdx.x / chunks;
     const i64 begin = blockIdx.x % chunks * chunk;
     const i64 end = begin + chunk < n ? begin + chunk : n;
-    op.begin(row, n);
-    State<Op> total = no_state<Op>();
-    int turn = 0;
+    typename Op::Row row = op.begin(number, n);
+    State<Op> state = no_state<Op>();
     for (i64 first = begin; first < end; first += Part::ELEMENTS) {
-        Part held(row, n, first);
+        Part held(number, first, end, n);
+        typename Op::Item item[Part::ITEMS];
         held.read(op);
-        total = join_states<Op>(total, held.state(op, scratch, turn));
-        turn++;
+        state = join_states<Op>(state, held.state(op, row, item));
     }
+    state = team_all<Op, TEAM, 1>(state, parts);
     if (threadIdx.x == 0)
-        write_state((State<Op> *)states + blockIdx.x, total);
+        write_state((State<Op> *)states + blockIdx.x, state);
 }
 
 /* Second launch: every block joins its row's states, and writes the results of its
  * chunk. */
-template <class Op, int VEC, int PACKS, int TEAM, class... Extra>
+template <class Op, int VEC, int PACKS, int TEAM, int HOW, class... Extra>
 KERNEL(TEAM)
 split_results(ARGUMENTS)
 {
-    typedef Held<Op, VEC, PACKS, TEAM> Part;
+    typedef Held<Op, VEC, PACKS, TEAM, HOW> Part;
     Op op(x, second, y, temperature, extra...);
     const bool results = Op::HAS_RESULTS && y;
     const i64 chunks = (n - 1) / chunk + 1, blocks = results ? chunks : 1;
-    const i64 row = blockIdx.x / blocks, begin = blockIdx.x % blocks * chunk;
+    const i64 number = blockIdx.x / blocks, begin = blockIdx.x % blocks * chunk;
     const i64 end = begin + chunk < n ? begin + chunk : n;
-    op.begin(row, n);
-    State<Op> state = all_chunks<Op>((const State<Op> *)states + row * chunks, chunks);
-    op.set_peak(state.peak);
-    op.finish(state.sum);
+    typename Op::Row row = op.begin(number, n);
+    State<Op> state =
+        all_chunks<Op>((const State<Op> *)states + number * chunks, chunks);
+    if constexpr (Op::HAS_PEAK)
+        op.take_peak(row, state.peak);
+    op.finish(row, state.peak, state.sum);
     if (begin == 0 && threadIdx.x == 0)
-        op.write_row(row);
+        op.write_row(row, number);
     for (i64 first = begin; results && first < end; first += Part::ELEMENTS) {
-        Part held(row, n, first);
-        held.read(op);
-        held.again(op);
-        held.write(op, y);
+        Part held(number, first, end, n);
+        typename Op::Item item[Part::ITEMS];
+        if constexpr (Op::READS_AGAIN) {
+            held.read(op);
+            held.template prepare<false>(op, row, item);
+        }
+        held.write(op, row, item, (typename Op::Type *)y);
     }
 }
-
-#if __CUDA_ARCH__ >= 900
-
-DEVICE void cluster_barrier()
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-}
-
-/* A state in the shared memory of another block of the cluster. */
-template <class S> DEVICE S from_block(const S *mine, u32 rank)
-{
-    union Words {
-        S s;
-        u32 word[sizeof(S) / 4];
-        DEVICE Words()
-        {
-        }
-    } words;
-    u32 address = (u32)__cvta_generic_to_shared(mine), there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
-                 : "=r"(there)
-                 : "r"(address), "r"(rank));
-#pragma unroll
-    for (int i = 0; i < (int)(sizeof(S) / 4); i++)
-        asm volatile("ld.shared::cluster.u32 %0, [%1];"
-                     : "=r"(words.word[i])
-                     : "r"(there + 4 * i)
-                     : "memory");
-    return words.s;
-}
-
-/* A cluster of blocks to a row, which they hold in their registers. */
-template <class Op, int VEC, int PACKS, int TEAM, int BLOCKS, class... Extra>
-__global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(TEAM)
-    cluster(ARGUMENTS)
-{
-    typedef Held<Op, VEC, PACKS, TEAM> Part;
-    __shared__ Scratch<Op, TEAM> scratch;
-    __shared__ State<Op> mine;
-    Op op(x, second, y, temperature, extra...);
-    const u32 rank = blockIdx.x % BLOCKS;
-    const i64 row = blockIdx.x / BLOCKS;
-    op.begin(row, n);
-    Part held(row, n, (i64)rank * Part::ELEMENTS);
-    held.read(op);
-    State<Op> state = held.state(op, scratch, 0);
-    if (threadIdx.x == 0)
-        mine = state;
-    cluster_barrier();
-    State<Op> total = no_state<Op>();
-    for (u32 i = 0; i < BLOCKS; i++)
-        total = join_states<Op>(total, from_block(&mine, i));
-    cluster_barrier(); /* none may leave while others read from it */
-    held.each([&](typename Op::Item &item, i64 index) {
-        op.move(&item, state.peak, total.peak);
-    });
-    op.set_peak(total.peak);
-    op.finish(total.sum);
-    write_all(op, held, y);
-    if (rank == 0 && threadIdx.x == 0)
-        op.write_row(row);
-}
-
-#endif

@@ -5,16 +5,23 @@
 /* ---- operations: softmax, log_softmax, logsumexp ---- */
 
 /* What an operation has:
- *   Item     an element in registers
- *   fetch    elements from memory, as they are there, masked ones replaced; items: as
- * Items begin    what a row starts with peak_of, add, finish    peak and sum of
- * elements; what they decide for the row again    INOUT item, for a thread that did not
- * `add` it; result: what is written write_row    what is written once a row `at` counts
- * elements from the beginning of the arrays, `index` from that of the row. */
+ *   in, mask         arrays to read elements from, or NULL: the second input, the mask
+ *   neutral          what elements beyond the end are taken for
+ *   Item, items      an element in registers; of what was read, as it is in memory
+ *   Row, begin       what is known of a row, and at its start
+ *   peak_of, join    the peak of elements
+ *   take_peak        for a thread: what its own elements have for a peak
+ *   add, Adding      their sum; KEEPS: makes the item what `result` needs, which is
+ *                    what `again` makes of an item that was read again
+ *   finish           peak and sum of the row
+ *   result           what is written for an item
+ *   write_row        what is written once a row
+ * `index` counts elements from the beginning of the row. */
 template <class T> struct SoftmaxFamily {
     typedef T Type;
     typedef typename Computed<T>::type Real;
     enum { INPUTS = 1, HAS_PEAK = 1, HAS_SUM = 1, HAS_RESULTS = 1 };
+    enum { KEEPS = 1, SECOND_MAY_LACK = 0, READS_AGAIN = 1 };
     struct Item {
         Real x;
     };
@@ -22,24 +29,29 @@ template <class T> struct SoftmaxFamily {
         Real x;
     };
     struct Sum {
-        Pair<Real> terms; /* exp(x - peak) */
+        Pair<Real> terms; /* exp(x), in the frame of the peak */
+    };
+    typedef Exact<Real> Adding;
+    struct Row {
+        Frame<Real> frame = Frame<Real>(0); /* of the thread's own peak */
+        Pair<Real> factor;
+        Real scale;
+        bool special; /* a NaN, +inf, or nothing but -inf */
     };
 
-    const T *x;
+    const T *in[1];
     const u8 *mask;
     T *y;
     Divisor<Real> temperature;
-    Real peak;
-    bool special; /* the row has a NaN, +inf, or nothing but -inf */
 
     DEVICE SoftmaxFamily(const void *x, const void *second, void *y, Real temperature)
-        : x((const T *)x), mask((const u8 *)second), y((T *)y), temperature(temperature)
+        : in{(const T *)x}, mask((const u8 *)second), y((T *)y),
+          temperature(temperature)
     {
     }
-
-    template <int N> DEVICE void fetch(i64 at, Pack<T, N> raw[1]) const
+    static DEVICE Real neutral(int input)
     {
-        raw[0] = load_kept<N>(x, mask, at);
+        return -infinity<Real>();
     }
     template <int N> DEVICE void items(const Pack<T, N> raw[1], Item *item) const
     {
@@ -50,8 +62,9 @@ template <class T> struct SoftmaxFamily {
 #pragma unroll
         for (int j = 0; j < N; j++) item[j].x = temperature.divide(item[j].x);
     }
-    DEVICE void begin(i64 row, i64 n)
+    DEVICE Row begin(i64 row, i64 n) const
     {
+        return Row();
     }
 
     static DEVICE Peak no_peak()
@@ -59,7 +72,7 @@ template <class T> struct SoftmaxFamily {
         Peak peak = {-infinity<Real>()};
         return peak;
     }
-    DEVICE Peak peak_of(Item item, i64 index) const
+    static DEVICE Peak peak_of(const Row &row, Item item, i64 index)
     {
         Peak peak = {item.x};
         return peak;
@@ -74,90 +87,108 @@ template <class T> struct SoftmaxFamily {
         Sum sum = {{0, 0}};
         return sum;
     }
+    static DEVICE Sum sum_of(const Adding &adding)
+    {
+        Sum sum = {adding.total()};
+        return sum;
+    }
     static DEVICE Sum join(Sum a, Sum b)
     {
         Sum sum = {plus(a.terms, b.terms)};
         return sum;
     }
-    /* The sum of a piece that has a peak of its own, relative to the row's. */
+    /* The sum of a piece that has a peak of its own, in the frame of the row's. */
     static DEVICE Sum relative(Sum sum, Peak from, Peak to)
     {
-        sum.terms = times(sum.terms, exp_between(from.x, to.x));
+        sum.terms = Move<Real>(Frame<Real>(from.x), Frame<Real>(to.x))(sum.terms);
         return sum;
     }
-    DEVICE void set_peak(Peak found)
+    static DEVICE void take_peak(Row &row, Peak peak)
     {
-        peak = found.x;
-        special = !is_finite(peak);
+        row.frame = Frame<Real>(peak.x);
     }
-    /* Masked entries are read as -inf, which in an ordinary row gives the right
-     * results. In the others the mask is looked at again. */
-    DEVICE bool must_look_again() const
+    static DEVICE Real term(const Row &row, Real x)
     {
-        return special && mask;
+        return Terms<T>::of(x - row.frame.base, row.frame.shift);
     }
-    DEVICE bool masked_out(i64 at) const
+    DEVICE void add(const Row &row, Adding *adding, Item *item, i64 index,
+                    int place) const
     {
-        return !mask[at];
+        adding->add(term(row, item->x), place);
+    }
+    DEVICE void again(const Row &row, Item *item, i64 index) const
+    {
+    }
+    /* log(sum(exp(x - peak))): the largest term is left out of log1p's argument. */
+    static DEVICE Real log_terms(Peak peak, Sum sum)
+    {
+        Frame<Real> frame(peak.x);
+        Real largest = Terms<T>::of(peak.x - frame.base, frame.shift);
+        return log1p_of(((sum.terms.hi - largest) + sum.terms.lo) / largest);
     }
     static DEVICE Real masked_result()
     {
         return 0;
     }
-    /* log(sum(exp(x - peak))): the largest term is 1, and left out of log1p's argument
-     */
-    static DEVICE Real log_terms(Sum sum)
+    /* Masked entries are read as -inf, which in an ordinary row gives the right
+     * results. In the others the mask is looked at again. */
+    DEVICE bool must_look_again(const Row &row) const
     {
-        return log1p_of((sum.terms.hi - (Real)1) + sum.terms.lo);
+        return row.special && mask;
     }
-    DEVICE void add(Sum *sum, Item *item, i64 index) const
-    {
-        sum->terms = plus(sum->terms, exp_difference(item->x, peak));
-    }
-    DEVICE void again(Item *item, i64 index) const
+    DEVICE void write_row(const Row &row, i64 number) const
     {
     }
-    DEVICE void move(Item *item, Peak from, Peak to) const
-    {
-    }
-    DEVICE void write_row(i64 row) const
-    {
-    }
+};
+
+template <class T, class A> struct AddingOfSoftmax {
+    typedef Plain type;
+};
+template <class A> struct AddingOfSoftmax<A, A> {
+    typedef Compensated<A> type;
 };
 
 template <class T> struct Softmax : SoftmaxFamily<T> {
     typedef SoftmaxFamily<T> Family;
     typedef typename Family::Real Real;
     typedef typename Family::Item Item;
+    typedef typename Family::Peak Peak;
     typedef typename Family::Sum Sum;
+    typedef typename Family::Row Row;
+    typedef typename AddingOfSoftmax<T, Real>::type Adding;
     using Family::Family;
-    Pair<Real> inverse;
 
-    DEVICE void add(Sum *sum, Item *item, i64 index) const
+    static DEVICE Sum sum_of(const Adding &adding)
     {
-        again(item, index);
-        sum->terms = plus(sum->terms, item->x);
+        Sum sum = {adding.total()};
+        return sum;
     }
-    DEVICE void again(Item *item, i64 index) const
+    DEVICE void add(const Row &row, Adding *adding, Item *item, i64 index,
+                    int place) const
     {
-        item->x = exp_difference(item->x, this->peak);
+        again(row, item, index);
+        adding->add(item->x, place);
     }
-    /* An item of `add` relative to another peak. */
-    DEVICE void move(Item *item, typename Family::Peak from,
-                     typename Family::Peak to) const
+    DEVICE void again(const Row &row, Item *item, i64 index) const
     {
-        item->x *= exp_between(from.x, to.x);
+        item->x = this->term(row, item->x);
     }
-    /* 1 / (hi + lo) as a pair: what 1 - hi h leaves, divided once more */
-    DEVICE void finish(Sum sum)
+    /* 1 / (hi + lo) as a pair: what 1 - hi h leaves, divided once more. `scale` apart
+     * from it: their product could be below the range where a result is not. */
+    DEVICE void finish(Row &row, Peak peak, Sum sum) const
     {
+        Move<Real> move(row.frame, Frame<Real>(peak.x));
         Real h = (Real)1 / sum.terms.hi;
         Real rest = fused(-h, sum.terms.hi, (Real)1) - h * sum.terms.lo;
-        inverse = pair(this->special ? not_a_number<Real>() : h, h * rest);
+        row.special = !is_finite(peak.x);
+        row.factor = times(pair(h, h * rest), move.by);
+        row.factor.hi = row.special ? not_a_number<Real>() : row.factor.hi;
+        row.scale = move.power;
     }
-    DEVICE Real result(Item item, i64 index) const
+    DEVICE Real result(const Row &row, Item item, i64 index) const
     {
-        return fused(item.x, inverse.hi, item.x * inverse.lo);
+        Real low = sizeof(T) == 2 ? (Real)0 : item.x * row.factor.lo;
+        return fused(item.x, row.factor.hi, low) * row.scale;
     }
 };
 
@@ -165,24 +196,25 @@ template <class T> struct LogSoftmax : SoftmaxFamily<T> {
     typedef SoftmaxFamily<T> Family;
     typedef typename Family::Real Real;
     typedef typename Family::Item Item;
-    typedef typename Family::Sum Sum;
+    typedef typename Family::Row Row;
     using Family::Family;
-    Real log_sum;
 
     static DEVICE Real masked_result()
     {
         return -infinity<Real>();
     }
-    DEVICE void finish(Sum sum)
+    /* What is subtracted, as a pair: of the largest x nothing is lost beside it. Beside
+     * infinities x - peak says it all. */
+    DEVICE void finish(Row &row, typename Family::Peak peak,
+                       typename Family::Sum sum) const
     {
-        log_sum = this->special ? (Real)0 : this->log_terms(sum);
+        row.special = !is_finite(peak.x);
+        row.factor = row.special ? pair(peak.x, (Real)0)
+                                 : two_sum(peak.x, this->log_terms(peak, sum));
     }
-    /* x - peak and -log_sum have one sign: nothing cancels. Beside infinities x - peak
-     * says it all. */
-    DEVICE Real result(Item item, i64 index) const
+    DEVICE Real result(const Row &row, Item item, i64 index) const
     {
-        Pair<Real> d = two_sum(item.x, -this->peak);
-        return is_finite(d.hi) ? (d.hi - log_sum) + d.lo : d.hi;
+        return (item.x - row.factor.hi) - row.factor.lo;
     }
 };
 
@@ -190,59 +222,91 @@ template <class T> struct LogSumExp : SoftmaxFamily<T> {
     typedef SoftmaxFamily<T> Family;
     typedef typename Family::Real Real;
     typedef typename Family::Item Item;
-    typedef typename Family::Sum Sum;
+    typedef typename Family::Row Row;
     enum { HAS_RESULTS = 0 };
     using Family::Family;
-    Real total;
 
-    DEVICE void finish(Sum sum)
+    DEVICE void finish(Row &row, typename Family::Peak peak,
+                       typename Family::Sum sum) const
     {
-        total = this->special ? this->peak : this->peak + this->log_terms(sum);
+        row.factor.hi =
+            is_finite(peak.x) ? peak.x + this->log_terms(peak, sum) : peak.x;
     }
-    DEVICE Real result(Item item, i64 index) const
+    DEVICE Real result(const Row &row, Item item, i64 index) const
     {
         return 0;
     }
-    DEVICE void write_row(i64 row) const
+    DEVICE void write_row(const Row &row, i64 number) const
     {
-        from_real(total, this->y + row);
+        from_real(row.factor.hi, this->y + number);
     }
 };
 
-/* log|sum(b exp(a))| and the sum's sign; `second` is b, or NULL for ones. Entries with
- * b = 0 do not count. */
-template <class T> struct WeightedLogSumExp {
+/* What operations have in common that are not of this family; S is their sum. */
+template <class T, class S> struct Summing {
     typedef T Type;
+    typedef typename Computed<T>::type Real;
+    typedef S Sum;
+    typedef S Adding;
+    enum { KEEPS = 0, SECOND_MAY_LACK = 0, READS_AGAIN = 1 };
+
+    static DEVICE S no_sum()
+    {
+        S sum = {};
+        return sum;
+    }
+    static DEVICE S sum_of(const S &adding)
+    {
+        return adding;
+    }
+    template <class Row, class Item>
+    static DEVICE void again(const Row &row, Item *item, i64 index)
+    {
+    }
+    template <class Row> static DEVICE bool must_look_again(const Row &row)
+    {
+        return false;
+    }
+    static DEVICE Real masked_result()
+    {
+        return 0;
+    }
+};
+
+/* log|sum(b exp(a))| and the sum's sign; the second input is b, or NULL for ones.
+ * Entries with b = 0 do not count. */
+template <class A> struct WeightedSum {
+    Total<A> terms; /* b exp(a), in the frame of the peak */
+};
+template <class T>
+struct WeightedLogSumExp : Summing<T, WeightedSum<typename Computed<T>::type>> {
     typedef typename Computed<T>::type Real;
     typedef SoftmaxFamily<T> Family;
     typedef typename Family::Peak Peak;
-    struct Sum {
-        Total<Real> terms; /* b exp(a - peak) */
-    };
+    typedef WeightedSum<Real> Sum;
     enum { INPUTS = 2, HAS_PEAK = 1, HAS_SUM = 1, HAS_RESULTS = 0 };
+    enum { SECOND_MAY_LACK = 1 };
     struct Item {
         Real a, b;
     };
+    struct Row {
+        Frame<Real> frame = Frame<Real>(0);
+        Real peak;          /* of the row */
+        Pair<double> total; /* relative to exp(peak) */
+    };
 
-    const T *a, *b;
+    const T *in[2];
+    static constexpr const u8 *mask = nullptr;
     T *y, *sign;
-    Real peak;
-    Pair<double> total;
 
     DEVICE WeightedLogSumExp(const void *x, const void *second, void *y,
                              Real temperature, T *sign)
-        : a((const T *)x), b((const T *)second), y((T *)y), sign(sign)
+        : in{(const T *)x, (const T *)second}, y((T *)y), sign(sign)
     {
     }
-
-    template <int N> DEVICE void fetch(i64 at, Pack<T, N> raw[2]) const
+    static DEVICE Real neutral(int input)
     {
-        raw[0] = load<N>(a + at);
-        if (b)
-            raw[1] = load<N>(b + at);
-        else
-#pragma unroll
-            for (int j = 0; j < N; j++) from_real((Real)1, &raw[1].v[j]);
+        return input ? (Real)1 : -infinity<Real>();
     }
     template <int N> DEVICE void items(const Pack<T, N> raw[2], Item *item) const
     {
@@ -252,20 +316,9 @@ template <class T> struct WeightedLogSumExp {
             item[j].a = item[j].b == (Real)0 ? -infinity<Real>() : to_real(raw[0].v[j]);
         }
     }
-    DEVICE bool must_look_again() const
+    DEVICE Row begin(i64 row, i64 n) const
     {
-        return false;
-    }
-    DEVICE bool masked_out(i64 at) const
-    {
-        return false;
-    }
-    static DEVICE Real masked_result()
-    {
-        return 0;
-    }
-    DEVICE void begin(i64 row, i64 n)
-    {
+        return Row();
     }
     static DEVICE Peak no_peak()
     {
@@ -275,11 +328,6 @@ template <class T> struct WeightedLogSumExp {
     {
         return Family::join(x, y);
     }
-    static DEVICE Sum no_sum()
-    {
-        Sum sum = {no_total<Real>()};
-        return sum;
-    }
     static DEVICE Sum join(Sum x, Sum y)
     {
         Sum sum = {plus(x.terms, y.terms)};
@@ -287,57 +335,58 @@ template <class T> struct WeightedLogSumExp {
     }
     static DEVICE Sum relative(Sum sum, Peak from, Peak to)
     {
-        sum.terms = times(sum.terms, exp_between(from.x, to.x));
+        sum.terms =
+            moved(sum.terms, Move<Real>(Frame<Real>(from.x), Frame<Real>(to.x)));
         return sum;
     }
-    DEVICE Peak peak_of(Item item, i64 index) const
+    static DEVICE Peak peak_of(const Row &row, Item item, i64 index)
     {
         Peak peak = {item.a};
         return peak;
     }
-    DEVICE void set_peak(Peak found)
+    static DEVICE void take_peak(Row &row, Peak peak)
     {
-        peak = found.x;
+        row.frame = Frame<Real>(peak.x);
     }
-    DEVICE void add(Sum *sum, Item *item, i64 index) const
+    DEVICE void add(const Row &row, Sum *sum, Item *item, i64 index, int place) const
     {
-        bool largest = item->a == peak && item->a != -infinity<Real>();
-        Real at_peak = peak == infinity<Real>() ? peak : (Real)1;
-        Real term = largest ? at_peak : exp_difference(item->a, peak);
+        Real term = Terms<Real>::of(item->a - row.frame.base, row.frame.shift);
+        term = item->a == infinity<Real>() ? item->a : term;
         sum->terms = plus_product(sum->terms, item->b, term);
     }
-    DEVICE void finish(Sum sum)
+    /* Around 1 what the logarithm's argument lacks to 1 is exact, and matters. */
+    static DEVICE double log_of(double sum, double rest)
     {
-        total = value_of(sum.terms);
-        if (peak != peak)
-            total = pair((double)peak, 0.0);
+        return 0.5 < sum && sum < 2.0 ? log1p(rest) : log(sum);
     }
-    DEVICE void again(Item *item, i64 index) const
+    DEVICE void finish(Row &row, Peak peak, Sum sum) const
     {
+        row.peak = peak.x;
+        row.total = value_of(sum.terms);
+        if (peak.x != peak.x)
+            row.total = pair((double)peak.x, 0.0);
     }
-    DEVICE Real result(Item item, i64 index) const
+    DEVICE Real result(const Row &row, Item item, i64 index) const
     {
         return 0;
     }
-    /* Around 1 what the logarithm's argument lacks to 1 is exact, and matters. */
-    static DEVICE double log_of_sum(double hi, double lo)
-    {
-        bool near_one = 0.5 < hi && hi < 2.0;
-        return near_one ? log1p((hi - 1.0) + lo) : log(hi);
-    }
     /* Without `sign` the logarithm of a negative sum is NaN. */
-    DEVICE void write_row(i64 row) const
+    DEVICE void write_row(const Row &row, i64 number) const
     {
-        bool negative = total.hi < 0;
-        double size = negative ? -total.hi : total.hi,
-               rest = negative ? -total.lo : total.lo;
-        double log_sum =
-            size == 0 ? -infinity<double>() : log_of_sum(size, rest) + peak;
-        Real result = (Real)log_sum;
-        from_real(!sign && negative ? not_a_number<Real>() : result, y + row);
+        Frame<Real> frame(row.peak);
+        double unit = Terms<Real>::of(row.peak - frame.base, frame.shift);
+        bool negative = row.total.hi < 0;
+        double size = negative ? -row.total.hi : row.total.hi,
+               lo = negative ? -row.total.lo : row.total.lo;
+        double log_sum = size == 0 ? -infinity<double>() : (double)row.peak;
+        if (is_finite(log_sum) && is_finite(size))
+            log_sum += log_of(size / unit, ((size - unit) + lo) / unit);
+        else if (size != 0)
+            log_sum = size;
+        from_real(!sign && negative ? not_a_number<Real>() : (Real)log_sum, y + number);
         if (sign)
-            from_real((Real)(size > 0 ? (negative ? -1.0 : 1.0) : total.hi),
-                      sign + row);
+            from_real((Real)(size > 0 ? (negative ? -1.0 : 1.0) : row.total.hi),
+                      sign + number);
     }
 };
 
@@ -345,32 +394,34 @@ template <class T> struct WeightedLogSumExp {
 
 /* y is what softmax (log_softmax) returned, dy the gradient of a loss with respect to
  * it. */
-template <class T> struct VjpFamily {
-    typedef T Type;
+template <class A> struct VjpSum {
+    Total<A> total;
+};
+template <class T> struct VjpFamily : Summing<T, VjpSum<typename Computed<T>::type>> {
     typedef typename Computed<T>::type Real;
+    typedef VjpSum<Real> Sum;
     enum { INPUTS = 2, HAS_PEAK = 0, HAS_SUM = 1, HAS_RESULTS = 1 };
     struct Item {
         Real y, dy;
     };
     struct Peak {};
-    struct Sum {
-        Total<Real> total;
+    struct Row {
+        Pair<Real> total;
+        Real factor;
     };
 
-    const T *in, *dy;
+    const T *in[2];
+    static constexpr const u8 *mask = nullptr;
     T *y;
     Divisor<Real> temperature;
-    Pair<Real> total;
 
     DEVICE VjpFamily(const void *x, const void *second, void *y, Real temperature)
-        : in((const T *)x), dy((const T *)second), y((T *)y), temperature(temperature)
+        : in{(const T *)x, (const T *)second}, y((T *)y), temperature(temperature)
     {
     }
-
-    template <int N> DEVICE void fetch(i64 at, Pack<T, N> raw[2]) const
+    static DEVICE Real neutral(int input)
     {
-        raw[0] = load<N>(in + at);
-        raw[1] = load<N>(dy + at);
+        return 0;
     }
     template <int N> DEVICE void items(const Pack<T, N> raw[2], Item *item) const
     {
@@ -380,58 +431,20 @@ template <class T> struct VjpFamily {
             item[j].dy = to_real(raw[1].v[j]);
         }
     }
-    DEVICE bool must_look_again() const
+    DEVICE Row begin(i64 row, i64 n) const
     {
-        return false;
-    }
-    DEVICE bool masked_out(i64 at) const
-    {
-        return false;
-    }
-    static DEVICE Real masked_result()
-    {
-        return 0;
-    }
-    DEVICE void begin(i64 row, i64 n)
-    {
+        return Row();
     }
     static DEVICE Peak no_peak()
     {
         return Peak();
-    }
-    DEVICE Peak peak_of(Item item, i64 index) const
-    {
-        return Peak();
-    }
-    static DEVICE Peak join(Peak a, Peak b)
-    {
-        return a;
-    }
-    DEVICE void set_peak(Peak found)
-    {
-    }
-    static DEVICE Sum no_sum()
-    {
-        Sum sum = {no_total<Real>()};
-        return sum;
     }
     static DEVICE Sum join(Sum a, Sum b)
     {
         Sum sum = {plus(a.total, b.total)};
         return sum;
     }
-    static DEVICE Sum relative(Sum sum, Peak from, Peak to)
-    {
-        return sum;
-    }
-    DEVICE void finish(Sum sum)
-    {
-        total = pair_of(sum.total);
-    }
-    DEVICE void again(Item *item, i64 index) const
-    {
-    }
-    DEVICE void write_row(i64 row) const
+    DEVICE void write_row(const Row &row, i64 number) const
     {
     }
     DEVICE Real divided(Real a) const
@@ -445,49 +458,56 @@ template <class T> struct SoftmaxVjp : VjpFamily<T> {
     typedef typename Family::Real Real;
     typedef typename Family::Item Item;
     typedef typename Family::Sum Sum;
+    typedef typename Family::Row Row;
     using Family::Family;
 
-    DEVICE void add(Sum *sum, Item *item, i64 index) const
+    DEVICE void add(const Row &row, Sum *sum, Item *item, i64 index, int place) const
     {
         sum->total = plus_product(sum->total, item->y, item->dy);
     }
-    DEVICE Real result(Item item, i64 index) const
+    DEVICE void finish(Row &row, typename Family::Peak peak, Sum sum) const
     {
-        return this->divided(item.y * ((item.dy - this->total.hi) - this->total.lo));
+        row.total = pair_of(sum.total);
+    }
+    DEVICE Real result(const Row &row, Item item, i64 index) const
+    {
+        return this->divided(item.y * ((item.dy - row.total.hi) - row.total.lo));
     }
 };
 
-/* exp(y) beyond some 1e18 (double: 1e153), which no probability is, counts as infinite.
+/* exp(y) beyond some 1e18 (double: 1e120), which no probability is, counts as infinite.
  */
 template <class T> struct LogSoftmaxVjp : VjpFamily<T> {
     typedef VjpFamily<T> Family;
     typedef typename Family::Real Real;
     typedef typename Family::Item Item;
     typedef typename Family::Sum Sum;
+    typedef typename Family::Row Row;
     using Family::Family;
-    Real factor;
 
-    DEVICE void add(Sum *sum, Item *item, i64 index) const
+    DEVICE void add(const Row &row, Sum *sum, Item *item, i64 index, int place) const
     {
         sum->total = plus(sum->total, item->dy);
     }
     /* exp(y) times a sum beyond the range may lie within it: the sum is made smaller.
      */
-    DEVICE void finish(Sum sum)
+    DEVICE void finish(Row &row, typename Family::Peak peak, Sum sum) const
     {
+        typedef Exp<Real> E;
         Pair<double> exact = value_of(sum.total);
         bool large = fabs(exact.hi) >= 1;
-        factor = large ? Exp<Real>::SPARE : (Real)1;
-        exact = times(exact, large ? 1.0 / Exp<Real>::SPARE : 1.0);
+        row.factor = (large ? E::FACTOR : (Real)1) * E::UNIT;
+        double smaller = large ? 1.0 / E::FACTOR : 1.0;
+        exact = pair(exact.hi * smaller, exact.lo * smaller);
         Real hi = (Real)exact.hi;
-        this->total = settled(pair(hi, (Real)((exact.hi - (double)hi) + exact.lo)));
+        row.total = settled(pair(hi, (Real)((exact.hi - (double)hi) + exact.lo)));
     }
-    DEVICE Real result(Item item, i64 index) const
+    DEVICE Real result(const Row &row, Item item, i64 index) const
     {
         bool ordinary = item.y < Exp<Real>::MOST;
-        Real e =
-            ordinary ? exp_of(item.y, (Real)0) * factor : item.y + infinity<Real>();
-        Real rest = fused(-e, this->total.hi, item.dy);
-        return this->divided(ordinary ? fused(-e, this->total.lo, rest) : rest);
+        Real e = Terms<T>::of(item.y, Shift<Real>((Real)0)) * row.factor;
+        e = ordinary ? e : item.y + infinity<Real>();
+        Real rest = fused(-e, row.total.hi, item.dy);
+        return this->divided(ordinary ? fused(-e, row.total.lo, rest) : rest);
     }
 };

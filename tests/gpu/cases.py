@@ -6,7 +6,7 @@ which the chooser takes that variant.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,27 +14,26 @@ import ml_dtypes  # noqa: F401  (gives NumPy bfloat16)
 import numpy as np
 
 from fastsoftmax.cuda import choose
-from fastsoftmax.cuda.choose import NUMBERS, Device, Launches, Operation
+from fastsoftmax.cuda.choose import NUMBERS, Launches, Operation
 from gpu import execution
 from gpu.execution import IN_ORDER, Arguments, Array, Outcome, Way
 
-NO_SHARED = Device(90, 0, 132)
 ONE_BY_ONE = " one by one"
 VARIANTS = (
     "tile",
-    "team of 32",
-    "team of 32" + ONE_BY_ONE,
-    "team of 256",
-    "shared_row",
-    "shared_row" + ONE_BY_ONE,
+    "rows",
+    "rows" + ONE_BY_ONE,
+    "block",
+    "block" + ONE_BY_ONE,
+    "cluster",
     "split",
     "split" + ONE_BY_ONE,
-    "columns of 1",
-    "columns of 16",
+    "columns",
+    "columns of 8",
+    "column cluster",
     "split columns",
-    "cluster",
 )
-COLUMNS = tuple(variant for variant in VARIANTS if "columns" in variant)
+COLUMNS = tuple(variant for variant in VARIANTS if "column" in variant)
 
 
 class Shape(NamedTuple):
@@ -64,131 +63,144 @@ class Case(NamedTuple):
 
     @property
     def held(self) -> int:
-        return 64 // self.operation.inputs // NUMBERS[self.dtype].computed_size
+        return self.asked(Shape(1, 1), True).held
 
     @property
     def chunk(self) -> int:
-        return choose.LONG_BLOCK * self.held
+        return choose.SPLIT_BLOCK * self.held
+
+    def asked(self, shape: Shape, with_y: bool) -> choose._Shape:
+        operation = self.operation
+        if not with_y:
+            operation = operation._replace(has_results=False)
+        number = NUMBERS[self.dtype]
+        return choose._Shape(operation, number, *shape[:3], shape.shift % 16 == 0)
 
     def shapes(self) -> list[Shape]:
         return _SHAPES[self.variant](self)
 
     def launches(self, shape: Shape, with_y: bool = True) -> Launches:
-        operation = self.operation
-        if not with_y:
-            operation = operation._replace(has_results=False)
+        """Chosen; of long rows and columns on shapes that are shorter than those."""
+        asked = self.asked(shape, with_y)
         variant = self.variant.removesuffix(ONE_BY_ONE)
-        device = NO_SHARED if variant in ("split", "cluster") else execution.CARD
-        launches = choose.choose(
-            operation,
-            self.dtype,
-            *shape[:3],
-            shape.shift % 16 == 0,
-            device,
-            variant == "cluster",
-        )
-        taken = {launch.variant for launch in launches.launches}
-        assert taken == {variant}, (self, shape, taken)
-        if self.variant not in (*COLUMNS, "tile", "cluster"):
-            width = 1 if ONE_BY_ONE in self.variant else self.vector
-            for launch in launches.launches:
-                assert f">,{width}," in launch.kernel
+        if variant in _DIRECT:
+            return _DIRECT[variant](asked)
+        launches = asked.columns(True) if shape.inner > 1 else asked.as_rows(True)
+        (launch,) = launches.launches
+        assert launch.variant == _CHOSEN.get(variant, variant), (self, shape, launch)
+        if variant in ("rows", "block"):
+            assert (launch.block > 128 or f",{launch.block}," in launch.kernel) == (
+                variant == "block"
+            ), (self, shape, launch)
         return launches
 
 
+_CHOSEN = {"block": "rows", "columns of 8": "columns"}
+_DIRECT: dict[str, Callable[[choose._Shape], Launches]] = {
+    "cluster": lambda asked: asked.cluster(128, 2),
+    "split": lambda asked: asked.split(),
+    "column cluster": lambda asked: asked._columns(1, 8, 2),
+    "split columns": lambda asked: asked.split_columns(
+        2 if asked.aligned and asked.inner % 2 == 0 and asked.number.size < 8 else 1
+    ),
+}
+
+
 def _tile(case: Case) -> list[Shape]:
-    each = 128 * case.operation.inputs * NUMBERS[case.dtype].computed_size
-    top = max(n for n in range(1, 33) if (n | 1) * each <= 48 * 1024)
-    v, shift = case.vector, NUMBERS[case.dtype].size
+    top, shift = case.held - 1, NUMBERS[case.dtype].size
     return [
         Shape(127, top),
-        Shape(130, 10, 1, shift),
+        Shape(130, 5, 1, shift),
         Shape(1, 1),
-        Shape(129, v + 1),
-        Shape(128, v),
-        Shape(3, v - 1),
-        Shape(2, top - 1),
+        Shape(129, 3),
+        Shape(128, 7),
+        Shape(3, top - 2),
     ]
 
 
-def _team_of_32(case: Case) -> list[Shape]:
-    v, top = case.vector, 64 * case.held
-    first = 32 + v
-    return [Shape(5, first), Shape(1, first + v), Shape(3, top - v), Shape(4, top)]
+def _rows(case: Case) -> list[Shape]:
+    v = case.vector
+    return [Shape(5, 32 + v), Shape(1, 64), Shape(19, 72), Shape(4, 248)]
 
 
-def _team_of_32_one_by_one(case: Case) -> list[Shape]:
-    top, shift = 32 * case.held, NUMBERS[case.dtype].size
+def _rows_one_by_one(case: Case) -> list[Shape]:
+    shift = NUMBERS[case.dtype].size
     return [
         Shape(5, 33),
         Shape(4, 40, 1, 3 * shift),
-        Shape(3, top - 1),
-        Shape(1, top, 1, shift),
+        Shape(3, 255),
+        Shape(1, 129, 1, shift),
     ]
 
 
-def _team_of_256(case: Case) -> list[Shape]:
-    return [Shape(3, 64 * case.held + case.vector), Shape(1, 256 * case.held)]
+def _block(case: Case) -> list[Shape]:
+    return [Shape(2, 1024 + case.vector), Shape(1, 4096)]
 
 
-def _shared_row(case: Case) -> list[Shape]:
-    return [Shape(2, case.chunk + case.vector), Shape(1, 2 * case.chunk - case.vector)]
-
-
-def _one_by_one(case: Case) -> list[Shape]:
+def _block_one_by_one(case: Case) -> list[Shape]:
     shift = NUMBERS[case.dtype].size
-    return [
-        Shape(3, 32 * case.held + 1),
-        Shape(1, case.chunk, 1, shift),
-        Shape(1, case.chunk + 1),
-    ]
-
-
-def _columns_of_1(case: Case) -> list[Shape]:
-    held = case.held
-    return [
-        Shape(3, held, 33),
-        Shape(1, 1, 2),
-        Shape(3, held - 1, 31),
-        Shape(1, 2, 32),
-    ]
-
-
-def _columns_of_16(case: Case) -> list[Shape]:
-    held = case.held
-    return [
-        Shape(1, held + 1, 33),
-        Shape(3, 16 * held - 1, 2),
-        Shape(1, 16 * held, 31),
-        Shape(1, held + 2, 32),
-    ]
-
-
-def _split_columns(case: Case) -> list[Shape]:
-    most = 16 * case.held
-    return [Shape(1, most + 1, 31), Shape(3, 2 * most, 2), Shape(1, 2 * most + 1, 33)]
+    return [Shape(2, 1033), Shape(1, 1040, 1, shift), Shape(1, 2047)]
 
 
 def _cluster(case: Case) -> list[Shape]:
-    """Two blocks, one of them without an element; two; four."""
-    part = 1024 * case.held
-    v = case.vector
-    return [Shape(2, case.chunk + v), Shape(1, part + v), Shape(1, 2 * part + v)]
+    """Whole; one block without an element, one with a pack; one by one."""
+    part, v = 128 * case.held, case.vector
+    shift = NUMBERS[case.dtype].size
+    return [Shape(2, 2 * part), Shape(1, part + v), Shape(1, part + 1, 1, shift)]
+
+
+def _split(case: Case) -> list[Shape]:
+    return [Shape(2, case.chunk + case.vector), Shape(1, 2 * case.chunk)]
+
+
+def _split_one_by_one(case: Case) -> list[Shape]:
+    shift = NUMBERS[case.dtype].size
+    return [Shape(2, case.chunk + 1), Shape(1, case.chunk, 1, shift)]
+
+
+def _columns(case: Case) -> list[Shape]:
+    most = case.held * 5 // 8
+    shift = NUMBERS[case.dtype].size
+    return [
+        Shape(3, most, 33),
+        Shape(1, 1, 2),
+        Shape(3, most // 2, 62),
+        Shape(1, 2, 300, shift),
+    ]
+
+
+def _columns_of_8(case: Case) -> list[Shape]:
+    held = case.held
+    return [
+        Shape(1, 2 * held + 1, 33),
+        Shape(3, 4 * held - 1, 2),
+        Shape(1, 4 * held, 64),
+    ]
+
+
+def _column_cluster(case: Case) -> list[Shape]:
+    held = case.held
+    return [Shape(1, 16 * held, 33), Shape(3, 8 * held + 1, 2), Shape(1, 8 * held, 31)]
+
+
+def _split_columns(case: Case) -> list[Shape]:
+    most = 8 * case.held
+    return [Shape(1, most + 1, 31), Shape(3, 2 * most, 2), Shape(1, 2 * most + 1, 66)]
 
 
 _SHAPES = {
     "tile": _tile,
-    "team of 32": _team_of_32,
-    "team of 32" + ONE_BY_ONE: _team_of_32_one_by_one,
-    "team of 256": _team_of_256,
-    "shared_row": _shared_row,
-    "shared_row" + ONE_BY_ONE: _one_by_one,
-    "split": _shared_row,
-    "split" + ONE_BY_ONE: _one_by_one,
-    "columns of 1": _columns_of_1,
-    "columns of 16": _columns_of_16,
-    "split columns": _split_columns,
+    "rows": _rows,
+    "rows" + ONE_BY_ONE: _rows_one_by_one,
+    "block": _block,
+    "block" + ONE_BY_ONE: _block_one_by_one,
     "cluster": _cluster,
+    "split": _split,
+    "split" + ONE_BY_ONE: _split_one_by_one,
+    "columns": _columns,
+    "columns of 8": _columns_of_8,
+    "column cluster": _column_cluster,
+    "split columns": _split_columns,
 }
 
 

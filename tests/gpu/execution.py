@@ -16,7 +16,7 @@ from gpu.choices import take_apart
 
 OPTIONS = source.OPTIONS
 source = source.text
-CARD = Device(90, 227 * 1024, 132)
+CARD = Device(90)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -129,7 +129,7 @@ def run(
                 kernel(launch.kernel, way.arch, way.text),
                 memory,
                 (launch.grid,),
-                launch.block,
+                (launch.block,),
                 values,
                 launch.shared_bytes,
                 schedule=None if way.schedule is None else way.schedule + number,

@@ -33,500 +33,266 @@ def _with(text: str, what: str, instead: str) -> tuple[str, str]:
     return text, text.replace(what, instead)
 
 
-BARRIER = "    __syncthreads();\n"
-
-_TILE = [
+BUGS = [
     Mutant(
         "tile: rows are read before they are there",
         "tile",
-        (_without("first, i, length);\n    }\n" + BARRIER, BARRIER),),
-    ),
-    Mutant(
-        "tile: results are read before they are there",
-        "tile",
-        (_without("    if (!results)\n        return;\n" + BARRIER, BARRIER),),
-    ),
-    Mutant(
-        "tile: an even stride",
-        "tile",
         (
-            (
-                "items[row * (length | 1) + column] = ",
-                "items[row * length + column] = ",
+            _without(
+                "    __syncthreads();\n    const bool live", "    __syncthreads();\n"
             ),
-            ("items + row * (length | 1) + column;", "items + row * length + column;"),
-            ("items + threadIdx.x * (length | 1)", "items + threadIdx.x * length"),
         ),
     ),
     Mutant(
-        "tile: the last pack is read whole",
+        "tile: results are written before they are there",
         "tile",
-        (_with("if (place + VEC <= count)\n            to_t", "+ VEC <=", "<"),),
+        (
+            _without(
+                "    __syncthreads();\n    T *to = (T *)y", "    __syncthreads();\n"
+            ),
+        ),
+    ),
+    Mutant(
+        "tile: words that end beyond the last row",
+        "tile",
+        (
+            (
+                "HOW == WHOLE ? count / PER_WORD : 0;\n#pragma",
+                "(count + PER_WORD - 1) / PER_WORD;\n#pragma",
+            ),
+        ),
     ),
     Mutant(
         "tile: rows beyond the last one",
         "tile",
-        (("(int)threadIdx.x * length < count", "(int)threadIdx.x < THREADS"),),
+        (("const bool live = thread * N < count;", "const bool live = true;"),),
     ),
     Mutant(
-        "tile: results are written twice",
+        "tile: the last elements are left out",
         "tile",
         (
-            _with(
-                "place += THREADS * VEC) {\n        if (place + VEC <= count)\n"
-                "            from_tile",
-                "THREADS *",
-                "THREADS / 2 *",
+            (
+                "i < count; i += THREADS)\n        to[i]",
+                "i < 0; i += THREADS)\n        to[i]",
             ),
         ),
     ),
     Mutant(
-        "tile: the next row begins late",
-        "tile",
-        (
-            _with(
-                "+ column] = item[j];\n        if (++column == ",
-                "++column ==",
-                "++column >",
-            ),
-        ),
-    ),
-]
-
-_TEAM = [
-    Mutant(
-        "team: rows beyond the last one",
-        "warp",
-        (("if (row >= rows) /* whole warps */", "if (row > rows + 2)"),),
-    ),
-    Mutant(
-        "team: half a warp's lanes meet",
-        "warp",
-        (_with("mask = 16; mask > 0; mask /= 2)\n        s = Op", "16;", "8;"),),
-    ),
-    Mutant(
-        "team: half a warp is named in the shuffle",
-        "warp",
-        (("__shfl_xor_sync(0xffffffffu", "__shfl_xor_sync(0xffffu"),),
-    ),
-    Mutant(
-        "team: lanes without elements leave",
+        "rows: lanes without elements leave",
         "short",
         (
-            _with(
-                "if (row >= rows) /* whole",
-                "row >= rows",
-                "row >= rows || threadIdx.x % 32 * VEC >= n",
+            (
+                "    number = live ? number : 0;\n    Part held",
+                "    if (!live && TEAM <= 32)\n        return;\n    Part held",
             ),
         ),
     ),
     Mutant(
-        "team: the largest of nothing is 0",
+        "rows: each lane reads its own neighbours",
+        "warp",
+        (
+            ("return k * TEAM * VEC + lane * VEC;", "return (lane * PACKS + k) * VEC;"),
+            ("op.in[input] + at + lane * VEC;", "op.in[input] + at;"),
+            (
+                "load<HOW == WHOLE, VEC>(from + k * TEAM * VEC);\n            }",
+                "load<HOW == WHOLE, VEC>(from + place(k));\n            }",
+            ),
+            ("(y + lane * VEC + k * TEAM * VEC,", "(y + place(k),"),
+        ),
+    ),
+    Mutant(
+        "rows: one pack too many",
+        "warp",
+        (("if (place(k) < count && has_input", "if (place(k) <= count && has_input"),),
+    ),
+    Mutant(
+        "rows: the largest of nothing is 0",
         "warp",
         (("Peak peak = {-infinity<Real>()};", "Peak peak = {(Real)0};"),),
     ),
     Mutant(
-        "team: each lane reads its own neighbours",
+        "rows: sums of other frames are added as they are",
         "warp",
         (
             (
-                "(k * TEAM + (int)(threadIdx.x % TEAM)) * VEC",
-                "((int)(threadIdx.x % TEAM) * PACKS + k) * VEC",
+                "            state.sum = Op::relative(state.sum, state.peak, peak);\n",
+                ";",
             ),
         ),
     ),
     Mutant(
-        "team: two packs in one place",
-        "warp",
-        (_with("(k * TEAM + (int)(thr", "k * TEAM", "k / 2 * TEAM"),),
-    ),
-    Mutant(
-        "team: one element beyond the end",
-        "block",
-        (("if (place < count)\n                f(", "if (place <= count)\n f("),),
-    ),
-    Mutant(
-        "team: what the sum of float32 lost",
-        "warp",
-        (
-            _without(
-                "log1p_of((sum.terms.hi - (Real)1) + sum.terms.lo)", " + sum.terms.lo"
-            ),
-        ),
-    ),
-    Mutant(
-        "team: what x - peak lost",
+        "rows: results in the frame of the thread",
         "short",
-        (_with("exp_of(d.hi, d.lo)", "d.lo", "(A)0"),),
+        (("row.scale = move.power;", "row.scale = 1;"),),
     ),
     Mutant(
-        "team: a mask of the wrong row",
+        "rows: 1 / sum rounded",
+        "short",
+        (
+            (
+                "row.factor = times(pair(h, h * rest)",
+                "row.factor = times(pair(h, 4 * h * rest)",
+            ),
+        ),
+    ),
+    Mutant(
+        "rows: masked ones are left in",
         "masked",
-        (
-            _with(
-                "Pack<u8, N> kept = load<N>(mask + at)",
-                "(mask + at)",
-                "(mask + at % 500)",
-            ),
-        ),
+        (("if (!kept.v[j])", "if (kept.v[j] > 1)"),),
     ),
     Mutant(
-        "team: masked results of a row with NaN",
+        "rows: the mask is not looked at again",
         "masked",
-        (_with("return special && mask;", "special && mask", "special && !mask"),),
+        (("return row.special && mask;", "return false;"),),
     ),
     Mutant(
-        "team: warps do not wait for each other",
-        "block",
-        (_without("scratch[warp] = s;\n" + BARRIER, BARRIER),),
+        "logarithm: small terms are lost",
+        "warp",
+        (("sum = plus(sum, term);", "sum.hi += term;"),),
     ),
     Mutant(
-        "team: warps write in one place",
-        "block",
-        (_with("scratch[warp] = s;\n", "warp", "warp / 2"),),
-    ),
-    Mutant(
-        "team: half of the warps are read",
-        "block",
-        (_with("lane < TEAM / 32 ? scratch", "32", "64"),),
-    ),
-    Mutant(
-        "team: threads without elements leave before the barrier",
+        "block: parts are read before they are there",
         "block",
         (
-            _with(
-                "if (row >= rows) /* whole",
-                "row >= rows",
-                "row >= rows || threadIdx.x * VEC * PACKS > n + 256",
+            (
+                "write_state(parts + warp, state);\n        __syncthreads();",
+                "write_state(parts + warp, state);",
             ),
         ),
     ),
     Mutant(
-        "team: 16 bytes are written off their boundary",
+        "block: warps write to one place",
         "block",
-        (_with("store((T *)y + at + place, pack);", "at + place", "at + place + 1"),),
-    ),
-]
-
-_SHARED_AND_SPLIT = [
-    Mutant(
-        "shared_row: states are read before they are there",
-        "shared",
-        (_without("        chunks++;\n    }\n" + BARRIER, BARRIER),),
+        (("write_state(parts + warp, state);", "write_state(parts, state);"),),
     ),
     Mutant(
-        "shared_row: scratch memory does not alternate",
-        "shared vjp",
-        (("Op::no_sum(), scratch.sums[turn % 2]", "Op::no_sum(), scratch.sums[0]"),),
-    ),
-    Mutant(
-        "shared_row: every chunk is the first one",
-        "shared",
-        (_without("load<VEC>(raw_at[i] + first + place)", " + first"),),
-    ),
-    Mutant(
-        "shared_row: exponentials are not computed again",
-        "shared",
+        "cluster: blocks need not have begun",
+        "cluster",
         (
-            _without(
-                "held.read_kept(op, raw_at);\n        held.again(op);",
-                "held.again(op);",
+            (
+                "        cluster_wait();\n        if (lane < BLOCKS)",
+                "        if (lane < BLOCKS)",
+            ),
+            (
+                "    if constexpr (BLOCKS > 1)\n        cluster_begin();\n"
+                "    Op op(x, second, y, temperature, extra...);\n    const i64 rank",
+                "    Op op(x, second, y, temperature, extra...);\n    const i64 rank",
             ),
         ),
     ),
-    Mutant(
-        "shared_row: a chunk's sum belongs to its own peak",
-        "shared",
-        (("Op::relative(b.sum, b.peak, state.peak)", "b.sum"),),
-    ),
-    Mutant(
-        "shared_row: every thread writes the state",
-        "shared",
-        (
-            _with(
-                "if (threadIdx.x == 0)\n            write_state(chunk_states",
-                "== 0",
-                "< 64",
-            ),
-        ),
-    ),
-    Mutant(
-        "split: the second chunk's peak does not count",
-        "split",
-        (("state.peak = Op::join(a.peak, b.peak);", "state.peak = a.peak;"),),
-    ),
-    Mutant(
-        "split: a chunk ends too late",
-        "split",
-        (
-            _with(
-                "begin + chunk : n;\n    op.begin(row, n);\n    State<Op> total",
-                "chunk :",
-                "chunk + 1 :",
-            ),
-        ),
-    ),
-    Mutant(
-        "split: the states of another row",
-        "split",
-        (_with("states + row * chunks, chunks", "row * chunks", "row"),),
-    ),
-    Mutant(
-        "split: states of chunks in one place",
-        "split",
-        (_with("write_state((State<Op> *)states + blockIdx.x,", "blockIdx.x", "row"),),
-    ),
-    Mutant(
-        "split: the first state is left out",
-        "split",
-        (_with("(i64 i = lane; i < chunks", "= lane", "= lane + 1"),),
-    ),
-    Mutant(
-        "split: scratch memory does not alternate",
-        "split vjp",
-        (("Op::no_sum(), scratch.sums[turn % 2]", "Op::no_sum(), scratch.sums[0]"),),
-    ),
-    Mutant(
-        "split: the low part of the gradient's sum",
-        "split vjp",
-        (_without("(item.dy - this->total.hi) - this->total.lo", " - this->total.lo"),),
-    ),
-]
-
-_CLUSTER = [
     Mutant(
         "cluster: states are read before they are there",
         "cluster",
         (
-            _without(
-                "mine = state;\n    cluster_barrier();", "\n    cluster_barrier();"
+            (
+                "state, lane);\n        cluster_arrive();\n        cluster_wait();\n",
+                "state, lane);\n        __syncthreads();\n",
             ),
         ),
     ),
     Mutant(
-        "cluster: blocks leave while others read",
+        "cluster: every block writes to the same place",
         "cluster",
-        (("cluster_barrier(); /* none may leave", "/* none may leave"),),
+        (("parts + blockIdx.x % BLOCKS * WARPS + warp", "parts + warp"),),
     ),
     Mutant(
-        "cluster: two blocks of one rank",
-        "cluster",
-        (_with("rank = blockIdx.x % BLOCKS", "BLOCKS", "(BLOCKS / 2)"),),
+        "split: the last chunk is not joined",
+        "split",
+        (
+            (
+                "i < count; i += 32)\n        total = join",
+                "i < count - 1; i += 32)\n        total = join",
+            ),
+        ),
     ),
     Mutant(
-        "cluster: the first block's state only",
-        "cluster",
-        (("from_block(&mine, i)", "from_block(&mine, 0)"),),
-    ),
-    Mutant(
-        "cluster: items keep to their block's peak",
-        "cluster",
-        (("op.move(&item, state.peak, total.peak);", ""),),
-    ),
-]
-
-_COLUMNS = [
-    Mutant(
-        "columns: warps do not wait for each other",
-        "columns",
-        (_without("scratch[y][threadIdx.x] = s;\n" + BARRIER, BARRIER),),
+        "split: chunks overlap",
+        "split",
+        (
+            (
+                "const i64 begin = blockIdx.x % chunks * chunk;",
+                "const i64 begin = blockIdx.x % chunks * (chunk - 4);",
+            ),
+        ),
     ),
     Mutant(
         "columns: one beyond the last column",
         "column",
-        (_with("live = column < rows", "<", "<="),),
+        (("live = column < columns;", "live = column <= columns;"),),
     ),
     Mutant(
-        "columns: one element beyond the end",
+        "columns: one beyond the last element",
         "columns",
-        (_with("spot.live && index < n", "<", "<="),),
-    ),
-    Mutant(
-        "columns: columns of later rows",
-        "column",
-        (_without("column / inner * n * inner", " * n"),),
-    ),
-    Mutant(
-        "columns: lanes take every fourth column",
-        "column",
         (
             (
-                "(block * (blockDim.y / YS) + threadIdx.y / YS) * 32 + threadIdx.x",
-                "(block * 32 + threadIdx.x) * (blockDim.y / YS) + threadIdx.y / YS",
+                "i64 left = (end - this->first + WARPS - 1)",
+                "i64 left = (end - this->first + WARPS)",
             ),
         ),
     ),
     Mutant(
-        "columns: one warp's result is left out",
+        "columns: totals are read before they are there",
         "columns",
-        (_with("(int i = 1; i < YS; i++)\n        s = join", "1;", "2;"),),
-    ),
-    Mutant(
-        "split columns: states overlap",
-        "split columns",
-        (_without("states + number * (rows * inner) + spot", " * (rows * inner)"),),
-    ),
-    Mutant(
-        "split columns: the first state is left out",
-        "split columns",
-        (_with("(i64 i = spot.y; spot.live", "spot.y;", "spot.y + 1;"),),
-    ),
-    Mutant(
-        "split columns: exponentials are not computed again",
-        "split columns",
         (
-            _without(
-                "        Part held(spot, end, inner, first);\n        held.read(op);\n"
-                "        held.again(op);",
-                "        held.again(op);",
+            (
+                "    } else\n        __syncthreads();\n#pragma unroll\n"
+                "    for (int j = 0; j < VEC; j++) {\n        state[j]",
+                "    }\n#pragma unroll\n"
+                "    for (int j = 0; j < VEC; j++) {\n        state[j]",
             ),
         ),
     ),
     Mutant(
-        "split columns: scratch memory does not alternate",
-        "split columns vjp",
-        (_with("spot.y, scratch.sums[turn % 2]", "turn % 2", "0"),),
-    ),
-]
-
-_OTHERS = [
-    Mutant(
-        "hinge: the label's own term counts",
-        "hinge sum",
-        (("return index != label && kept;", "return kept;"),),
+        "columns: an even length",
+        "columns",
+        (("[SHARED ? 32 * VEC + 1 : 1]", "[SHARED ? 32 * VEC + 32 : 1]"),),
     ),
     Mutant(
-        "hinge: the mask of the first row",
-        "hinge sum",
-        (_without("kept = mask[first + index]", "first + "),),
+        "column cluster: totals of one block",
+        "column cluster",
+        (("for (int i = 1; i < BLOCKS; i++)", "for (int i = 1; i < BLOCKS - 1; i++)"),),
     ),
     Mutant(
-        "hinge: what margin - positive lost",
-        "hinge sum",
-        (_without("(s + base.hi) + base.lo", " + base.lo"),),
+        "split columns: the first chunk alone",
+        "split columns",
+        (("i < chunks; i += WARPS)", "i < 1; i += WARPS)"),),
     ),
     Mutant(
-        "hinge: a label of another row",
+        "gradient: the low part of the sum",
+        "split vjp",
+        (("(item.dy - row.total.hi) - row.total.lo)", "(item.dy - row.total.hi))"),),
+    ),
+    Mutant(
+        "hinge: the positive counts",
         "hinge sum",
-        (_with("labels ? labels[row] : 0", "[row]", "[row ^ 1]"),),
+        (("return index != row.label && kept;", "return kept;"),),
     ),
     Mutant(
         "hinge: the last of equals",
         "hinge largest",
-        (_with("(unsigned long long)a.index <= (u", "<=", ">"),),
-    ),
-    Mutant(
-        "gradient: the other input's elements",
-        "log vjp",
-        (_with("raw[1] = load<N>(dy + at);", "dy", "in"),),
-    ),
-    Mutant(
-        "gradient: each input read twice",
-        "log vjp",
-        (
-            _with(
-                "raw[1] = load<N>(dy + at);",
-                "load<N>(dy + at);",
-                "load<N>(dy + at); (void)*(volatile const T *)(in + at);",
-            ),
-        ),
-    ),
-    Mutant(
-        "weighted: weights of 0 decide the peak",
-        "weighted",
-        (
-            (
-                "item[j].b == (Real)0 ? -infinity<Real>() : to_real(raw[0].v[j])",
-                "to_real(raw[0].v[j])",
-            ),
-        ),
-    ),
-    Mutant(
-        "weighted: the sign of the sum",
-        "weighted",
-        (_with("(negative ? -1.0 : 1.0)", "-1.0", "1.0"),),
+        (("(equal ? a_first : a_larger)", "(equal ? !a_first : a_larger)"),),
     ),
 ]
 
-BUGS = [*_TILE, *_TEAM, *_SHARED_AND_SPLIT, *_CLUSTER, *_COLUMNS, *_OTHERS]
-
 LEGAL = [
     Mutant(
-        "other names",
+        "a barrier more",
         "block",
         (
             (
-                ", warp = threadIdx.x / 32;\n    if (",
-                ", w = threadIdx.x / 32;\n    if (",
+                "    state = parts[lane % LANES];",
+                "    __syncthreads();\n    state = parts[lane % LANES];",
             ),
-            ("scratch[warp] = s;", "scratch[w] = s;"),
         ),
     ),
     Mutant(
-        "a join in the other order",
-        "warp",
-        (("Op::join(s, from_lane(s, mask))", "Op::join(from_lane(s, mask), s)"),),
-    ),
-    Mutant(
-        "lanes meet in another order",
+        "states joined the other way round",
         "warp",
         (
             (
-                "mask = 16; mask > 0; mask /= 2)\n        s = Op",
-                "mask = 1; mask < 32; mask *= 2)\n        s = Op",
+                "state.sum = Op::join(state.sum, from_lane(state.sum, mask));",
+                "state.sum = Op::join(from_lane(state.sum, mask), state.sum);",
             ),
         ),
-    ),
-    Mutant(
-        "one more barrier",
-        "tile",
-        (
-            (
-                "first, i, length);\n    }\n" + BARRIER,
-                "first, i, length);\n    }\n" + BARRIER + BARRIER,
-            ),
-        ),
-    ),
-    Mutant(
-        "a barrier of warps",
-        "block",
-        (("scratch[warp] = s;\n", "scratch[warp] = s;\n    __syncwarp();\n"),),
-    ),
-    Mutant(
-        "whole warps leave where no barrier follows",
-        "split",
-        (
-            (
-                "(const State<Op> *)states + row * chunks, chunks);\n",
-                "(const State<Op> *)states + row * chunks, chunks);\n"
-                "    if (begin + threadIdx.x / 32 * 32 * VEC >= n)\n        return;\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "a loop that is not unrolled",
-        "split",
-        (
-            (
-                "    for (i64 i = lane; i < chunks",
-                "#pragma unroll 1\n    for (i64 i = lane; i < chunks",
-            ),
-        ),
-    ),
-    Mutant(
-        "scratch memory that does not alternate where two barriers protect it",
-        "shared",
-        (
-            ("Op::no_sum(), scratch.sums[turn % 2]", "Op::no_sum(), scratch.sums[0]"),
-            (
-                "Op::no_peak(), scratch.peaks[turn % 2]",
-                "Op::no_peak(), scratch.peaks[0]",
-            ),
-        ),
-    ),
-    Mutant(
-        "blocks of a cluster are asked backwards",
-        "cluster",
-        (("from_block(&mine, i)", "from_block(&mine, BLOCKS - 1 - i)"),),
     ),
 ]

@@ -42,25 +42,22 @@ MASKED = ("Softmax", "LogSoftmax", "LogSumExp")
 # Every variant with every type; every operation, too.
 OTHER_TYPES = (
     ("tile", "Softmax float64, LogSoftmax float16, LogSumExp bfloat16"),
-    ("team of 32", "LogSumExp float64, Softmax float16, LogSoftmax bfloat16"),
-    ("team of 32" + ONE_BY_ONE, "LogSoftmax float64, SoftmaxVjp float16 bfloat16"),
-    ("team of 256", "SoftmaxVjp float64, WeightedLogSumExp float16, Softmax bfloat16"),
-    ("shared_row", "LogSoftmaxVjp float64, LogSoftmaxVjp float16 bfloat16"),
-    ("shared_row" + ONE_BY_ONE, "Softmax float64, Softmax float16 bfloat16"),
-    (
-        "split",
-        "WeightedLogSumExp float64, LogSumExp float16, WeightedLogSumExp bfloat16",
-    ),
-    ("split" + ONE_BY_ONE, "LogSumExp float64, LogSoftmax float16 bfloat16"),
-    ("columns of 1", "SoftmaxVjp float64, LogSoftmax float16, Softmax bfloat16"),
-    ("columns of 16", "Softmax float64, Softmax float16, LogSumExp bfloat16"),
+    ("rows", "LogSumExp float64, Softmax float16, LogSoftmax bfloat16"),
+    ("rows" + ONE_BY_ONE, "LogSoftmax float64, SoftmaxVjp float16 bfloat16"),
+    ("block", "SoftmaxVjp float64, WeightedLogSumExp float16, Softmax bfloat16"),
+    ("block" + ONE_BY_ONE, "LogSoftmaxVjp float64, LogSoftmaxVjp float16 bfloat16"),
+    ("split", "WeightedLogSumExp float64, LogSumExp float16, Softmax bfloat16"),
+    ("split" + ONE_BY_ONE, "Softmax float64, LogSoftmax float16 bfloat16"),
+    ("columns", "SoftmaxVjp float64, LogSoftmax float16, Softmax bfloat16"),
+    ("columns of 8", "Softmax float64, Softmax float16, LogSumExp bfloat16"),
+    ("column cluster", "LogSoftmax float64, Softmax bfloat16"),
     ("split columns", "LogSoftmax float64, LogSumExp float16, SoftmaxVjp bfloat16"),
-    ("cluster", "Softmax float64, LogSoftmax float16, LogSumExp bfloat16"),
+    ("cluster", "Softmax float64, LogSoftmax float16, SoftmaxVjp bfloat16"),
 )
 
 
 def has(operation: Operation, variant: str) -> bool:
-    if variant == "cluster":
+    if "cluster" in variant:
         return operation in WITH_CLUSTERS
     return variant not in COLUMNS or operation in WITH_COLUMNS
 
@@ -131,14 +128,14 @@ def check_traffic(
 ) -> None:
     """Each byte of the operands is read once a launch, each result is written once.
 
-    A mask is looked at again in rows without a finite peak: here, without an entry. For
-    its sum log_softmax's gradient needs dy alone.
+    A mask is looked at again in rows without a finite peak: here, without an entry.
+    Their results are written again. For its sum log_softmax's gradient needs dy alone.
     """
     traffic = output.outcome.traffic
     reading = traffic if case.operation.has_results else traffic[:1]
     for launch in reading:
         unused = case.operation is LOG_SOFTMAX_VJP and launch is not traffic[-1]
-        assert (launch["x"].reads == (0 if unused else 1)).all()
+        assert unused or (launch["x"].reads == 1).all()
         if given.second is None:
             continue
         ordinary = np.ones(given.second.shape, bool)
@@ -151,7 +148,9 @@ def check_traffic(
         assert not launch["x"].reads.any()
     for launch in traffic[:-1]:
         assert not any(w.writes.any() for name, w in launch.items() if name != "states")
-    assert (traffic[-1][in_place or "y"].writes == 1).all()
+    written = traffic[-1][in_place or "y"].writes
+    again = case.operation.name in MASKED and given.second is not None
+    assert (written == 1).all() or (again and set(written) == {1, 2})
     if "sign" in traffic[-1]:
         assert (traffic[-1]["sign"].writes == 1).all()
 
@@ -170,10 +169,16 @@ def check_sectors(case: Case, shape: Shape, output: Output) -> None:
         states = 3 * first.grid * (32 if case.variant in COLUMNS else 1)
     size = np.dtype(case.dtype).itemsize
     begins_on_sector = shape.n * size % 32 == 0 or shape.outer == 1
-    if ONE_BY_ONE in case.variant or case.variant in COLUMNS or shape.shift:
+    if shape.shift:  # elements of a pack are read one after the other
+        return
+    if ONE_BY_ONE in case.variant or case.variant in COLUMNS:
         if shape.rows * shape.n >= 4096 and shape.inner % 32 in (0, 1, 31):
             assert report.sectors <= report.ideal_sectors * (size + 1) / size + states
-    elif case.variant == "tile" or begins_on_sector:
+    elif case.variant == "tile":  # a few elements are no whole word
+        if case.operation is WEIGHTED_LOGSUMEXP:
+            return  # lanes that took other branches write their signs apart
+        assert report.sectors <= 1.1 * report.ideal_sectors + states
+    elif begins_on_sector:
         assert report.sectors <= report.ideal_sectors + states
     if case.variant == "split" and shape.n == 2 * case.chunk:
         second = output.outcome.reports[1]

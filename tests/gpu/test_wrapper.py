@@ -100,24 +100,24 @@ def test_a_broadcast_array(cupy, function):
 
 
 LONG = [
-    ((2, 2000), 1, "team of 256"),
-    ((100, 9001), 1, "shared_row"),
-    ((2, 40_000), 1, "split"),
-    ((2, 70, 33), 1, "columns of 16"),
-    ((1, 700, 33), 1, "split columns"),
+    ((2, 2000), 1, 1),
+    ((2, 9001), 1, 1),
+    ((1, 40_000), 1, 1),
+    ((1, 262_149), 1, 2),
+    ((2, 70, 33), 1, 1),
+    ((1, 1500, 33), 1, 1),
+    ((1, 8200, 2), 1, 2),
 ]
 
 
 @of_all
-@pytest.mark.parametrize(("shape", "axis", "variant"), LONG, ids=[c[2] for c in LONG])
-def test_long_rows_and_columns(cupy, counted, shape, axis, variant, function):
+@pytest.mark.parametrize(("shape", "axis", "count"), LONG, ids=str)
+def test_long_rows_and_columns(cupy, counted, shape, axis, count, function):
     x = draw(shape)
-    if variant == "shared_row":
-        x = x[:2]  # few rows shorter than 4 chunks are still not split
     y = run(function, cupy.asarray(x), axis=axis)
     check(function, y, x, axis)
-    count = 2 if "split" in variant else 1
-    assert len(stand_in.machine.launches) == count
+    most = 2 if function is logsumexp else count  # nothing to write: no clusters
+    assert count <= len(stand_in.machine.launches) <= most
 
 
 def test_long_rows_in_double(cupy):
@@ -413,7 +413,8 @@ def test_a_kernel_is_looked_up_once(cupy, counted, function):
 def test_kernels_do_not_touch_what_they_must_not(cupy):
     """With every check of the interpreter, one call of each variant."""
     stand_in.machine.checks = True
-    shapes = [(130, 10), (3, 64), (3, 33), *(shape for shape, _, _ in LONG)]
+    shapes = [(130, 10), (3, 64), (3, 33), *(shape for shape, _, _ in LONG[:3])]
+    shapes += [(1, 70, 33), (1, 1100, 3), (1, 8200, 2)]
     for shape in shapes:
         x = draw((min(shape[0], 130), *shape[1:]))[: 200_000 // math.prod(shape[1:])]
         mask = np.random.default_rng(0).random(x.shape) < 0.5

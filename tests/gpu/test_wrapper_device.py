@@ -91,13 +91,13 @@ def test_arrays_of_two_devices(cupy):
 
 @pytest.mark.parametrize("function", [softmax, logsumexp])
 def test_a_row_does_not_depend_on_its_batch(cupy, function):
-    """Of a batch shared memory holds the rows; of one row each block takes a chunk."""
+    """Not even which kernel it is."""
     x = draw((42, 16_500))
-    with cupy.cuda.Device(1):
+    with cupy.cuda.Device(0):
         batch = run(function, cupy.asarray(x), axis=-1)
         alone = run(function, cupy.asarray(x[3:4]), axis=-1)
     kernels = [launch.kernel.split("<")[0] for launch in stand_in.machine.launches]
-    assert kernels == ["shared_row", "split_states", "split_results"]
+    assert kernels in ([], ["rows", "rows"])  # none is counted on a device
     np.testing.assert_array_equal(batch[3], alone[0])
 
 
@@ -115,12 +115,12 @@ def test_nor_do_short_rows(cupy, n, function):
 
 
 @of_all
-def test_split_rows_take_two_launches(cupy, function):
-    function(cupy.asarray(draw((1, 40_000))), axis=-1)
+def test_split_rows_take_two_launches(cupy, counted, function):
+    function(cupy.asarray(draw((1, 262_148))), axis=-1)
     assert len(stand_in.machine.launches) == 2
 
 
-def test_hinge_losses_take_one_launch(cupy):
+def test_hinge_losses_take_one_launch(cupy, counted):
     scores = cupy.asarray(draw((6, 10)))
     labels = cupy.asarray(np.arange(6))
     for options in ({}, {"labels": labels}, {"reduction": "none", "return_grad": True}):

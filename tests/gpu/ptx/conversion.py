@@ -45,8 +45,30 @@ def _mapa(opcode: Opcode) -> Form:
     )
 
 
+def _two_halves(opcode: Opcode, result: str) -> Form:
+    """Of two floats the first one goes to the upper half."""
+    narrow = _to_bfloat16 if result == "bf16x2" else _to_float16
+
+    def convert(upper: Array, lower: Array) -> Array:
+        return narrow(upper) << np.uint32(16) | narrow(lower)
+
+    return Form("b32", ("f32", "f32"), convert)
+
+
+def _to_float16(a: Array) -> Array:
+    return a.astype(np.float16).view(np.uint16).astype(np.uint32)
+
+
+def _to_bfloat16(a: Array) -> Array:
+    bits = a.view(np.uint32)
+    nearest = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> np.uint32(16)
+    return np.where(np.isnan(a), np.uint32(0x7FFF), nearest)
+
+
 def _cvt(opcode: Opcode) -> Form:
     result, source = opcode.words[-2:]
+    if result in ("f16x2", "bf16x2"):
+        return _two_halves(opcode, result)
     if not is_float(source):
         function = _from_integer(opcode, result)
     elif not is_float(result):

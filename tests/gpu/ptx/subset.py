@@ -78,6 +78,7 @@ SUBSET: dict[str, tuple[str, ...]] = {
         "rn [sat] f16/f32/f64 NUMBER",
         "rz/rm/rp [sat] f16/f32/f64 u8/s8/u16/s16/u32/s32",
         "ROUND [ftz] [sat] f16 f32",
+        "rn f16x2/bf16x2 f32",
         "ROUND [ftz] [sat] f32 f64",
         "ROUND [sat] f16 f64",
         "[ftz] [sat] f32 f16/f32",
