@@ -23,7 +23,6 @@ Axis = int | tuple[int, ...] | None
 # Computed in float32 and rounded once; bfloat16 is ml_dtypes', known by its name.
 HALVES = ("float16", "bfloat16")
 COMPUTED_IN_FLOAT32 = ("float32", *HALVES)
-KERNEL_FLOATS = ("float32", "float64", *HALVES)
 
 VARIANTS = ("sum", "max")
 REDUCTIONS = ("sum", "mean", "none", "pairs")

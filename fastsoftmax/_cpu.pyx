@@ -82,12 +82,11 @@ cdef inline const fs_kernels *kernels_for(fs_type compute) noexcept nogil:
 
 include "_memory.pxi"
 include "_run.pxi"
-
 include "_decode.pxi"
 include "_family.pxi"
 include "_hinge.pxi"
 
-# ---- from other Cython code (cpu.pxd) ----
+# ---- from other Cython code (_cpu.pxd) ----
 
 cdef void one_row(fs_op op, const real *x, real *y, Py_ssize_t n) noexcept nogil:
     cdef fs_job job

@@ -130,22 +130,23 @@ cdef inline bint is_foreign(x) except -1:
 cdef int begin(fs_job *job, layout *whole, fs_op op, int y_type, cnp.ndarray x,
                axis) except -1:
     """An empty job over x, which has at least one axis (a scalar: of length 1)."""
-    cdef int a, d
+    cdef int a
     for a in range(FS_OPERANDS):
         job.operand[a].data = NULL
         job.operand[a].temperature = 1
         job.operand[a].via_float = 0
     job.op = op
     job.compute = computed_in(y_type)
-    whole.ndim = cnp.PyArray_NDIM(x)
-    for d in range(whole.ndim):
-        whole.shape[d] = cnp.PyArray_DIM(x, d)
-    return set_axes(whole, axis, whole.ndim)
+    return set_axes(whole, x, axis)
 
 
-cdef int set_axes(layout *whole, axis, int ndim) except -1:
+cdef int set_axes(layout *whole, cnp.ndarray x, axis) except -1:
+    """The axes of x, and which of them are reduced."""
     cdef long place
-    cdef int overflow
+    cdef int overflow, i, ndim = cnp.PyArray_NDIM(x)
+    whole.ndim = ndim
+    for i in range(ndim):
+        whole.shape[i] = cnp.PyArray_DIM(x, i)
     if axis is None:
         whole.reduced = <uint64_t>-1
         return 0
@@ -307,6 +308,17 @@ cdef void settle_direct(fs_job *job, int which, bint is_plain, bint is_inner) no
 
 
 # ---- results ----
+
+cdef int shape_of_sets(const layout *whole, bint keepdims,
+                       cnp.npy_intp *shape) noexcept:
+    """The shape of what has one element a set; returns its number of axes."""
+    cdef int d, ndim = 0
+    for d in range(whole.ndim):
+        if keepdims or not is_reduced(whole, d):
+            shape[ndim] = 1 if is_reduced(whole, d) else whole.shape[d]
+            ndim += 1
+    return ndim
+
 
 cdef void extent(cnp.ndarray a, size_t *first, size_t *last) noexcept:
     cdef int d

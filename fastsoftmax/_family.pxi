@@ -3,26 +3,31 @@
 Each returns the result, or NotImplemented where an argument is CuPy's.
 """
 
+cdef inline bint is_vjp(const fs_job *job) noexcept nogil:
+    return job.op == FS_SOFTMAX_VJP or job.op == FS_LOG_SOFTMAX_VJP
+
+
 cdef bint run_elementwise(fs_job *job, layout *whole, cnp.ndarray x,
                           cnp.ndarray second, cnp.ndarray y, str name) except -1:
     """Runs a job whose result has the shape of x; False if its axes do not join.
 
     `second` is the mask, or dy. The result is dense, and leads.
     """
-    cdef bint is_vjp = job.op == FS_SOFTMAX_VJP or job.op == FS_LOG_SOFTMAX_VJP
+    cdef bint is_plain
     set_operand(job, whole, FS_X, x, type_of(x))
     set_operand(job, whole, FS_Y, y, type_of(y))
-    if is_vjp:
+    if is_vjp(job):
         if not set_operand(job, whole, FS_DY, second, type_of(second)):
             _arguments.broadcast(second, np.shape(x), "dy", name)
     else:
         set_mask(job, whole, second, x, name)
     if not factor(job, whole, FS_Y):
         return False
-    settle_direct(job, FS_X, is_vjp or (second is None and
-                                        job.operand[FS_X].temperature == 1),
-                  job.inner > 1)
-    if is_vjp:
+    is_plain = is_vjp(job) or (
+        second is None and job.operand[FS_X].temperature == 1
+    )
+    settle_direct(job, FS_X, is_plain, job.inner > 1)
+    if is_vjp(job):
         settle_direct(job, FS_DY, True, job.inner > 1)
     execute(job)
     return True
@@ -31,15 +36,14 @@ cdef bint run_elementwise(fs_job *job, layout *whole, cnp.ndarray x,
 cdef object elementwise(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray second,
                         cnp.ndarray out, int y_type, str name):
     """The result, in `out` or a new array; `x` has at least one axis."""
-    cdef bint is_vjp = job.op == FS_SOFTMAX_VJP or job.op == FS_LOG_SOFTMAX_VJP
     cdef cnp.ndarray y = out, target
     if out is None:
         y = like(x, y_type)
     x = apart(x, out, True)
-    second = apart(second, out, is_vjp)
+    second = apart(second, out, is_vjp(job))
     target = y if out is None or is_dense(y) else np.empty_like(y)
     if cnp.PyArray_SIZE(x) == 0:
-        if is_vjp:
+        if is_vjp(job):
             _arguments.broadcast(second, np.shape(x), "dy", name)
         elif second is not None:
             _arguments.as_mask(second, np.shape(x), name)
@@ -84,10 +88,7 @@ cdef int copy_and_run(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray sec
     copy, mate = _by_numpy.axes_last(x, second, axes, compute)
     last = tuple(range(x.ndim - len(axes), x.ndim))
     target = copy if y.dtype == compute else np.empty(np.shape(copy), y.dtype)
-    whole.ndim = cnp.PyArray_NDIM(copy)
-    for d in range(whole.ndim):
-        whole.shape[d] = cnp.PyArray_DIM(copy, d)
-    set_axes(whole, last, whole.ndim)
+    set_axes(whole, copy, last)
     run_elementwise(job, whole, copy, mate, target, name)
     np.copyto(y, np.moveaxis(target, last, axes))
     return 0
@@ -175,13 +176,10 @@ cdef cnp.ndarray one_each(cnp.ndarray x, const layout *whole, bint keepdims,
                           int y_type):
     """A new array with one element a set, in the order of x's memory."""
     cdef cnp.npy_intp shape[FS_MAX_OUTER]
-    cdef int d, ndim = 0
+    cdef int d, ndim = shape_of_sets(whole, keepdims, shape)
     cdef ptrdiff_t size = 1
-    for d in range(whole.ndim):
-        if keepdims or not is_reduced(whole, d):
-            shape[ndim] = 1 if is_reduced(whole, d) else whole.shape[d]
-            size *= shape[ndim]
-            ndim += 1
+    for d in range(ndim):
+        size *= shape[d]
     if cnp.PyArray_ISCARRAY_RO(x) or size == 0 or cnp.PyArray_SIZE(x) == 0:
         return empty(ndim, shape, dtype_of(y_type), size)
     kept = x[tuple([
@@ -209,7 +207,7 @@ def logsumexp(a, axis, bint keepdims, where, out, dtype):
     cdef layout whole
     cdef cnp.ndarray x, y, mask
     cdef cnp.npy_intp shape[FS_MAX_OUTER]
-    cdef int y_type, d, ndim = 0
+    cdef int y_type
     if is_foreign(a) or is_foreign(where) or is_foreign(out):
         return NotImplemented
     x = numbers(a, "a")
@@ -225,11 +223,7 @@ def logsumexp(a, axis, bint keepdims, where, out, dtype):
     if out is None:
         y = one_each(x, &whole, keepdims, y_type)
     else:
-        for d in range(whole.ndim):
-            if keepdims or not is_reduced(&whole, d):
-                shape[ndim] = 1 if is_reduced(&whole, d) else whole.shape[d]
-                ndim += 1
-        y = checked_out(out, ndim, shape, y_type)
+        y = checked_out(out, shape_of_sets(&whole, keepdims, shape), shape, y_type)
         x = apart(x, y, False)
     mask = mask_for(where, x, "a")
     mask = apart(mask, None if out is None else y, False)
@@ -255,9 +249,6 @@ cdef int reduce_copies(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray ma
     copy, mate = _by_numpy.axes_last(x, mask, axes, dtype_of(job.compute))
     if keepdims:
         y = y.reshape([size for d, size in enumerate(np.shape(y)) if d not in axes])
-    whole.ndim = cnp.PyArray_NDIM(copy)
-    for d in range(whole.ndim):
-        whole.shape[d] = cnp.PyArray_DIM(copy, d)
-    set_axes(whole, tuple(range(whole.ndim - len(axes), whole.ndim)), whole.ndim)
+    set_axes(whole, copy, tuple(range(x.ndim - len(axes), x.ndim)))
     run_reduction(job, whole, copy, mate, y)
     return 0

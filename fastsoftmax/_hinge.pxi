@@ -7,7 +7,7 @@ argument is CuPy's.
 
 # What a call asks for beside its arrays.
 cdef struct request:
-    bint by_row, is_mean, is_pairs, has_grad
+    bint by_row, is_mean, is_pairs
 
 
 cdef cnp.ndarray scores_of(x, str name):
@@ -33,7 +33,6 @@ cdef int set_options(fs_job *job, request *asked, margin, p, variant, reduction,
     asked.by_row = reduction == "none"
     asked.is_mean = reduction == "mean"
     asked.is_pairs = reduction == "pairs"
-    asked.has_grad = return_grad
     return 0
 
 

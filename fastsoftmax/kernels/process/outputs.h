@@ -12,14 +12,16 @@
  *    take it costs .3 of a softmax of 1 MiB, .6 with two threads, .9 of one of 16 MiB
  *    with 16. A process that stops calling keeps it, as it keeps what malloc has not
  *    trimmed (glibc: up to 64 MiB, too): to give it back later takes a thread, a
- * signal, or a hook in somebody else's code. C. The rest of what is kept is the
- * kernel's for the asking (MADV_FREE): it counts as available, and goes under pressure
- * as cached files do. What was not taken is reused without a page fault. Until then it
- * shows in the process's RSS, hence the cap. D. No locks: a slot is a word, changed by
- * one atomic exchange. So free may come from any thread, and a fork at any moment
- * leaves nothing locked. E. Memory shared with a child by fork is not kept: each first
- * write to one of its pages copies 4 KiB, 8 times slower than fresh huge pages. F.
- * Nothing is kept where the address space is limited (RLIMIT_AS, RLIMIT_DATA): there
+ *    signal, or a hook in somebody else's code.
+ * C. The rest of what is kept is the kernel's for the asking (MADV_FREE): it counts as
+ *    available, and goes under pressure as cached files do. What was not taken is
+ *    reused without a page fault. Until then it shows in the process's RSS, hence the
+ *    cap.
+ * D. No locks: a slot is a word, changed by one atomic exchange. So free may come from
+ *    any thread, and a fork at any moment leaves nothing locked.
+ * E. Memory shared with a child by fork is not kept: each first write to one of its
+ *    pages copies 4 KiB, 8 times slower than fresh huge pages.
+ * F. Nothing is kept where the address space is limited (RLIMIT_AS, RLIMIT_DATA): there
  *    others' allocations would fail for it.
  */
 #ifndef FASTSOFTMAX_OUTPUTS_H
