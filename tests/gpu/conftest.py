@@ -33,9 +33,16 @@ def cupy() -> Iterator[ModuleType]:
 
 @pytest.fixture
 def counted() -> None:
-    """Ask for the stand-in, which counts launches."""
+    """Ask for the stand-in, which counts launches and costs next to nothing."""
     if ON_DEVICE:
-        pytest.skip("launches are counted on the stand-in for CuPy")
+        pytest.skip("launches and host cost are counted on the stand-in for CuPy")
+
+
+@pytest.fixture
+def two_devices(cupy: ModuleType) -> None:
+    """Ask for a second device; the stand-in has one."""
+    if ON_DEVICE and cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("needs two devices, this machine has one")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -38,6 +38,7 @@ def in_subprocess(code: str) -> str:
 # ---- devices ----
 
 
+@pytest.mark.usefixtures("two_devices")
 @pytest.mark.parametrize("shape", [(6, 10), (2, 14_000), (1, 40_000)])
 def test_work_goes_to_the_device_of_the_arrays(cupy, shape):
     x = draw(shape)
@@ -54,6 +55,7 @@ def test_work_goes_to_the_device_of_the_arrays(cupy, shape):
     np.testing.assert_array_equal(out.get(), here)
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_conversions_and_copies_happen_on_the_device_of_the_arrays(cupy):
     x = np.arange(24).reshape(4, 6) % 7
     with cupy.cuda.Device(1):
@@ -72,6 +74,7 @@ def test_conversions_and_copies_happen_on_the_device_of_the_arrays(cupy):
     assert logsumexp(there[:0], axis=-1).data.device_id == 1
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_arrays_of_two_devices(cupy):
     x = cupy.asarray(draw((4, 6)))
     with cupy.cuda.Device(1):
@@ -132,6 +135,7 @@ def test_hinge_losses_take_one_launch(cupy, counted):
 HOST_MICROSECONDS = 15
 
 
+@pytest.mark.usefixtures("counted")
 def test_host_cost(cupy, monkeypatch):
     """Python of a call that launches nothing; CuPy's own calls take no time, either."""
     x = cupy.asarray(draw((64, 128)))
@@ -166,6 +170,7 @@ def test_cupy_is_not_imported_for_numpy_arrays():
     assert loaded == "False False"
 
 
+@pytest.mark.usefixtures("counted")
 def test_numpy_arrays_beside_cupy_take_the_cpu(cupy):
     x = draw((4, 6))
     assert isinstance(softmax(x, axis=-1), np.ndarray)
