@@ -32,6 +32,11 @@ cdef extern from "kernels/process/outputs.h":
     void fs_keep_at_most(size_t bytes, size_t hot)
 
 
+cdef extern from "kernels/process/mapped.h":
+    int fs_replace_lost_pages(int from_now_on)
+    long fs_lost_pages()
+
+
 cdef extern from "kernels/process/watch.h" nogil:
     ctypedef struct fs_watch:
         pass

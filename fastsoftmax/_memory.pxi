@@ -80,3 +80,16 @@ cpdef cnp.ndarray empty_like(cnp.ndarray x, cnp.dtype dtype):
     if cnp.PyArray_SIZE(x) * dtype.itemsize < OURS_FROM:
         return np.empty_like(x, dtype, "K", False)
     return in_our_memory(np.empty_like, (x, dtype, "K", False))
+
+
+def replace_lost_pages(from_now_on):
+    """Let pages that a mapped file has lost read as zeros, rather than end the process.
+
+    For the command line, whose process is its own (kernels/process/mapped.h).
+    """
+    fs_replace_lost_pages(from_now_on)
+
+
+def lost_pages():
+    """Return how many pages of mapped files were found lost."""
+    return fs_lost_pages()

@@ -405,16 +405,6 @@ def test_file_array_reads_and_writes_blocks(
     assert (tmp_path / "x").stat().st_size == 6 + x.nbytes
 
 
-@posix
-def test_file_that_gets_shorter_is_an_error(tmp_path: Path) -> None:
-    with open(tmp_path / "x", "wb+", buffering=0) as file:
-        file.write(bytes(60))
-        array = blocks.FileArray.mapped(file, 0, (5, 6), np.dtype("i2"))
-        file.truncate(59)
-        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-            array.read(np.s_[0:5, 0:6])
-
-
 def assert_covers_once(shape: tuple[int, ...], step: list[int]) -> None:
     """Assert that the blocks of this size hold every element, and hold it once."""
     seen = np.zeros(shape, np.uint8)
@@ -483,69 +473,7 @@ def test_resident_memory_is_small_for_any_axis_of_a_gigabyte(
         (tmp_path / "OUT.npy").unlink(missing_ok=True)
 
 
-# Bad input
-
-
-def _unreadable_inputs(folder: Path) -> None:
-    """Write files that are no input."""
-    np.save("OBJECT.npy", np.array([1, "a", None], dtype=object), allow_pickle=True)
-    np.save("TEXT.npy", np.array(["a", "b"]))
-    np.save("DATE.npy", np.zeros(3, "M8[s]"))
-    np.save("FIELDS.npy", np.zeros(3, "f4,i4"))
-    np.savez("ZIP.npz", np.zeros(3))
-    Path("NOTES.npy").write_text("no array at all\n")
-    Path("EMPTY.npy").write_bytes(b"")
-    whole = Path("IN.npy").read_bytes()
-    Path("SHORT.npy").write_bytes(whole[:-1])
-    Path("HEADER.npy").write_bytes(whole[:40])
-    padding = b" " * 20_000
-    Path("PADDED.npy").write_bytes(
-        whole[:6] + b"\x02\x00" + len(padding).to_bytes(4, "little") + padding
-    )
-    Path("MAJOR9.npy").write_bytes(whole[:6] + b"\x09" + whole[7:])
-    sized = re.compile(rb"\(6, 5\)(.*?) {24}", re.DOTALL)
-    Path("NEGATIVE.npy").write_bytes(sized.sub(rb"(-6, -5)\1" + b" " * 22, whole))
-    Path("ABSURD.npy").write_bytes(sized.sub(rb"(%d, 5)\1" % 10**24, whole))
-    (folder / "FOLDER.npy").mkdir()
-
-
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("MISSING.npy", "No such file"),
-        ("FOLDER.npy", "not a regular file"),
-        ("OBJECT.npy", "Python objects"),
-        ("TEXT.npy", "<U1"),
-        ("DATE.npy", "datetime64"),
-        ("FIELDS.npy", "FIELDS.npy"),
-        ("ZIP.npz", "not a .npy file"),
-        ("NOTES.npy", "not a .npy file"),
-        ("EMPTY.npy", "not a .npy file"),
-        ("HEADER.npy", "not a .npy file"),
-        ("PADDED.npy", "not a .npy file"),
-        ("MAJOR9.npy", "not a .npy file"),
-        ("SHORT.npy", "truncated: shape (6, 5) of float32 ends at byte 248"),
-        ("NEGATIVE.npy", "(-6, -5)"),
-        ("ABSURD.npy", "truncated"),
-        ("two\nlines.npy", "No such file"),
-    ],
-)
-def test_unreadable_input_is_one_line(
-    folder: Path, capsys: pytest.CaptureFixture[str], source: str, words: str
-) -> None:
-    _unreadable_inputs(folder)
-    before = set(folder.iterdir())
-    assert main(["softmax", source, "OUT.npy"]) == 1
-    assert_one_line(capsys.readouterr().err, words, source.partition("\n")[0])
-    assert set(folder.iterdir()) == before
-
-
-@posix
-def test_pipe_as_input_is_one_line_and_does_not_hang(folder: Path) -> None:
-    os.mkfifo(folder / "PIPE.npy")
-    done = run(folder, "softmax", "PIPE.npy", "OUT.npy")
-    assert done.returncode == 1
-    assert_one_line(done.stderr, "'PIPE.npy'", "not a regular file")
+# Bad arguments
 
 
 @pytest.mark.parametrize(

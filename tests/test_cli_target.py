@@ -143,6 +143,8 @@ def test_link_stays_and_its_file_is_replaced(folder: Path) -> None:
     [
         ("nowhere/OUT.npy", "no folder"),
         ("IN.npy/OUT.npy", "no folder"),
+        ("", "OUT is a path"),
+        ("CIRCLE.npy", "its links lead in a circle"),
         (".", "not a regular file"),
         (os.devnull, "not a regular file"),
         ("n" * 300, os.strerror(errno.ENAMETOOLONG)),
@@ -152,9 +154,10 @@ def test_link_stays_and_its_file_is_replaced(folder: Path) -> None:
 def test_impossible_target_is_one_line(
     capsys: pytest.CaptureFixture[str], target: str, words: str, force: tuple[str]
 ) -> None:
+    os.symlink("CIRCLE.npy", "CIRCLE.npy")
     assert main(["softmax", "IN.npy", target, *force]) == 1
     assert_one_line(capsys.readouterr().err, words, target)
-    assert os.listdir() == ["IN.npy"]
+    assert set(os.listdir()) == {"IN.npy", "CIRCLE.npy"}
 
 
 @linux

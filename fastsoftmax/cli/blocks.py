@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from io import RawIOBase
 from itertools import product
 from math import inf, isqrt, prod
@@ -30,9 +31,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import _threads
+from .. import _cpu, _threads
 
-__all__ = ["Array", "FileArray", "allocate", "apply", "steps", "tile"]
+__all__ = ["Array", "FileArray", "TruncatedError", "allocate", "apply", "steps", "tile"]
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +41,10 @@ BLOCK_BYTES = 32 << 20
 TRIM_SECONDS = 0.002
 BAR_AFTER_SECONDS = 1.0
 BAR_EVERY_SECONDS = 0.1
+
+
+class TruncatedError(Exception):
+    """Another process has made a file shorter that is being read."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,11 @@ class FileArray:
         """Return the same array with its axes in another order."""
         return replace(self, array=self.array.transpose(order))
 
+    def padded(self, ndim: int) -> FileArray:
+        """Return the same array with axes of length one in front."""
+        array = self.array[(None,) * (ndim - self.array.ndim)]
+        return replace(self, array=array)
+
     def innermost_first(self) -> list[int]:
         """Return the axes by their distance in the file, the smallest first."""
         strides = self.array.strides
@@ -99,8 +109,8 @@ class FileArray:
             self.file.seek(position)
             while run:
                 count = self.file.readinto(run)
-                if not count:  # another process has made the file shorter
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                if not count:
+                    raise TruncatedError
                 run = run[count:]
         return buffer.transpose(np.argsort(order))
 
@@ -120,7 +130,7 @@ class FileArray:
         strides = [self.array.strides[axis] for axis in order]
         starts = [block[axis].start for axis in order]
         outer, run = buffer.ndim, buffer.itemsize
-        while outer > 0 and strides[outer - 1] == run:
+        while outer > 0 and (buffer.shape[outer - 1] == 1 or strides[outer - 1] == run):
             outer -= 1
             run *= buffer.shape[outer]
         first = self.offset + sum(map(mul, starts, strides))
@@ -135,39 +145,45 @@ class FileArray:
 def apply(
     function: Callable[..., Any],
     x: FileArray,
+    where: FileArray | None,
     y: FileArray,
     axes: frozenset[int],
     *,
     folder: str,
     written: Callable[[], None],
 ) -> None:
-    """Write ``function(x, axis=axes)`` to `y`, whatever their size.
+    """Write ``function(x, axis=axes, where=where)`` to `y`, whatever their size.
 
     Parameters
     ----------
     function : callable
-        Takes `axis` and `out`.
+        Takes `axis`, `where` and `out`.
     x : FileArray
         IN, in C order, not empty.
+    where : FileArray or None
+        Of bool, with as many axes as `x`, each as long or of length one.
     y : FileArray
         OUT, in C order, shaped like `x`, or with length one along `axes`.
     axes : frozenset of int
         The axes of a set, counted from zero.
     folder : str
-        Where there is room for scratch files, of the size of `x` and of `y`.
+        Where there is room for scratch files, of the size of `x`, `where` and `y`.
     written : callable
         Called after each block of `y` where blocks are written one after the other.
     """
-    with _Watcher([x.memory, y.memory], x.array.nbytes) as watcher:
+    maps = [a.memory for a in (x, where, y) if a is not None]
+    with _Watcher(maps, x.array.nbytes) as watcher:
         if _is_scattered(x.array, y.array, axes):
-            _apply_transposed(function, x, y, axes, folder, watcher)
+            _apply_transposed(function, x, where, y, axes, folder, watcher)
         else:
-            _apply(function, x.array, y.array, axes, watcher, written)
+            mask = None if where is None else where.array
+            _apply(function, x.array, mask, y.array, axes, watcher, written)
 
 
 def _apply(
     function: Callable[..., Any],
     x: Array,
+    where: Array | None,
     y: Array,
     axes: frozenset[int],
     watcher: _Watcher,
@@ -179,7 +195,8 @@ def _apply(
     large = prod(step) * itemsize > BLOCK_BYTES
     with watcher.trimming() if large else nullcontext():
         for block in _blocks(x.shape, step):
-            function(x[block], axis=tuple(axes), out=y[block])
+            part = None if where is None else where[_within(where.shape, block)]
+            function(x[block], axis=tuple(axes), where=part, out=y[block])
             if written is not None:
                 written()
             watcher.advance(x[block].nbytes)
@@ -188,39 +205,48 @@ def _apply(
 def _apply_transposed(
     function: Callable[..., Any],
     x: FileArray,
+    where: FileArray | None,
     y: FileArray,
     axes: frozenset[int],
     folder: str,
     watcher: _Watcher,
 ) -> None:
-    """Do the work of `apply` on a copy of `x` whose last axes are `axes`."""
+    """Do the work of `apply` on copies whose last axes are `axes`."""
     kept = [axis for axis in range(x.array.ndim) if axis not in axes]
     order = [*kept, *sorted(axes)]
     last = frozenset(range(len(kept), x.array.ndim))
     x, y = x.transpose(order), y.transpose(order)
     reduces = x.array.shape != y.array.shape
     watcher.total = (2 if reduces else 3) * x.array.nbytes
-    with _scratch(x.array, folder, watcher) as copy:
+    with ExitStack() as stack:
+        scratch = partial(_scratch, stack, folder, watcher)
+        copy = scratch(x.array)
         _copy(copy, x, watcher)
-        if reduces:
-            _apply(function, copy.array, y.array, last, watcher)
-        elif x.array.dtype == y.array.dtype:
-            _apply(function, copy.array, copy.array, last, watcher)
-            _copy(y, copy, watcher)
-        else:
-            with _scratch(y.array, folder, watcher) as result:
-                _apply(function, copy.array, result.array, last, watcher)
-                _copy(y, result, watcher)
+        mask = None
+        if where is not None:
+            where = where.transpose(order)
+            watcher.total += where.array.nbytes
+            masks = scratch(where.array)
+            _copy(masks, where, watcher)
+            mask = masks.array
+        result = y
+        if not reduces:
+            result = copy if copy.array.dtype == y.array.dtype else scratch(y.array)
+        _apply(function, copy.array, mask, result.array, last, watcher)
+        if not reduces:
+            _copy(y, result, watcher)
 
 
-@contextmanager
-def _scratch(like: Array, folder: str, watcher: _Watcher) -> Iterator[FileArray]:
+def _scratch(
+    stack: ExitStack, folder: str, watcher: _Watcher, like: Array
+) -> FileArray:
     """Open a file without a name, with room for an array in C order."""
-    with TemporaryFile("w+b", buffering=0, dir=folder) as file:
-        allocate(file, like.nbytes)
-        scratch = FileArray.mapped(file, 0, like.shape, like.dtype)
-        watcher.maps.append(scratch.memory)
-        yield scratch
+    file = TemporaryFile("w+b", buffering=0, dir=folder)  # noqa: SIM115
+    stack.enter_context(file)
+    allocate(file, like.nbytes)
+    scratch = FileArray.mapped(file, 0, like.shape, like.dtype)
+    watcher.maps.append(scratch.memory)
+    return scratch
 
 
 def _copy(target: FileArray, source: FileArray, watcher: _Watcher) -> None:
@@ -291,6 +317,13 @@ def tile(
     return step
 
 
+def _within(shape: Sequence[int], block: tuple[slice, ...]) -> tuple[slice, ...]:
+    """Return the part of an array of this shape that a block sees by broadcasting."""
+    return tuple(
+        slice(None) if n == 1 else part for n, part in zip(shape, block, strict=True)
+    )
+
+
 def _blocks(shape: Sequence[int], step: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     """Yield the index of each block, the last axis running fastest."""
     cuts = [
@@ -343,6 +376,7 @@ class _Watcher:
         self.total = total
         self._trims = False
         self._done = 0
+        self._lost = _cpu.lost_pages()
         self._bar: Any = None
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -362,6 +396,8 @@ class _Watcher:
 
     def advance(self, done: int) -> None:
         """Note that so many bytes more are done, and give back their pages."""
+        if _cpu.lost_pages() > self._lost:
+            raise TruncatedError
         self._done += done
         self._trim()
 

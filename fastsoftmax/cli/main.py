@@ -8,18 +8,20 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import fastsoftmax
 
+from .._cpu import replace_lost_pages
 from .._settings import config
 from .demo import report
 from .losses import Request, print_loss, write_rows
-from .npy import Axis, FileError, transform
+from .npy import Axis, transform
+from .source import FileError
 
 __all__ = ["main"]
 
@@ -30,7 +32,8 @@ Softmax, log-softmax, logsumexp and hinge losses of NumPy .npy files. Without a 
 what was chosen on this machine, an example, its accuracy and its speed.
 """
 FILES = """\
-IN is memory-mapped and worked on block by block, so it may be larger than memory: the
+IN may be a member of an archive, FILE.npz:NAME, which is unpacked beside OUT first. It
+is memory-mapped and worked on block by block, so it may be larger than memory: the
 resident memory stays below 200 MB, whatever the size and the axis, on Linux. OUT
 appears whole or not at all. Where IN is larger than 32 MiB and the axis is not the
 innermost of the file, the work takes scratch files beside OUT, of the size of IN and,
@@ -148,6 +151,8 @@ def _transform(arguments: argparse.Namespace) -> None:
         arguments.source,
         arguments.target,
         arguments.axis,
+        where=arguments.where,
+        kind=arguments.kind,
         keepdims=getattr(arguments, "keepdims", None),
         force=arguments.force,
     )
@@ -158,6 +163,7 @@ def _hinge(arguments: argparse.Namespace) -> None:
     names = ("margin", "p", "variant", "reduction")
     request = Request(
         arguments.source,
+        arguments.kind,
         arguments.labels,
         arguments.negatives,
         {name: getattr(arguments, name) for name in names},
@@ -263,9 +269,7 @@ def _add_hinge(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="sum (default) or mean over rows is printed; none (default where there is "
         "OUT: one loss a row) and pairs (every term) are written to OUT",
     )
-    command.add_argument(
-        "--force", action="store_true", help="replace OUT where it exists"
-    )
+    _add_shared(command)
 
 
 def _place_rest(
@@ -313,6 +317,22 @@ def _add_file_arguments(command: argparse.ArgumentParser) -> None:
         "float64 for integers)",
     )
     command.add_argument(
+        "--where",
+        metavar="MASK",
+        help="a .npy file of booleans that broadcasts against IN: what counts",
+    )
+    _add_shared(command)
+
+
+def _add_shared(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of every command."""
+    command.add_argument(
+        "--as",
+        dest="kind",
+        choices=("bfloat16",),
+        help="what the input's elements are where NumPy saved them as raw bytes (|V2)",
+    )
+    command.add_argument(
         "--force", action="store_true", help="replace OUT where it exists"
     )
 
@@ -341,37 +361,24 @@ def _axis(text: str) -> Axis:
     return axes if "," in text else axes[0]
 
 
-def _temperature(text: str) -> float:
-    """Decode ``--temperature``."""
-    try:
-        temperature = float(text)
-    except ValueError:
-        temperature = math.nan
-    if not 0 < temperature < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number > 0")
-    return temperature
+def _number(kind: type, words: str, fits: Callable[[Any], bool]) -> Callable[..., Any]:
+    """Return what decodes a number that `fits`, which `words` describe."""
+
+    def decode(text: str) -> Any:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not fits(number):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+        return number
+
+    return decode
 
 
-def _margin(text: str) -> float:
-    """Decode ``--margin``."""
-    try:
-        margin = float(text)
-    except ValueError:
-        margin = math.nan
-    if not 0 <= margin < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number >= 0")
-    return margin
-
-
-def _count(text: str) -> int:
-    """Decode ``--negatives``."""
-    try:
-        count = int(text)
-    except ValueError:
-        count = -1
-    if count < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer >= 0")
-    return count
+_temperature = _number(float, "a finite number > 0", lambda t: 0 < t < math.inf)
+_margin = _number(float, "a finite number >= 0", lambda m: 0 <= m < math.inf)
+_count = _number(int, "an integer >= 0", lambda n: n >= 0)
 
 
 # Signals
@@ -379,7 +386,10 @@ def _count(text: str) -> int:
 
 @contextmanager
 def _stopping_cleanly() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as an exception, so that it tidies up."""
+    """Let what would end the process end the work as an exception, which tidies up.
+
+    SIGTERM and SIGHUP do, and pages of a mapped file that another process has cut off.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
@@ -389,9 +399,11 @@ def _stopping_cleanly() -> Iterator[None]:
     for number, handler in previous.items():
         if handler is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _stop)
+    replace_lost_pages(True)
     try:
         yield
     finally:
+        replace_lost_pages(False)
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -6,15 +6,12 @@ when the result is whole; whatever ends the work earlier removes the temporary f
 
 from __future__ import annotations
 
-import mmap
 import os
 import secrets
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from io import BufferedRandom, FileIO
+from io import BufferedRandom
 from math import prod
 from typing import Any
 
@@ -22,29 +19,11 @@ import numpy as np
 from numpy.lib import format as npy
 
 from .blocks import Array, FileArray, allocate, apply
+from .source import FileError, Source, opened, unchanged
 
-__all__ = ["Axis", "FileError", "load", "save", "transform"]
+__all__ = ["Axis", "check_mask", "folder_of", "save", "transform"]
 
 Axis = int | tuple[int, ...] | None
-
-
-class FileError(Exception):
-    """A file cannot be read, worked on or written; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where and how an array lies in a .npy file; `offset` is in bytes."""
-
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype[Any]
-    offset: int
-
-    @property
-    def end(self) -> int:
-        """The position just after the data, in bytes."""
-        return self.offset + prod(self.shape) * self.dtype.itemsize
 
 
 def transform(
@@ -53,6 +32,8 @@ def transform(
     target: str,
     axis: Axis,
     *,
+    where: str | None = None,
+    kind: str | None = None,
     keepdims: bool | None = None,
     force: bool = False,
 ) -> None:
@@ -63,9 +44,14 @@ def transform(
     function : callable
         `softmax`, `log_softmax` or `logsumexp`, other options bound.
     source, target : str
-        Paths of .npy files; they may be the same with `force`.
+        The array to read, as in `opened`, and the path of a .npy file; they may be the
+        same with `force`.
     axis : int, tuple of int or None
         As in `function`.
+    where : str, optional
+        An array of bool to read: which elements count.
+    kind : str, optional
+        As in `opened`, for `source`.
     keepdims : bool, optional
         None where the result is shaped like the input; else the function reduces
         `axis`, and this says whether it stays with length one.
@@ -78,39 +64,23 @@ def transform(
         Whatever is wrong with the files, or with `axis` for this file, before
         `target` or anything beside it has changed.
     """
-    with _reading(source):
-        file = FileIO(source)
-    with file:
-        with _reading(source):
-            layout = _read_layout(file, source)
-        dtype = _result_dtype(function, layout, axis, source)
-        _check_target(target, force)
-        with _appearing(target, force) as out:
-            if layout.shape and 0 not in layout.shape:
-                _stream(function, file, layout, out, dtype, axis, keepdims)
-            else:
-                _do_at_once(function, file, out, axis, keepdims)
-
-
-def load(path: str) -> Array:
-    """Return the array in a .npy file, mapped rather than read; not to be written to.
-
-    Raises `FileError`.
-    """
-    with _reading(path), FileIO(path) as file:
-        layout = _read_layout(file, path)
-        if 0 in layout.shape:
-            return np.empty(layout.shape, layout.dtype)
-        return np.asarray(
-            np.memmap(
-                path,
-                dtype=layout.dtype,
-                mode="r",
-                offset=layout.offset,
-                shape=layout.shape,
-                order="F" if layout.fortran else "C",
-            )
-        )
+    _check_target(target, force)
+    with ExitStack() as stack:
+        x = stack.enter_context(opened(source, folder_of(target), kind))
+        dtype = _result_dtype(function, x, axis)
+        mask = None
+        if where is not None:
+            mask = stack.enter_context(opened(where, folder_of(target)))
+            check_mask(mask, x.shape)
+        out = stack.enter_context(_appearing(target, force))
+        stack.enter_context(unchanged(x, *([] if mask is None else [mask])))
+        if x.shape and 0 not in x.shape:
+            _stream(function, x, mask, out, dtype, axis, keepdims)
+        else:
+            options = {} if keepdims is None else {"keepdims": keepdims}
+            given = None if mask is None else mask.load()
+            y = np.asarray(function(x.load(), axis=axis, where=given, **options))
+            npy.write_array(out, y, allow_pickle=False)
 
 
 def save(
@@ -118,45 +88,31 @@ def save(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     blocks: Iterable[Array],
+    sources: Iterable[Source],
     force: bool,
 ) -> None:
-    """Write blocks along the first axis to a .npy file, one after the other.
+    """Write blocks along the first axis, made of `sources`, to a .npy file.
 
     The file appears whole or not at all. Raises `FileError`.
     """
     _check_target(path, force)
-    with _appearing(path, force) as out:
+    with _appearing(path, force) as out, unchanged(*sources):
         _write_header(out, shape, False, dtype)
         for block in blocks:
             out.write(np.ascontiguousarray(block, dtype).data)
 
 
-def _do_at_once(
-    function: Callable[..., Any],
-    file: FileIO,
-    out: BufferedRandom,
-    axis: Axis,
-    keepdims: bool | None,
-) -> None:
-    """Do the work for a scalar or an empty array, which cannot be mapped."""
-    file.seek(0)
-    x = npy.read_array(file, allow_pickle=False)
-    options = {} if keepdims is None else {"keepdims": keepdims}
-    y = np.asarray(function(x, axis=axis, **options))
-    npy.write_array(out, y, allow_pickle=False)
-
-
 def _stream(
     function: Callable[..., Any],
-    file: FileIO,
-    layout: _Layout,
+    source: Source,
+    mask: Source | None,
     out: BufferedRandom,
     dtype: np.dtype[Any],
     axis: Axis,
     keepdims: bool | None,
 ) -> None:
     """Write the header and, block by block, the data of the result to `out`."""
-    shape = layout.shape
+    shape = source.shape
     axes = _axes(axis, len(shape))
     held, written = shape, shape  # the result's shape at work, and in its header
     if keepdims is not None:
@@ -165,72 +121,52 @@ def _stream(
         if not keepdims:
             written = tuple(n for i, n in enumerate(shape) if i not in axes)
         function = partial(function, keepdims=True)
-    offset = _write_header(out, written, layout.fortran, dtype)
+    offset = _write_header(out, written, source.fortran, dtype)
     allocate(out.raw, offset + prod(held) * dtype.itemsize)
-    if layout.fortran:
+    x = source.mapped()
+    where = None if mask is None else mask.mapped().padded(len(shape))
+    if source.fortran:
         # A file in Fortran order is one in C order of the transposed array.
-        shape, held = shape[::-1], held[::-1]
+        order = range(len(shape))[::-1]
+        x, held = x.transpose(order), held[::-1]
+        where = None if where is None else where.transpose(order)
         axes = frozenset(len(shape) - 1 - i for i in axes)
-    x = FileArray.mapped(file, layout.offset, shape, layout.dtype, mmap.ACCESS_READ)
     y = FileArray.mapped(out.raw, offset, held, dtype)
     # Written block by block, the pages do not pile up until the end, where neither the
     # progress bar nor Ctrl-C would reach.
     folder = os.path.dirname(os.fsdecode(out.name))
-    apply(function, x, y, axes, folder=folder, written=lambda: os.fsync(out.fileno()))
+    sync = partial(os.fsync, out.fileno())
+    apply(function, x, where, y, axes, folder=folder, written=sync)
     y.memory.flush()
 
 
-# What lies in the source
-
-
-@contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Turn what the operating system says about `path` into a `FileError`."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise FileError(f"cannot read {path!r}: it is not a regular file")
-    try:
-        yield
-    except OSError as error:
-        raise FileError(f"cannot read {path!r}: {error.strerror}") from error
-
-
-def _read_layout(file: FileIO, path: str) -> _Layout:
-    """Read the header of a .npy file, and check that its data is there."""
-    size = os.fstat(file.fileno()).st_size
-    try:
-        if npy.read_magic(file) == (1, 0):
-            shape, fortran, dtype = npy.read_array_header_1_0(file)
-        else:
-            shape, fortran, dtype = npy.read_array_header_2_0(file)
-    except (OSError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # NumPy evaluates headers as Python literals
-        raise FileError(f"{path!r} is not a .npy file: {error}") from error
-    if dtype.hasobject:
-        raise FileError(f"{path!r} holds Python objects, not numbers")
-    layout = _Layout(shape, fortran, dtype, file.tell())
-    counts = all(type(n) is int for n in shape)
-    # Beyond that NumPy refuses even an array without elements.
-    beyond = 0 in shape and prod(n for n in shape if n) * dtype.itemsize > sys.maxsize
-    if not counts or len(shape) > 64 or beyond:
-        raise FileError(f"{path!r} holds no array: its shape is {shape}")
-    if min(shape, default=0) < 0 or size < layout.end:
+def check_mask(mask: Source, shape: tuple[int, ...]) -> None:
+    """Refuse what says not, for each element, whether it counts."""
+    if mask.dtype != bool:
         raise FileError(
-            f"{path!r} is truncated: shape {shape} of {dtype} ends at byte "
-            f"{layout.end}, the file at byte {size}"
+            f"{mask.path!r} must hold booleans, and holds {mask.dtype}: "
+            ".astype(bool) makes them"
         )
-    return layout
+    try:
+        fits = np.broadcast_shapes(mask.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise FileError(
+            f"{mask.path!r} does not broadcast against the input: its shape is "
+            f"{mask.shape}, that of the input {shape}"
+        )
 
 
 def _result_dtype(
-    function: Callable[..., Any], layout: _Layout, axis: Axis, path: str
+    function: Callable[..., Any], source: Source, axis: Axis
 ) -> np.dtype[Any]:
     """Let `function` itself judge dtype and axis, on an array of one element."""
     try:
-        one = np.zeros((1,) * len(layout.shape), layout.dtype)
+        one = np.zeros((1,) * len(source.shape), source.dtype)
         return np.dtype(np.asarray(function(one, axis=axis)).dtype)
     except (TypeError, ValueError, OverflowError) as error:
-        raise FileError(f"{path!r}: {error}") from error
+        raise FileError(f"{source.path!r}: {error}") from error
 
 
 def _axes(axis: Axis, ndim: int) -> frozenset[int]:
@@ -247,15 +183,25 @@ def _axes(axis: Axis, ndim: int) -> frozenset[int]:
 
 def _check_target(path: str, force: bool) -> None:
     """Refuse a `path` that cannot become the result, before any work."""
-    folder = os.path.dirname(os.path.realpath(path))
-    if not os.path.isdir(folder):
-        raise FileError(f"cannot write {path!r}: there is no folder {folder!r}")
+    if not path:
+        raise FileError("cannot write '': OUT is a path")
+    if not os.path.isdir(folder_of(path)):
+        raise FileError(
+            f"cannot write {path!r}: there is no folder {folder_of(path)!r}"
+        )
+    if os.path.islink(os.path.realpath(path)):
+        raise FileError(f"cannot write {path!r}: its links lead in a circle")
     if not os.path.exists(path):
         return
     if not os.path.isfile(path):
         raise FileError(f"cannot write {path!r}: it is not a regular file")
     if not force:
         raise FileError(_exists(path))
+
+
+def folder_of(path: str) -> str:
+    """Return the folder of the file that `path` leads to."""
+    return os.path.dirname(os.path.realpath(path))
 
 
 def _exists(path: str) -> str:
