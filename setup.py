@@ -1,6 +1,8 @@
 """The extension module: its sources, and OpenMP where the compiler has it."""
 
+import contextlib
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -31,34 +33,52 @@ FLAGS = [] if WINDOWS else [*CHECKED, *SAFE_MATH] if DEBUG else RELEASE
 DIALECT = ["-std=c11", "-D_POSIX_C_SOURCE=200809L", "-MD"]
 
 
-def compiles_with(flags: list[str]) -> bool:
+def words(*names: str) -> list[str]:
+    """Split what environment variables hold as a shell would."""
+    return [word for name in names for word in shlex.split(os.environ.get(name, ""))]
+
+
+def links_openmp(compile_flags: list[str], link_flags: list[str]) -> bool:
     """Tell whether the C compiler builds a program that calls OpenMP."""
-    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
+    compiler = words("CC") or shlex.split(sysconfig.get_config_var("CC") or "cc")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.c")
         source.write_text(
             "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
         )
-        command = [*compiler, *flags, str(source), "-o", str(Path(folder, "probe"))]
+        command = [*compiler, *words("CFLAGS", "CPPFLAGS"), *compile_flags, str(source)]
+        command += ["-o", str(Path(folder, "probe")), *words("LDFLAGS"), *link_flags]
         try:
             return subprocess.run(command, capture_output=True).returncode == 0
         except OSError:
             return False
 
 
-def openmp_flags() -> list[str]:
-    """Flags for compiling and linking with OpenMP; none for a serial build."""
-    if os.environ.get("FASTSOFTMAX_OPENMP") == "0":
-        return []
+def openmp_flags() -> tuple[list[str], list[str]]:
+    """Flags for compiling and for linking with OpenMP; none for a serial build."""
+    wanted = os.environ.get("FASTSOFTMAX_OPENMP")
+    if wanted == "0":
+        return [], []
     if WINDOWS:
-        return ["/openmp"]
-    # Apple's clang has no -fopenmp of its own: libomp comes from elsewhere.
-    candidates = [["-fopenmp"], ["-Xpreprocessor", "-fopenmp", "-lomp"]]
+        return ["/openmp"], []
+    candidates = [(["-fopenmp"], ["-fopenmp"])]
+    if sys.platform == "darwin":
+        # Apple's clang has no runtime of its own: it lies where the user's flags say,
+        # or where Homebrew keeps it.
+        apple = ["-Xpreprocessor", "-fopenmp"]
+        candidates.append((apple, ["-lomp"]))
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            brew = ["brew", "--prefix", "libomp"]
+            found = Path(subprocess.check_output(brew, text=True).strip())
+            at = [f"-I{found / 'include'}"], [f"-L{found / 'lib'}"]
+            candidates.append(([*apple, *at[0]], [*at[1], "-lomp"]))
     for flags in candidates:
-        if compiles_with(flags):
+        if links_openmp(*flags):
             return flags
+    if wanted == "1":
+        raise SystemExit("FASTSOFTMAX_OPENMP=1, but no OpenMP was found")
     print("no OpenMP found: building without threads", file=sys.stderr)
-    return []
+    return [], []
 
 
 def is_current(made: Path) -> bool:
@@ -110,7 +130,7 @@ class Build(build_ext):
             return list(threads.map(one, sources))
 
 
-openmp = openmp_flags()
+openmp_compile, openmp_link = openmp_flags()
 extension = Extension(
     "fastsoftmax._cpu",
     sources=[
@@ -125,8 +145,8 @@ extension = Extension(
     ],
     extra_compile_args=FLAGS
     + (["/std:c11"] if WINDOWS else DIALECT)
-    + [flag for flag in openmp if not flag.startswith("-l")],
-    extra_link_args=FLAGS + ([] if WINDOWS else openmp),
+    + openmp_compile,
+    extra_link_args=FLAGS + openmp_link,
 )
 
 setup(ext_modules=[extension], cmdclass={"build_ext": Build})

@@ -43,4 +43,10 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        return _import_module("._settings", __name__).version()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

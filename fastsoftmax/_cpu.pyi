@@ -10,6 +10,7 @@ SOFTMAX_VJP: int
 LOG_SOFTMAX_VJP: int
 
 openmp: bool
+openmp_runtime: str  # the path of the library; "" without OpenMP
 isa: str
 supported_isas: tuple[str, ...]
 

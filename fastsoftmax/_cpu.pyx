@@ -49,6 +49,7 @@ SOFTMAX_VJP = <int>FS_SOFTMAX_VJP
 LOG_SOFTMAX_VJP = <int>FS_LOG_SOFTMAX_VJP
 
 openmp = bool(FS_WITH_OPENMP)
+openmp_runtime = os.fsdecode(<bytes>fs_openmp_runtime())
 
 # ---- which kernels: decided once, at import ----
 

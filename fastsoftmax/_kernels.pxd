@@ -17,6 +17,7 @@ cdef extern from "kernels/process/team.h" nogil:
     enum:
         FS_WITH_OPENMP
     int omp_get_max_threads()
+    const char *fs_openmp_runtime()
     void fs_prepare_teams(size_t stack)
     int fs_can_start(int threads)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,13 @@ import numpy as np
 from . import _cpu, _threads
 
 _threads.note_openmp_limit(_cpu.openmp_limit())
+
+
+def version() -> str:
+    """Return the version of the package that is installed."""
+    from importlib.metadata import version  # four times as long to load as the rest
+
+    return version("fastsoftmax")
 
 
 def set_num_threads(n: int | None) -> None:
@@ -68,11 +74,11 @@ def config() -> dict[str, Any]:
     """Return what `show_config` prints, as a dict."""
     keep_mib, hot_mib = _cpu.keeps_mib()
     return {
-        "version": version("fastsoftmax"),
+        "version": version(),
         "isa": _cpu.isa,
         "isas": _cpu.supported_isas,
         "threads": get_num_threads(),
-        "openmp": _cpu.openmp,
+        "openmp": _cpu.openmp_runtime,
         "keep_mib": keep_mib,
         "hot_mib": hot_mib,
         "numpy": np.__version__,
@@ -84,10 +90,11 @@ def show_config() -> None:
 
     The lines name the package's version, the instruction set (ISA) of the kernels in
     use and those that exist here (set ``FASTSOFTMAX_ISA`` before the import to force
-    one), the number of threads, whether the build has OpenMP, how much memory of freed
-    results is kept for later ones, and how much of it the kernel can't take when memory
-    is short (set ``FASTSOFTMAX_KEEP_MIB`` before the import to change the first, or
-    both, as in ``256,64``; 0 leaves all memory to NumPy), and NumPy's version.
+    one), the number of threads, which OpenMP runtime serves them, if the build has any,
+    how much memory of freed results is kept for later ones, and how much of it the
+    kernel can't take when memory is short (set ``FASTSOFTMAX_KEEP_MIB`` before the
+    import to change the first, or both, as in ``256,64``; 0 leaves all memory to
+    NumPy), and NumPy's version.
 
     Examples
     --------
@@ -99,7 +106,7 @@ def show_config() -> None:
     print(f"fastsoftmax {found['version']}")
     print(f"ISA         {found['isa']} (supported here: {', '.join(found['isas'])})")
     print(f"threads     {found['threads']}")
-    print(f"OpenMP      {'yes' if found['openmp'] else 'no (serial build)'}")
+    print(f"OpenMP      {found['openmp'] or 'no (serial build)'}")
     kept = (
         f"of freed results, up to {found['keep_mib']} MiB are kept for later ones, "
         f"{found['hot_mib']} MiB of them hot"

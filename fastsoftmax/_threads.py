@@ -14,7 +14,6 @@ import operator
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 _SPIN_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
@@ -62,18 +61,23 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _quota_v2(folder: Path) -> float:
-    quota, period = (folder / "cpu.max").read_text().split()
+def _text(*path: str) -> str:
+    with open(os.path.join(*path)) as file:
+        return file.read()
+
+
+def _quota_v2(folder: str) -> float:
+    quota, period = _text(folder, "cpu.max").split()
     return math.inf if quota == "max" else int(quota) / int(period)
 
 
-def _quota_v1(folder: Path) -> float:
-    quota = int((folder / "cpu.cfs_quota_us").read_text())
-    period = int((folder / "cpu.cfs_period_us").read_text())
+def _quota_v1(folder: str) -> float:
+    quota = int(_text(folder, "cpu.cfs_quota_us"))
+    period = int(_text(folder, "cpu.cfs_period_us"))
     return quota / period if quota > 0 else math.inf
 
 
-def quota_below(root: Path, cgroups: str) -> float:
+def quota_below(root: str, cgroups: str) -> float:
     """CPUs' worth of time that the control groups of a process grant it.
 
     `cgroups` is the text of /proc/self/cgroup, `root` where the hierarchies are
@@ -85,11 +89,9 @@ def quota_below(root: Path, cgroups: str) -> float:
         if controllers and "cpu" not in controllers.split(","):
             continue
         read = _quota_v1 if controllers else _quota_v2
-        base = root / "cpu" if controllers else root
-        group = base / path.strip("/")
-        for folder in (group, *group.parents):
-            if not folder.is_relative_to(base):
-                break
+        folder = os.path.join(root, "cpu") if controllers else root
+        for name in ("", *path.strip("/").split("/")):
+            folder = os.path.join(folder, name)
             with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
                 least = min(least, read(folder))
     return least
@@ -98,8 +100,7 @@ def quota_below(root: Path, cgroups: str) -> float:
 @functools.cache
 def _quota() -> float:
     try:
-        cgroups = Path("/proc/self/cgroup").read_text()
-        return quota_below(Path("/sys/fs/cgroup"), cgroups)
+        return quota_below("/sys/fs/cgroup", _text("/proc/self/cgroup"))
     except (OSError, ValueError):
         return math.inf
 

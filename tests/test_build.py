@@ -195,6 +195,23 @@ def test_a_compiler_without_openmp_makes_the_serial_build(copy: Path) -> None:
     assert record(copy, refuse) == serial
 
 
+def test_a_runtime_is_found_where_the_flags_of_the_user_say(copy: Path) -> None:
+    flags = "{'-fopenmp', '-Ihere', '-Lthere'}"
+    probe = "any('probe.c' in word for word in sys.argv)"
+    needs = f"sys.exit({probe} and not {flags} < {{*sys.argv}})\n"
+    assert "-fopenmp" not in record(copy, needs, LDFLAGS="-Lthere")[-1]
+    for name in ("CFLAGS", "CPPFLAGS"):
+        found = record(copy, needs, LDFLAGS="-Lthere", **{name: "-Ihere"})
+        assert all("-fopenmp" in line for line in found)
+
+
+def test_openmp_that_is_asked_for_and_not_there_is_an_error(copy: Path) -> None:
+    refuse = "sys.exit('-fopenmp' in sys.argv)\n"
+    with pytest.raises(AssertionError, match="FASTSOFTMAX_OPENMP=1, but no OpenMP"):
+        record(copy, refuse, FASTSOFTMAX_OPENMP="1")
+    assert all("-fopenmp" in line for line in record(copy, FASTSOFTMAX_OPENMP="1"))
+
+
 # ---- what is built again ----
 
 

@@ -24,6 +24,7 @@ from building import (
 )
 
 import fastsoftmax
+from fastsoftmax import _caches
 
 HERE = str(Path(fastsoftmax.__file__).parents[1])
 
@@ -117,12 +118,49 @@ import numpy
 before = set(sys.modules)
 sys.path.insert(0, {HERE!r})
 import fastsoftmax
+from fastsoftmax import _caches
 fastsoftmax.softmax([1.0, 2.0])
 optional = "cupy scipy tqdm ml_dtypes threadpoolctl torch mpmath psutil".split()
 found = {{name.split(".")[0] for name in set(sys.modules) - before}}
 assert not found & set(optional), found
 """
     output(tmp_path, sys.executable, "-c", script)
+
+
+def test_import_adds_a_twelfth_to_numpys(tmp_path: Path) -> None:
+    script = f"""
+import sys, time
+start = time.perf_counter()
+import numpy
+between = time.perf_counter()
+sys.path.insert(0, {HERE!r})
+import fastsoftmax
+from fastsoftmax import _caches
+print((time.perf_counter() - between) / (between - start))
+"""
+    command = sys.executable, "-c", script
+    ratios = [float(output(tmp_path, *command)) for _ in range(9)]
+    assert sorted(ratios)[4] < 1 / 12
+
+
+def test_version_is_looked_up_when_it_is_asked_for() -> None:
+    assert fastsoftmax.__version__ == importlib.metadata.version("fastsoftmax")
+    assert "__version__" in dir(fastsoftmax)
+    with pytest.raises(AttributeError, match="no attribute 'version'"):
+        _ = fastsoftmax.version
+
+
+@pytest.mark.parametrize(
+    ("sizes", "largest"),
+    [(["48K", "1024K\n", "32M"], 32 << 20), (["x", "", "2048"], 0), ([], 0)],
+)
+def test_largest_cache(tmp_path: Path, sizes: list[str], largest: int) -> None:
+    for i, size in enumerate(sizes):
+        (tmp_path / f"index{i}").mkdir()
+        (tmp_path / f"index{i}" / "size").write_text(size)
+    (tmp_path / "uevent").write_text("")
+    assert _caches.size_in(tmp_path) == largest
+    assert _caches.size_in(tmp_path / "nowhere") == 0
 
 
 # ---- wheel and sdist ----
@@ -175,7 +213,7 @@ class TestBuilt:
             str(path.relative_to(ROOT))
             for kind in ("**/*.p*", "kernels/**/*.[ch]", "cuda/*.cu")
             for path in ROOT.glob(f"fastsoftmax/{kind}")
-            if path.is_file()
+            if path.is_file() and path.suffix != ".pyc"
         }
         assert len(needed) > 40
         assert needed | set(SHIPPED) <= names

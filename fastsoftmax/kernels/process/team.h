@@ -40,7 +40,13 @@ static inline int fs_can_start(int threads)
 {
     return FS_WITH_OPENMP || threads == 1;
 }
+/* The library that OpenMP's calls reach; "" without one. */
+static inline const char *fs_openmp_runtime(void)
+{
+    return FS_WITH_OPENMP ? "the compiler's" : "";
+}
 #else
+#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -65,6 +71,12 @@ static void fs_leave_team(void *team)
 {
     if (atomic_fetch_sub(&((fs_team *)team)->members, 1) == 1)
         free(team);
+}
+
+static inline const char *fs_openmp_runtime(void)
+{
+    Dl_info found;
+    return dladdr((void *)omp_get_max_threads, &found) ? found.dli_fname : "unknown";
 }
 
 /* Once, at import. */
