@@ -143,9 +143,7 @@ extension = Extension(
         ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
         ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
     ],
-    extra_compile_args=FLAGS
-    + (["/std:c11"] if WINDOWS else DIALECT)
-    + openmp_compile,
+    extra_compile_args=FLAGS + (["/std:c11"] if WINDOWS else DIALECT) + openmp_compile,
     extra_link_args=FLAGS + openmp_link,
 )
 

@@ -38,7 +38,7 @@ def _library_path() -> Path | None:
     return None
 
 
-MISSING = 'what `pip install --group gpu-test` installs is not there'
+MISSING = "what `pip install --group gpu-test` installs is not there"
 
 
 def available() -> bool:
