@@ -26,6 +26,7 @@ except ModuleNotFoundError as error:
 
 from ._losses import hinge_loss, pair_hinge_loss
 from ._settings import get_num_threads, set_num_threads, show_config
+from ._settings import version as _version
 from ._softmax import log_softmax, log_softmax_vjp, logsumexp, softmax, softmax_vjp
 
 __all__ = [
@@ -48,5 +49,5 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> str:
     if name == "__version__":
-        return _import_module("._settings", __name__).version()
+        return _version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
