@@ -138,9 +138,11 @@ import fastsoftmax
 from fastsoftmax import _caches
 print((time.perf_counter() - between) / (between - start))
 """
+    # The first run compiles, as pip does for users.
+    cached = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
     command = sys.executable, "-c", script
-    ratios = [float(output(tmp_path, *command)) for _ in range(9)]
-    assert sorted(ratios)[4] < 1 / 12
+    first, *ratios = [float(output(tmp_path, *command, **cached)) for _ in range(10)]
+    assert sorted(ratios)[4] < 1 / 12, first
 
 
 def test_version_is_looked_up_when_it_is_asked_for() -> None:
