@@ -1,11 +1,13 @@
 """The extension module: its sources, and OpenMP where the compiler has it."""
 
 import contextlib
+import gzip
 import os
 import shlex
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 import time
 import zlib
@@ -17,6 +19,7 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 KERNELS = Path("fastsoftmax/kernels")
 WINDOWS = sys.platform == "win32"
@@ -130,6 +133,28 @@ class Build(build_ext):
             return list(threads.map(one, sources))
 
 
+class Sdist(sdist):
+    """Makes the same archive of the same files: SOURCE_DATE_EPOCH is their time."""
+
+    def make_archive(self, base_name: str, *options: object, **more: object) -> str:
+        """Stand in for the command's method of that name, which takes the clock's."""
+        epoch = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+
+        def settled(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+            entry.mtime, entry.mode = epoch, 0o755 if entry.isdir() else 0o644
+            entry.uid = entry.gid = 0
+            entry.uname = entry.gname = ""
+            return entry
+
+        name = f"{base_name}.tar.gz"
+        with (
+            gzip.GzipFile(name, "wb", mtime=epoch) as packed,
+            tarfile.open(fileobj=packed, mode="w") as archive,
+        ):
+            archive.add(Path(base_name).name, filter=settled)
+        return name
+
+
 openmp_compile, openmp_link = openmp_flags()
 extension = Extension(
     "fastsoftmax._cpu",
@@ -147,4 +172,4 @@ extension = Extension(
     extra_link_args=FLAGS + openmp_link,
 )
 
-setup(ext_modules=[extension], cmdclass={"build_ext": Build})
+setup(ext_modules=[extension], cmdclass={"build_ext": Build, "sdist": Sdist})

@@ -54,6 +54,8 @@ def copy_of_sources(folder: Path) -> Path:
     for name in (*SHIPPED, "CHANGELOG.md", "CONTRIBUTING.md"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, copy)
+    if (ROOT / "licenses").exists():
+        shutil.copytree(ROOT / "licenses", copy / "licenses")
     unwanted = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "_cpu.c")
     shutil.copytree(ROOT / "fastsoftmax", copy / "fastsoftmax", ignore=unwanted)
     return copy

@@ -182,7 +182,8 @@ print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))
 def build(kind: str, sources: Path, folder: Path) -> Path:
     """Build a "wheel" or an "sdist" with what is installed here; return the file."""
     need_builders()
-    printed = output(sources, sys.executable, "-c", BUILDER, kind, folder)
+    command = sys.executable, "-c", BUILDER, kind, folder
+    printed = output(sources, *command, SOURCE_DATE_EPOCH="1700000000")
     return folder / printed.splitlines()[-1]
 
 
@@ -193,14 +194,18 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("sdist", copy_of_sources(folder), folder)
 
 
-@pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a wheel from the sdist, without a network."""
-    folder = tmp_path_factory.mktemp("wheel")
+def wheel_of(sdist: Path, folder: Path) -> Path:
+    """Build a wheel from an sdist, without a network."""
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     (sources,) = (path for path in folder.iterdir() if path.is_dir())
     return build("wheel", sources, folder)
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a wheel from the sdist."""
+    return wheel_of(sdist, tmp_path_factory.mktemp("wheel"))
 
 
 class TestBuilt:
@@ -234,7 +239,16 @@ class TestBuilt:
         assert ours == used | {library}
         rest = [name for name in names if not name.startswith("fastsoftmax/")]
         assert all(name.startswith("fastsoftmax-") for name in rest), rest
-        assert any(name.endswith("licenses/LICENSE") for name in rest)
+        for licence in ("LICENSE", "libgomp.txt"):
+            assert any(name.endswith(f"/{licence}") for name in rest)
+
+    def test_built_again_elsewhere_they_are_the_same(
+        self, sdist: Path, wheel: Path, tmp_path: Path
+    ) -> None:
+        again = build("sdist", copy_of_sources(tmp_path), tmp_path)
+        assert again.read_bytes() == sdist.read_bytes()
+        (tmp_path / "other").mkdir()
+        assert wheel_of(again, tmp_path / "other").read_bytes() == wheel.read_bytes()
 
     def test_wheel_is_small(self, wheel: Path) -> None:
         """Four fifths are kernels in C; fastsoftmax/cuda takes 25 kB."""
