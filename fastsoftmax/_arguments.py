@@ -288,6 +288,16 @@ def as_labels(labels: ArrayLike, rows: tuple[int, ...], classes: int) -> Array:
     return array
 
 
+def as_ignored(ignore_index: int) -> int:
+    """Return the label whose rows do not count."""
+    try:
+        if not isinstance(ignore_index, (bool, np.bool_)):
+            return operator.index(ignore_index)
+    except TypeError:
+        pass
+    raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}")
+
+
 def bad_label(labels: Array, row: int, classes: int) -> IndexError:
     """Return the error for the label of a row, counted in C order."""
     place = np.unravel_index(row, labels.shape)

@@ -46,6 +46,7 @@ def hinge_loss(
     reduction: object,
     sample_weight: object,
     where: object,
+    ignore_index: object,
     return_grad: bool,
 ) -> Any: ...
 def pair_hinge_loss(

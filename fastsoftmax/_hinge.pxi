@@ -7,7 +7,7 @@ argument is CuPy's.
 
 # What a call asks for beside its arrays.
 cdef struct request:
-    bint by_row, is_mean, is_pairs
+    bint by_row, is_mean, is_pairs, ignores
 
 
 cdef cnp.ndarray scores_of(x, str name):
@@ -86,19 +86,24 @@ cdef inline int64_t label_at(const char *place, int type) noexcept nogil:
         return (<const int16_t *>place)[0]
     if type == FS_U16:
         return (<const uint16_t *>place)[0]
-    return (<const int8_t *>place)[0] if type == FS_I8 else (<const uint8_t *>place)[0]
+    if type == FS_I8:
+        return (<const int8_t *>place)[0]
+    return (<const uint8_t *>place)[0]
 
 
-cdef ptrdiff_t take_labels(const char *given, int type, int64_t *taken,
-                           ptrdiff_t count, ptrdiff_t classes,
+cdef ptrdiff_t take_labels(const char *given, int type, const int64_t *ignored,
+                           int64_t *taken, ptrdiff_t count, ptrdiff_t classes,
                            fs_watch *watch) noexcept nogil:
-    """Copies labels; returns where the first is that is none, or `count`."""
+    """Copies labels, ignored ones as -1; returns where the first is that is none, or
+    `count`."""
     cdef ptrdiff_t size = fs_size_of(<fs_type>type), i
     for i in range(count):
         if i % 65536 == 65535 and fs_poll(watch):
             break
         taken[i] = label_at(given + i * size, type)
-        if not 0 <= taken[i] < classes:
+        if ignored != NULL and taken[i] == ignored[0]:
+            taken[i] = -1
+        elif not 0 <= taken[i] < classes:
             return i
     return count
 
@@ -118,8 +123,8 @@ cdef bint is_one_a_row(a, const layout *whole) noexcept:
     return True
 
 
-cdef cnp.ndarray indices(labels, const layout *whole):
-    """The labels as int64, each an index into its row.
+cdef cnp.ndarray indices(labels, ignore_index, const layout *whole):
+    """The labels as int64, each an index into its row, or -1 where it is ignored.
 
     What is checked is a copy: another thread could change the caller's afterwards.
     """
@@ -128,6 +133,8 @@ cdef cnp.ndarray indices(labels, const layout *whole):
     cdef fs_watch *watch
     cdef ptrdiff_t classes = whole.shape[whole.ndim - 1], count = count_rows(whole), bad
     cdef int type
+    cdef int64_t ignored
+    cdef int64_t *ignores = NULL
     if is_one_a_row(labels, whole):
         given = <cnp.ndarray>labels
     else:
@@ -137,8 +144,14 @@ cdef cnp.ndarray indices(labels, const layout *whole):
                               cnp.NPY_INT64, 0)
     watch = watch_over(count, &listener)
     type = type_of(given)
+    if ignore_index is not None:
+        ignore_index = _arguments.as_ignored(ignore_index)
+        limits = np.iinfo(given.dtype)
+        if limits.min <= ignore_index <= limits.max:
+            ignored = <int64_t><uint64_t>(ignore_index & 0xffffffffffffffff)
+            ignores = &ignored
     with nogil:
-        bad = take_labels(<const char *>PyArray_DATA(given), type,
+        bad = take_labels(<const char *>PyArray_DATA(given), type, ignores,
                           <int64_t *>PyArray_DATA(taken), count, classes, watch)
     if fs_stopped(watch):
         raise_pending()
@@ -170,9 +183,21 @@ cdef void set_rows_operand(fs_job *job, layout *whole, int which, cnp.ndarray a,
 
 # ---- running ----
 
+cdef ptrdiff_t count_those_that_do(fs_job *job) except -1:
+    cdef fs_listener listener
+    cdef ptrdiff_t count
+    job.watch = watch_over(job.outer * job.inner * max(job.n, 1), &listener)
+    with nogil:
+        count = fs_hinge_count(job)
+    if fs_stopped(job.watch):
+        raise_pending()
+    return count
+
+
 cdef object run_hinge(fs_job *job, layout *whole, const request *asked):
     """The loss; everything but the losses is set."""
     cdef ptrdiff_t rows = count_rows(whole)
+    cdef ptrdiff_t elements = rows * whole.shape[whole.ndim - 1]
     cdef cnp.ndarray losses = None
     cdef double total = 0
     cdef bint is_inner
@@ -180,16 +205,20 @@ cdef object run_hinge(fs_job *job, layout *whole, const request *asked):
     if asked.by_row:
         losses = np.zeros(rows_of(whole), dtype)
         set_rows_operand(job, whole, FS_LOSSES, losses, job.compute)
-    if asked.is_mean and rows > 0:
-        job.scale = 1.0 / rows
-    if rows * whole.shape[whole.ndim - 1] > 0:
-        whole.reduced = <uint64_t>1 << (whole.ndim - 1)
-        factor(job, whole, FS_X if job.operand[FS_Y].data == NULL else FS_Y)
-        is_inner = job.inner > 1
-        if not is_inner and job.n_outer > 0:
-            job.outer //= job.outer_shape[job.n_outer - 1]
-            take_inner(job)
-        settle_direct(job, FS_X, True, is_inner)
+    whole.reduced = <uint64_t>1 << (whole.ndim - 1)
+    factor(job, whole, FS_X if job.operand[FS_Y].data == NULL else FS_Y)
+    is_inner = job.inner > 1
+    if not is_inner and job.n_outer > 0 and elements > 0:
+        job.outer //= job.outer_shape[job.n_outer - 1]
+        take_inner(job)
+    settle_direct(job, FS_X, True, is_inner)
+    if asked.is_mean:
+        if asked.ignores or job.operand[FS_WEIGHTS].data != NULL or (
+            job.operand[FS_MASK].data != NULL
+        ):
+            rows = count_those_that_do(job)
+        job.scale = 1.0 / rows if rows > 0 else 0
+    if elements > 0:
         execute(job)
         total = job.total
     if asked.by_row:
@@ -202,7 +231,7 @@ cdef object run_hinge(fs_job *job, layout *whole, const request *asked):
 
 
 def hinge_loss(scores, labels, negatives, margin, p, variant, reduction, sample_weight,
-               where, bint return_grad):
+               where, ignore_index, bint return_grad):
     """All layouts but that of `pair_hinge_loss`."""
     cdef fs_job job
     cdef layout whole, others
@@ -233,8 +262,11 @@ def hinge_loss(scores, labels, negatives, margin, p, variant, reduction, sample_
         group(&whole, width)
     last = whole.ndim - 1
     if labels is not None:
-        places = indices(labels, &whole)
+        places = indices(labels, ignore_index, &whole)
         set_rows_operand(&job, &whole, FS_LABELS, places, FS_I64)
+    asked.ignores = ignore_index is not None
+    if asked.ignores and labels is None:
+        raise TypeError("ignore_index needs labels")
     weights = set_weights(&job, &whole, sample_weight)
     others = whole
     if labels is None:
@@ -264,6 +296,7 @@ def pair_hinge_loss(pos, neg, margin, p, variant, reduction, sample_weight, wher
     cdef fs_job job
     cdef layout whole
     cdef request asked
+    asked.ignores = False
     cdef cnp.ndarray positives, x, mask, weights, y = None, y_positives = None
     cdef int y_type
     if is_foreign(pos) or is_foreign(neg) or is_foreign(sample_weight) or (

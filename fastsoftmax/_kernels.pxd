@@ -122,3 +122,7 @@ cdef extern from "kernels/job.h" nogil:
     int fs_supported(const fs_table **tables, int most)
     int fs_run(const fs_kernels *kernels, fs_job *job)
     ptrdiff_t fs_size_of(fs_type type)
+
+
+cdef extern from "kernels/ops/hinge_part.h" nogil:
+    ptrdiff_t fs_hinge_count(const fs_job *job)

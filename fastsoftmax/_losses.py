@@ -20,6 +20,7 @@ def hinge_loss(
     reduction: str = "sum",
     sample_weight: ArrayLike | None = None,
     where: ArrayLike | None = None,
+    ignore_index: int | None = None,
     return_grad: bool = False,
 ) -> Any:
     """Hinge (max-margin) loss of rows that hold a positive and its negatives.
@@ -49,15 +50,19 @@ def hinge_loss(
         A row's loss is the sum of its terms (Weston and Watkins) or the largest of them
         (Crammer and Singer).
     reduction : {"sum", "mean", "none", "pairs"}, optional
-        Over rows: the sum of their losses; that, divided by their number; the losses,
-        one a row; or every single term, which makes `variant` meaningless.
+        Over rows: the sum of their losses; that, divided by the number of rows that
+        count; the losses, one a row; or every single term, which makes `variant`
+        meaningless.
     sample_weight : array_like, optional
         One factor for the loss of each row (shaped like labels), or one for all; any
-        real number. A loss of 0 stays 0, whatever its factor. Gradients and pairs take
-        it rounded to the type computed in.
+        real number. A loss of 0 stays 0, whatever its factor; a row of weight 0 does
+        not count. Gradients and pairs take it rounded to the type computed in.
     where : array_like of bool, optional
         Broadcasts against scores. False takes a score out of the negatives; the
-        positive counts whatever `where` says of it.
+        positive counts whatever `where` says of it. A row whose negatives are all taken
+        out does not count.
+    ignore_index : int, optional
+        Rows with this label do not count. It need not be in [0, C).
     return_grad : bool, optional
         Return a pair: the loss, and its gradient with respect to the scores.
 
@@ -77,7 +82,7 @@ def hinge_loss(
     Raises
     ------
     IndexError
-        If a label is not in [0, C): names the first such row.
+        If a label is neither in [0, C) nor ignored: names the first such row.
     TypeError
         If scores are not real numbers of at most 64 bits; if labels or `negatives` are
         not integers, or both are given; if `margin` or `sample_weight` are not real; if
@@ -105,9 +110,10 @@ def hinge_loss(
     a NaN                          its loss is NaN; the other rows' are not
     +inf, -inf                     what IEEE 754 makes of margin - s+ + s_j
     no negative                    0
+    anything, and does not count   0, and so is all of its gradient
     =============================  ===========================================
 
-    No row at all gives 0, the mean of no row NaN. No input makes it warn.
+    No row at all gives 0, the mean of no row that counts NaN. No input makes it warn.
 
     CuPy arrays give CuPy arrays, computed where they are. A label that is not in [0, C)
     makes its row NaN there; README, "CuPy arrays", says what else differs.
@@ -143,6 +149,7 @@ def hinge_loss(
         reduction,
         sample_weight,
         where,
+        ignore_index,
         return_grad,
     )
     if result is not NotImplemented:
@@ -161,6 +168,7 @@ def hinge_loss(
         p=p,
         variant=variant,
         reduction=reduction,
+        ignore_index=ignore_index,
         return_grad=return_grad,
     )
 
@@ -199,7 +207,8 @@ def pair_hinge_loss(
     sample_weight : array_like, optional
         One factor for the loss of each row, [B], or one for all.
     where : array_like of bool, optional
-        Broadcasts against neg. False takes a score out of the negatives.
+        Broadcasts against neg. False takes a score out of the negatives; a row without
+        any left does not count.
     return_grad : bool, optional
         Return a pair: the loss, and its gradients with respect to pos and neg.
 

@@ -12,6 +12,7 @@ from references import Array, finfo
 
 from fastsoftmax import hinge_loss, pair_hinge_loss
 
+NAN = math.nan
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 
 # What results may differ by, relative to exact ones. A term is within 1 ULP, which is
@@ -83,6 +84,7 @@ class Batch(NamedTuple):
     losses: Array
     terms: Array
     grad: Array
+    count: int  # of rows that count
 
 
 def excess(margin: float, positive: float, score: float) -> float:
@@ -103,6 +105,9 @@ def one_row(
     variant: str = "sum",
     weight: float = 1.0,
 ) -> Row:
+    if not counts(label, kept, weight):
+        nothing = [0.0] * len(scores)
+        return Row(0.0, nothing, nothing)
     terms, slopes = [], []
     for j, score in enumerate(scores):
         t = 0.0
@@ -119,6 +124,13 @@ def one_row(
     grad = [weight * slope for slope in slopes]
     grad[label] = -math.fsum(grad)
     return Row(weight * math.fsum(counted), [weight * t for t in terms], grad)
+
+
+def counts(label: int, kept: Sequence[bool], weight: float) -> bool:
+    """A row whose label is ignored (None here), or without weight, does not; nor does
+    one whose negatives are all masked out."""
+    negatives = [mask for j, mask in enumerate(kept) if j != label]
+    return label is not None and weight != 0 and (any(negatives) or not negatives)
 
 
 def first_largest(scores: Sequence[float], terms: Sequence[float]) -> int:
@@ -139,6 +151,7 @@ def by_loop(
     *,
     where: Any = True,
     sample_weight: Any = 1.0,
+    ignore_index: int | None = None,
     **options: Any,
 ) -> Batch:
     """Rows over the last axis of scores; without labels the positive is in column 0.
@@ -150,6 +163,8 @@ def by_loop(
     kept = np.broadcast_to(where, shape).reshape(-1, shape[-1]).tolist()
     weights = np.broadcast_to(sample_weight, shape[:-1]).ravel().tolist()
     places = [0] * len(rows) if labels is None else np.ravel(labels).tolist()
+    if ignore_index is not None:
+        places = [None if place == ignore_index else place for place in places]
     done = [
         one_row(row, place, mask, weight=weight, **options)
         for row, place, mask, weight in zip(rows, places, kept, weights, strict=True)
@@ -159,6 +174,7 @@ def by_loop(
         np.array([row.loss for row in done]).reshape(shape[:-1]),
         terms[..., 1:] if labels is None else terms,
         np.array([row.grad for row in done]).reshape(shape),
+        sum(map(counts, places, kept, weights)),
     )
 
 
@@ -168,7 +184,7 @@ def reduced(batch: Batch, reduction: str) -> Any:
     if reduction == "none":
         return batch.losses
     total = math.fsum(batch.losses.flat)
-    return total / batch.losses.size if reduction == "mean" else total
+    return total / (batch.count or NAN) if reduction == "mean" else total
 
 
 # ---- four ways to pass the same rows ----

@@ -93,6 +93,24 @@ def test_labels_of_another_shape(labels):
     assert_raises(ValueError, words, hinge_loss, SCORES, labels)
 
 
+@pytest.mark.parametrize("ignored", [1.0, True, "1", [1], np.nan], ids=repr)
+def test_ignore_index_must_be_an_integer(ignored):
+    words = "ignore_index must be an integer, got " + re.escape(repr(ignored))
+    assert_raises(TypeError, words, hinge_loss, SCORES, LABELS, ignore_index=ignored)
+
+
+def test_ignore_index_needs_labels():
+    assert_raises(
+        TypeError, "ignore_index needs labels", hinge_loss, SCORES, ignore_index=0
+    )
+
+
+def test_a_bad_label_beside_an_ignored_one():
+    words = rf"label -2 of row 2 is not in {CLASSES}"
+    options = {"ignore_index": -1}
+    assert_raises(IndexError, words, hinge_loss, SCORES, [0, -1, -2], **options)
+
+
 # ---- scores ----
 
 

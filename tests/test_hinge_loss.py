@@ -57,7 +57,7 @@ def assert_equals_loop(
 
 
 def as_in_mean(batch: Batch, reduction: str) -> Array:
-    return batch.grad / batch.losses.size if reduction == "mean" else batch.grad
+    return batch.grad / (batch.count or 1) if reduction == "mean" else batch.grad
 
 
 # ---- the reference case ----
@@ -602,14 +602,16 @@ def calls(pick) -> tuple[Array, Array | None, dict[str, Any]]:
     if pick(st.booleans()):
         options["where"] = rng.random(mask_shape) < 0.6
     if pick(st.booleans()):
-        options["sample_weight"] = rng.random(weight_shape)
+        options["sample_weight"] = rng.integers(0, 3, weight_shape) * 0.3
     return scores, labels, options
 
 
 @settings(max_examples=200, deadline=None)
-@given(call=calls(), reduction=st.sampled_from(REDUCTIONS))
-def test_random_calls(call, reduction):
+@given(call=calls(), reduction=st.sampled_from(REDUCTIONS), ignores=st.booleans())
+def test_random_calls(call, reduction, ignores):
     scores, labels, options = call
+    if ignores and labels is not None:
+        options["ignore_index"] = 1
     batch = by_loop(scores, labels, **options)
     with_grad = reduction != "pairs"
     result = silently(

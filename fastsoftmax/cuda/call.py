@@ -629,6 +629,40 @@ def _as_labels(labels: Any, scores: Array) -> Array:
     return _contiguous(labels, np.dtype(np.int64))
 
 
+def _ignoring(
+    labels: Array, given: Any, ignore_index: int, weights: Array | None
+) -> tuple[Array, Array | None]:
+    """Give ignored rows the weight 0, and a label that there is."""
+    ignored = _arguments.as_ignored(ignore_index)
+    limits = np.iinfo(given.dtype)
+    if not limits.min <= ignored <= limits.max:
+        return labels, weights
+    counts = labels != (ignored + 2**63) % 2**64 - 2**63  # uint64's bits
+    if weights is None:
+        weights = cupy.full(labels.shape, 1.0, np.float64)
+    return cupy.where(counts, labels, 0), cupy.where(counts, weights, 0)
+
+
+def _as_mean(rows: _Scores, weights: Array | None) -> tuple[Array, Array]:
+    """Return weights that make a sum the mean of rows that count; whether any do."""
+    counts = cupy.full(rows.rows, True, np.bool_)
+    if weights is None:
+        weights = cupy.full(rows.rows, 1.0, np.float64)
+    else:
+        counts = weights != 0
+    if rows.where is not None and rows.scores.shape[-1] > (rows.positives is None):
+        negatives = rows.where
+        if rows.labels is not None:
+            places = cupy.arange(rows.scores.shape[-1])
+            negatives = negatives & (places != rows.labels[..., None])
+        elif rows.positives is None:
+            negatives = negatives[..., 1:]
+        counts = counts & negatives.any(axis=-1)
+    count = counts.sum()
+    weights = cupy.where(counts, weights / cupy.maximum(count, 1), 0)
+    return _contiguous(weights), count > 0
+
+
 def _as_weights(sample_weight: Any, rows: tuple[int, ...]) -> Array | None:
     if sample_weight is None:
         return None
@@ -646,6 +680,7 @@ def hinge_loss(
     where: Any,
     *,
     negatives: int | None,
+    ignore_index: int | None,
     **options: Any,
 ) -> Any:
     """Run hinge.hinge_loss for CuPy arrays."""
@@ -660,16 +695,21 @@ def hinge_loss(
         mask = None if mask is None else mask.reshape(shape)
     _arguments.check_has_positive(array, labels is not None)
     dtype, compute = _arguments.result_dtypes(array.dtype)
+    places = None if labels is None else _as_labels(labels, array)
+    weights = _as_weights(sample_weight, array.shape[:-1])
+    if ignore_index is not None:
+        if labels is None:
+            raise TypeError("ignore_index needs labels")
+        places, weights = _ignoring(places, labels, ignore_index, weights)
     rows = _Scores(
         _contiguous(array, dtype),
         None,
-        None if labels is None else _as_labels(labels, array),
+        places,
         None if mask is None else _contiguous(mask),
         dtype,
         compute,
     )
     loss = _as_options(compute, **options)
-    weights = _as_weights(sample_weight, rows.rows)
     if loss.reduction == "pairs":
         pairs = cupy.empty(rows.scores.shape, dtype)
         _run_hinge(rows, loss, weights, pairs, None)
@@ -723,11 +763,14 @@ def _run_hinge(
     parts = None
     if loss.reduction in ("sum", "mean"):
         parts = cupy.empty(rows.rows, np.float64)
-    count = math.prod(rows.rows)
+    count, some = math.prod(rows.rows), None
+    is_mean = loss.reduction == "mean"
+    if is_mean and (weights is not None or rows.where is not None):
+        weights, some = _as_mean(rows, weights)
     if rows.scores.size > 0:
         largest = loss.largest and loss.reduction != "pairs"
         written = GRADIENT if loss.return_grad else PAIRS
-        scale = 1 / count if loss.reduction == "mean" else 1.0
+        scale = 1 / count if is_mean and some is None else 1.0
         compute = rows.compute.type
         extra = (
             *(
@@ -757,6 +800,8 @@ def _run_hinge(
     if parts is None:
         return losses
     total = parts.sum()
-    if loss.reduction == "mean":
+    if some is not None:
+        total = cupy.where(some, total, math.nan)
+    elif is_mean:
         total = total / count if count else cupy.full((), math.nan, np.float64)
     return total.astype(rows.compute, copy=False)

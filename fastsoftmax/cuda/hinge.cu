@@ -76,9 +76,9 @@ template <class T, class S> struct HingeFamily : Summing<T, S> {
      * -inf, too, or NaN. */
     DEVICE bool counts(const Row &row, Item item, i64 index) const
     {
-        bool kept = true;
+        bool kept = row.weight != 0; /* else it adds nothing, whatever it holds */
         if (item.s == -infinity<Real>() && !(row.base.hi < infinity<Real>()))
-            kept = index < row.n && (!mask || mask[row.first + index]);
+            kept = kept && index < row.n && (!mask || mask[row.first + index]);
         return index != row.label && kept;
     }
     static DEVICE Real term_of(const Row &row, Real s)

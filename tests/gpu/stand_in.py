@@ -229,13 +229,22 @@ class ndarray:  # noqa: N801 - CuPy's name
         machine.other_kernels.append("fill")
 
     def sum(self) -> ndarray:
-        with np.errstate(all="ignore"):
-            return _new(np.asarray(self._read().sum()), "sum")
+        return _elementwise(np.sum, self)
 
-    def __truediv__(self, other: float) -> ndarray:
-        if type(other) not in (int, float):
-            raise NotImplementedError("the stand-in divides by Python numbers only")
-        return _new(np.asarray(self._read() / other), "divide")
+    def any(self, axis: int) -> ndarray:
+        return _elementwise(functools.partial(np.any, axis=axis), self)
+
+    def __truediv__(self, other: Any) -> ndarray:
+        return _elementwise(np.true_divide, self, other)
+
+    def __and__(self, other: ndarray) -> ndarray:
+        return _elementwise(np.bitwise_and, self, other)
+
+    def __ne__(self, other: Any) -> ndarray:  # type: ignore[override]
+        return _elementwise(np.not_equal, self, other)
+
+    def __gt__(self, other: Any) -> ndarray:
+        return _elementwise(np.greater, self, other)
 
     # What waits for the device
 
@@ -270,8 +279,22 @@ class ndarray:  # noqa: N801 - CuPy's name
     def _unknown(self, *args: Any) -> Any:
         raise NotImplementedError("not in the stand-in")
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __len__ = _unknown
+    __eq__ = __lt__ = __le__ = __ge__ = __len__ = _unknown
     __hash__ = None  # type: ignore[assignment]
+
+
+def _elementwise(function: Any, *args: Any) -> ndarray:
+    given = [arg._read() if isinstance(arg, ndarray) else arg for arg in args]
+    with np.errstate(all="ignore"):
+        return _new(np.asarray(function(*given)), getattr(function, "__name__", "any"))
+
+
+def maximum(a: ndarray, b: Any) -> ndarray:
+    return _elementwise(np.maximum, a, b)
+
+
+def arange(stop: int) -> ndarray:
+    return _new(np.arange(stop), "arange")
 
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
@@ -526,11 +549,13 @@ class _Spans:
 NAMES = (
     RawKernel,
     RawModule,
+    arange,
     asarray,
     ascontiguousarray,
     broadcast_to,
     empty,
     full,
+    maximum,
     may_share_memory,
     ndarray,
     where,

@@ -74,7 +74,7 @@ def pairs(whole: Any, form: str, options: dict[str, Any]) -> Any:
 
 
 def scaled(batch: Batch, reduction: str) -> Array:
-    return batch.grad / (batch.losses.size if reduction == "mean" else 1)
+    return batch.grad / ((batch.count or 1) if reduction == "mean" else 1)
 
 
 # ---- losses and gradients ----
@@ -102,6 +102,7 @@ def test_gradients(cupy, p, variant, form):
     for reduction, more in (
         ("none", {"where": mask, "sample_weight": weights}),
         ("mean", {"sample_weight": 2.0}),
+        ("mean", {"where": mask & (np.arange(12) % 3 > 0)[:, np.newaxis]}),
     ):
         batch = by_loop(scores, **options, **more)
         loss, grad = call(
@@ -371,3 +372,65 @@ def test_kernels_do_not_touch_what_they_must_not(cupy, variant):
         )
         want = hinge_loss(scores, labels, variant=variant, where=scores > -1)
         np.testing.assert_allclose(loss, want, rtol=1e-6)
+
+
+# ---- rows that do not count ----
+
+
+@of_both
+@pytest.mark.parametrize("p", [1, 2])
+def test_rows_that_do_not_count(cupy, p, variant):
+    scores, labels = draw((9, 20), np.float32), draw_labels((9,), 20)
+    weights = np.float64([1, 0, 2, 1, 1, 1, 0, 1, 3])
+    mask = np.ones((9, 20), bool)
+    mask[3] = False
+    labels[4] = labels[7] = -100
+    scores[[1, 3]] = NAN
+    scores[4] = INF
+    scores[6, 3:] = -INF
+    scores[7, 5] = NAN
+    options = {"p": p, "variant": variant, "ignore_index": -100}
+    for reduction, name in itertools.product(REDUCTIONS, ("both", "mask", "weights")):
+        more: dict[str, Any] = {}
+        if name != "mask":
+            more["sample_weight"] = weights
+        if name != "weights":
+            more["where"] = mask
+        batch = by_loop(scores, labels, **options, **more)
+        given = {key: cupy.asarray(value) for key, value in more.items()}
+        given |= {**options, "reduction": reduction}
+        arrays = cupy.asarray(scores), cupy.asarray(labels)
+        if reduction == "pairs":
+            result = run(hinge_loss, *arrays, **given)
+            np.testing.assert_allclose(result, batch.terms, rtol=1e-6)
+            continue
+        loss, grad = run(hinge_loss, *arrays, **given, return_grad=True)
+        assert_loss(loss, batch, np.float32, reduction, p)
+        assert_gradient(grad, scaled(batch, reduction), np.float32, p)
+
+
+def test_a_mean_of_no_row_that_counts(cupy):
+    scores, labels = cupy.asarray(np.ones((2, 3), "f4")), cupy.asarray([7, 7])
+    for more in (
+        {"ignore_index": 7},
+        {"ignore_index": 7, "where": cupy.asarray(np.zeros((2, 3), bool))},
+    ):
+        options = {"reduction": "mean", "return_grad": True, **more}
+        loss, grad = run(hinge_loss, scores, labels, **options)
+        assert np.isnan(loss)
+        assert not grad.any()
+
+
+def test_labels_that_are_ignored(cupy):
+    scores = draw((3, 5), np.float32)
+    expected = hinge_loss(scores[:2], [1, 0])
+    for dtype, ignored in ((np.uint64, 2**64 - 1), (np.int8, -1), (np.int64, 2)):
+        labels = cupy.asarray(np.array([1, 0, ignored], dtype))
+        arrays = cupy.asarray(scores), labels
+        np.testing.assert_allclose(
+            run(hinge_loss, *arrays, ignore_index=ignored), expected, rtol=1e-6
+        )
+    with pytest.raises(TypeError, match="needs labels"):
+        hinge_loss(arrays[0], ignore_index=1)
+    with pytest.raises(TypeError, match="must be an integer"):
+        hinge_loss(*arrays, ignore_index=1.0)

@@ -63,6 +63,9 @@ static void F(start_tile)(const fs_job *job, fs_line line, ptrdiff_t width,
     for (ptrdiff_t j = 0; line.at[FS_WEIGHTS] && j < width; j++)
         tile->weight[j] =
             *(const double *)(line.at[FS_WEIGHTS] + j * job->operand[FS_WEIGHTS].inner);
+    for (ptrdiff_t j = 0; line.at[FS_LABELS] && j < width; j++)
+        if (tile->label[j] < 0) /* ignored */
+            tile->label[j] = 0, tile->weight[j] = 0;
     F(read_positives)(job, line, width, tile, positives);
     for (ptrdiff_t j = 0; j < width; j++) {
         fs_pair difference = fs_two_sum(job->margin, -(double)positives[j]);
@@ -296,6 +299,19 @@ static void F(finish_positives)(const fs_job *job, fs_line line, ptrdiff_t width
                  job->operand[FS_Y].type);
 }
 
+/* A row of weight 0 adds nothing. What it was given is 0 already, where no term is NaN,
+ * nor infinite and squared. */
+static void F(leave_out)(const fs_job *job, fs_line line, ptrdiff_t j,
+                         F(hinge_tile) *tile)
+{
+    const REAL nothing = 0;
+    fs_line row = fs_along_inner(job, line, j);
+    for (ptrdiff_t i = 0; isnan(tile->slopes[j]) && i < job->n; i++)
+        F(write)(&nothing, 1, row.at[FS_Y] + i * job->operand[FS_Y].n,
+                 job->operand[FS_Y].type);
+    tile->terms[j] = tile->slopes[j] = 0;
+}
+
 /* Writes what all of a row's negatives decide; returns the sum of the losses. */
 static double F(finish_tile)(const fs_job *job, fs_line line, ptrdiff_t width,
                              F(hinge_tile) *tile)
@@ -304,8 +320,10 @@ static double F(finish_tile)(const fs_job *job, fs_line line, ptrdiff_t width,
     if (job->largest && job->written != FS_PAIRS)
         F(finish_largest)(job, line, width, tile);
     for (ptrdiff_t j = 0; j < width; j++) {
-        /* 0 stays 0, whatever the weight */
-        tile->terms[j] *= tile->terms[j] == 0 ? 1 : tile->weight[j];
+        if (tile->weight[j] == 0)
+            F(leave_out)(job, line, j, tile);
+        else if (tile->terms[j] != 0) /* 0 stays 0, whatever the weight */
+            tile->terms[j] *= tile->weight[j];
         total += tile->terms[j];
     }
     for (ptrdiff_t j = 0; line.at[FS_LOSSES] && j < width; j++)

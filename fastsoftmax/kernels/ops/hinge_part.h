@@ -3,7 +3,8 @@
  * A set has one positive score s+ and n others, s_j. Its terms are
  * max(0, margin - s+ + s_j)^p, its loss is their sum or the largest of them. The others
  * that count are its negatives: not those that the mask takes out, nor, where labels
- * say which of the n is the positive, that one.
+ * say which of the n is the positive, that one. A set counts if its label is not
+ * negative (ignored), its weight not 0, and not all of its negatives are masked out.
  */
 #ifndef FASTSOFTMAX_HINGE_PART_H
 #define FASTSOFTMAX_HINGE_PART_H
@@ -48,6 +49,39 @@ static inline ptrdiff_t fs_hinge_sets(const fs_job *job)
 static inline ptrdiff_t fs_hinge_units(const fs_job *job)
 {
     return job->outer * ((job->inner - 1) / fs_hinge_sets(job) + 1);
+}
+
+static inline int fs_hinge_has_negatives(const fs_job *job, fs_line set,
+                                         ptrdiff_t label)
+{
+    ptrdiff_t i = 0;
+    while (i < job->n && (i == label || !set.at[FS_MASK][i * job->operand[FS_MASK].n]))
+        i++;
+    return i < job->n;
+}
+
+/* How many sets count; a smaller number if the job was stopped. */
+static inline ptrdiff_t fs_hinge_count(const fs_job *job)
+{
+    ptrdiff_t count = 0;
+    for (ptrdiff_t outer = 0; outer < job->outer; outer++) {
+        fs_line line = fs_locate(job, outer);
+        for (ptrdiff_t j = 0; j < job->inner; j++) {
+            if ((j % 1024 == 1023 || job->n > FS_PIECE) && fs_poll(job->watch))
+                return count;
+            fs_line set = fs_along_inner(job, line, j);
+            ptrdiff_t label = -1;
+            int counts = !set.at[FS_WEIGHTS] || *(const double *)set.at[FS_WEIGHTS];
+            if (set.at[FS_LABELS]) {
+                label = (ptrdiff_t)(*(const int64_t *)set.at[FS_LABELS]);
+                counts &= label >= 0;
+            }
+            if (counts && set.at[FS_MASK] && job->n > (label >= 0))
+                counts = fs_hinge_has_negatives(job, set, label);
+            count += counts;
+        }
+    }
+    return count;
 }
 
 /* A part before any negative. */
