@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,34 @@ def test_openmp_that_is_asked_for_and_not_there_is_an_error(copy: Path) -> None:
     with pytest.raises(AssertionError, match="FASTSOFTMAX_OPENMP=1, but no OpenMP"):
         record(copy, refuse, FASTSOFTMAX_OPENMP="1")
     assert all("-fopenmp" in line for line in record(copy, FASTSOFTMAX_OPENMP="1"))
+
+
+MACROS = ("-DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION", "-D_POSIX_C_SOURCE=200809L")
+WARNINGS = ("-Wall", "-Wextra", "-Werror")
+# What Cython writes and NumPy's headers do.
+TOLERATED = ("-Wno-unused-parameter", "-Wno-missing-field-initializers")
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("system", ["windows-gnu", "macos", "linux-musl"])
+def test_other_systems_compile_without_a_warning(
+    cythonized: Path, tmp_path: Path, system: str, arch: str
+) -> None:
+    pytest.importorskip("ziglang", reason="`pip install --group cross` brings clang")
+    folders = [cythonized / "fastsoftmax", cythonized / "fastsoftmax" / "kernels"]
+    sources = sorted(cythonized.glob("fastsoftmax/kernels/**/*.c"))
+    assert len(sources) > 8
+    if system != "windows-gnu":  # no Python.h of Windows here
+        sources += cythonized.glob("build/**/_cpu.c")
+        # NumPy's headers are those of this system, which has an <endian.h>.
+        (tmp_path / "endian.h").write_text("#include <machine/endian.h>\n")
+        paths = sysconfig.get_paths()["include"], np.get_include()
+        folders += [*map(Path, paths), *([tmp_path] if system == "macos" else [])]
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-{system}"]
+    flags = ["-std=c11", "-O0", *MACROS, *WARNINGS, *TOLERATED]
+    flags += [f"-I{folder}" for folder in folders]
+    for source in sources:
+        output(tmp_path, *compiler, *flags, "-c", source, "-o", tmp_path / "object.o")
 
 
 # ---- what is built again ----
