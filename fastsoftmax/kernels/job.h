@@ -77,7 +77,7 @@ enum { FS_MAX_OUTER = 64 };
 
 /* A row is worked on in pieces of this many elements. The partial sums of a row are
  * those of its pieces, whoever computes them: results do not depend on threads. */
-enum { FS_PIECE = 65536 };
+enum { FS_PIECE = 16384 };
 
 /* Columns are worked on in tiles at most this wide: running maxima and sums of a tile
  * stay in the first-level cache. */
@@ -169,13 +169,6 @@ fs_line fs_along_inner(const fs_job *job, fs_line line, ptrdiff_t j);
 typedef struct fs_pair {
     double hi, lo;
 } fs_pair;
-
-/* What pass 3 needs to turn a line's terms into results. */
-typedef struct fs_norm {
-    double max;   /* the line's maximum, -inf if all is NaN or -inf */
-    fs_pair pair; /* softmax: y = e (hi + lo); the others of its family:
-                   * log(sum(exp(x))) = hi + lo; VJPs: the sum */
-} fs_norm;
 
 /* For the steps of a loop: as calls, with vectors passed through memory, they would
  * take several times as long, and compilers shy away from inlining so much. */

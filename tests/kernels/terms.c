@@ -45,7 +45,7 @@ static void measure(const REAL *x, ptrdiff_t count, REAL max)
     exact scale = ldexpl((exact)BASE, SPARE - (int)k[0]);
     for (ptrdiff_t i = 0; i < count; i += LANES) {
         VEC here = V(load)(x + i), vs, vq;
-        F(exp_terms)(1, &here, &shift, &vs, &vq);
+        F(exp_terms)(1, 1, &here, &shift, &vs, &vq);
         V(store)(s, vs);
         V(store)(q, vq);
         V(store)(e, F(term)(vs, vq));

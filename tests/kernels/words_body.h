@@ -67,7 +67,9 @@ static void V(check_lanes)(void)
     CHECK("add", V(add)(va, vb), a + b);
     CHECK("sub", V(sub)(va, vb), a - b);
     CHECK("mul", V(mul)(va, vb), a * b);
+    CHECK("div", V(div)(va, vb), a / b);
     CHECK_BITS("max", V(max)(va, vb), a > b ? a : b);
+    CHECK_BITS("min", V(min)(va, vb), a < b ? a : b);
 #if defined(FS_HAS_FMA)
     CHECK("muladd", V(muladd)(va, vb, vc), FMA(a, b, c));
 #else
@@ -77,6 +79,25 @@ static void V(check_lanes)(void)
                OF_BITS(V(entries)[TO_BITS(a) % 8] + (TO_BITS(a) << (EXPONENT - 3))));
     CHECK_BITS("if_equal", V(if_equal)(va, vb, vc, vd), a == b ? c : d);
     CHECK_BITS("if_less", V(if_less)(va, vb, vc, vd), a < b ? c : d);
+    int any = 0;
+    for (int j = 0; j < LANES; j++) any = any || in.a[j] < in.b[j];
+    if (V(any_less)(va, vb) != any)
+        fail(WORD("any_less"), any);
+}
+
+/* In one lane alone. */
+static void V(check_any_less)(void)
+{
+    for (int at = 0; at < LANES; at++) {
+        REAL a[LANES], b[LANES];
+        for (int j = 0; j < LANES; j++) {
+            a[j] = j == at ? -2 : -1;
+            b[j] = j % 2 ? (REAL)NAN : -1;
+        }
+        b[at] = -1;
+        if (!V(any_less)(V(load)(a), V(load)(b)))
+            fail(WORD("any_less"), at);
+    }
 }
 
 /* Next to memory that must not be touched, and beside memory that must not change. */
@@ -103,20 +124,22 @@ static void V(check_parts)(void)
     }
 }
 
-/* a (hi + lo) of a term and a factor as math/exp.h has them: half an ulp, what the
- * judge itself may lose, and half the least subnormal number. */
+/* a (hi + lo) of a term and a factor as ops/softmax.h has them: half an ulp, what the
+ * judge itself may lose, and half the least subnormal number. Of sets that are not deep
+ * terms are not as small; of those that are the factor has no 2^-SPARE. */
 static void V(check_times_pair)(void)
 {
     enum { SPARE = EXPONENT == 23 ? 64 : 512, NORMAL = EXPONENT == 23 ? -126 : -1022 };
+    const int deep = (int)(random_bits() % 2), depth = EXPONENT == 23 ? 94 : 982;
+    const uint64_t down = (uint64_t)(deep ? 2 * SPARE : depth);
     const long double half_of_least = ldexpl(1, NORMAL - EXPONENT - 1);
     REAL a[LANES], hi[LANES], lo[LANES], out[LANES];
     for (int j = 0; j < LANES; j++) {
         double fraction = (double)(random_bits() >> 11) * 0x1p-53;
-        a[j] =
-            (REAL)ldexp(1 + fraction / 3, SPARE - (int)(random_bits() % (2 * SPARE)));
-        hi[j] =
-            (REAL)ldexp(1 + fraction * fraction, -SPARE - (int)(random_bits() % 40));
-        lo[j] = (REAL)ldexp(hi[j] * (fraction - 0.5), -EXPONENT - 1);
+        a[j] = (REAL)ldexp(1 + fraction / 3, SPARE - (int)(random_bits() % down));
+        hi[j] = (REAL)ldexp(1 + fraction * fraction,
+                            (deep ? 0 : -SPARE) - (int)(random_bits() % 31));
+        lo[j] = (REAL)ldexp(hi[j] * (2 * fraction - 1), -EXPONENT - 1);
     }
     V(store)(out, V(times_pair)(V(load)(a), V(load)(hi), V(load)(lo)));
     for (int j = 0; j < LANES; j++) {
@@ -215,6 +238,7 @@ static void V(check)(void)
     }
     for (int i = 0; i < 20; i++) V(check_parts)();
     V(check_largest)();
+    V(check_any_less)();
     V(check_quads)();
     V(check_stream)();
 }

@@ -125,6 +125,14 @@ static inline f64_vec f64_mul(f64_vec a, f64_vec b)
 {
     return _mm256_mul_pd(a, b);
 }
+static inline f32_vec f32_div(f32_vec a, f32_vec b)
+{
+    return _mm256_div_ps(a, b);
+}
+static inline f64_vec f64_div(f64_vec a, f64_vec b)
+{
+    return _mm256_div_pd(a, b);
+}
 static inline f32_vec f32_max(f32_vec a, f32_vec b)
 {
     return _mm256_max_ps(a, b);
@@ -132,6 +140,14 @@ static inline f32_vec f32_max(f32_vec a, f32_vec b)
 static inline f64_vec f64_max(f64_vec a, f64_vec b)
 {
     return _mm256_max_pd(a, b);
+}
+static inline f32_vec f32_min(f32_vec a, f32_vec b)
+{
+    return _mm256_min_ps(a, b);
+}
+static inline f64_vec f64_min(f64_vec a, f64_vec b)
+{
+    return _mm256_min_pd(a, b);
 }
 
 static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c)
@@ -188,6 +204,14 @@ static inline f32_vec f32_if_less(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
 static inline f64_vec f64_if_less(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
 {
     return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(a, b, _CMP_LT_OQ));
+}
+static inline int f32_any_less(f32_vec a, f32_vec b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)) != 0;
+}
+static inline int f64_any_less(f64_vec a, f64_vec b)
+{
+    return _mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_LT_OQ)) != 0;
 }
 
 static inline float f32_largest(f32_vec a)

@@ -9,6 +9,7 @@
 #include "math/halves.h"
 
 #define FS_HAS_FMA
+#define FS_HAS_32_REGISTERS
 #define ISA_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
 #include "isa/target.h"
 
@@ -91,6 +92,14 @@ static inline f64_vec f64_mul(f64_vec a, f64_vec b)
 {
     return _mm512_mul_pd(a, b);
 }
+static inline f32_vec f32_div(f32_vec a, f32_vec b)
+{
+    return _mm512_div_ps(a, b);
+}
+static inline f64_vec f64_div(f64_vec a, f64_vec b)
+{
+    return _mm512_div_pd(a, b);
+}
 static inline f32_vec f32_max(f32_vec a, f32_vec b)
 {
     return _mm512_max_ps(a, b);
@@ -98,6 +107,14 @@ static inline f32_vec f32_max(f32_vec a, f32_vec b)
 static inline f64_vec f64_max(f64_vec a, f64_vec b)
 {
     return _mm512_max_pd(a, b);
+}
+static inline f32_vec f32_min(f32_vec a, f32_vec b)
+{
+    return _mm512_min_ps(a, b);
+}
+static inline f64_vec f64_min(f64_vec a, f64_vec b)
+{
+    return _mm512_min_pd(a, b);
 }
 
 static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c)
@@ -148,6 +165,14 @@ static inline f32_vec f32_if_less(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
 static inline f64_vec f64_if_less(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
 {
     return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+static inline int f32_any_less(f32_vec a, f32_vec b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0;
+}
+static inline int f64_any_less(f64_vec a, f64_vec b)
+{
+    return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ) != 0;
 }
 
 static inline float f32_largest(f32_vec a)

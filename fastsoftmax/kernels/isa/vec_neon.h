@@ -9,6 +9,7 @@
 #include "math/halves.h"
 
 #define FS_HAS_FMA
+#define FS_HAS_32_REGISTERS
 
 enum { f32_lanes = 4, f64_lanes = 2 };
 typedef float32x4_t f32_vec;
@@ -96,6 +97,14 @@ static inline f64_vec f64_mul(f64_vec a, f64_vec b)
 {
     return vmulq_f64(a, b);
 }
+static inline f32_vec f32_div(f32_vec a, f32_vec b)
+{
+    return vdivq_f32(a, b);
+}
+static inline f64_vec f64_div(f64_vec a, f64_vec b)
+{
+    return vdivq_f64(a, b);
+}
 
 /* Not vmaxq, which is NaN where either is. */
 static inline f32_vec f32_max(f32_vec a, f32_vec b)
@@ -105,6 +114,14 @@ static inline f32_vec f32_max(f32_vec a, f32_vec b)
 static inline f64_vec f64_max(f64_vec a, f64_vec b)
 {
     return vbslq_f64(vcgtq_f64(a, b), a, b);
+}
+static inline f32_vec f32_min(f32_vec a, f32_vec b)
+{
+    return vbslq_f32(vcltq_f32(a, b), a, b);
+}
+static inline f64_vec f64_min(f64_vec a, f64_vec b)
+{
+    return vbslq_f64(vcltq_f64(a, b), a, b);
 }
 
 static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c)
@@ -183,6 +200,14 @@ static inline f32_vec f32_if_less(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
 static inline f64_vec f64_if_less(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
 {
     return vbslq_f64(vcltq_f64(a, b), yes, no);
+}
+static inline int f32_any_less(f32_vec a, f32_vec b)
+{
+    return vmaxvq_u32(vcltq_f32(a, b)) != 0;
+}
+static inline int f64_any_less(f64_vec a, f64_vec b)
+{
+    return vaddvq_u64(vshrq_n_u64(vcltq_f64(a, b), 63)) != 0;
 }
 
 static inline float f32_largest(f32_vec a)

@@ -83,8 +83,16 @@ static inline f64_vec f64_mul(f64_vec a, f64_vec b)
 {
     return a * b;
 }
+static inline f32_vec f32_div(f32_vec a, f32_vec b)
+{
+    return a / b;
+}
+static inline f64_vec f64_div(f64_vec a, f64_vec b)
+{
+    return a / b;
+}
 
-/* T_max: b where either is NaN, as the x86 instruction has it. */
+/* T_max, T_min: b where either is NaN, as the x86 instructions have it. */
 static inline f32_vec f32_max(f32_vec a, f32_vec b)
 {
     return a > b ? a : b;
@@ -92,6 +100,14 @@ static inline f32_vec f32_max(f32_vec a, f32_vec b)
 static inline f64_vec f64_max(f64_vec a, f64_vec b)
 {
     return a > b ? a : b;
+}
+static inline f32_vec f32_min(f32_vec a, f32_vec b)
+{
+    return a < b ? a : b;
+}
+static inline f64_vec f64_min(f64_vec a, f64_vec b)
+{
+    return a < b ? a : b;
 }
 
 /* T_muladd: a * b + c, rounded once where the hardware can, twice elsewhere. */
@@ -104,10 +120,9 @@ static inline f64_vec f64_muladd(f64_vec a, f64_vec b, f64_vec c)
     return a * b + c;
 }
 
-/* T_times_pair: a * (hi + lo) rounded once (up to 2^-20 ulp), |lo| <= ulp(hi) / 2,
- * where a is a term and hi + lo a factor, see math/exp.h. On top of that half the least
- * subnormal number, because the product with lo may be one: subnormal results are
- * within 1 ulp. */
+/* T_times_pair: a * (hi + lo) rounded once (up to 2^-20 ulp), |lo| <= ulp(hi), where a
+ * is a term and hi + lo a factor of ops/softmax.h. On top of that half the least
+ * subnormal number, because the product with lo may be one. */
 static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
 {
     return (float)((double)a * ((double)hi + (double)lo));
@@ -121,12 +136,10 @@ static inline double upper_half(double a)
 }
 static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
 {
-    /* Dekker's product, exact; 2^512 keeps its parts normal where the result is not
-     * (a is a term, scaled by 2^512, and hi at most 2^-511). */
-    double h = hi * 0x1p512, product = a * h;
-    double a1 = upper_half(a), a2 = a - a1, h1 = upper_half(h), h2 = h - h1;
+    double product = a * hi; /* Dekker's, exact */
+    double a1 = upper_half(a), a2 = a - a1, h1 = upper_half(hi), h2 = hi - h1;
     double error = ((a1 * h1 - product) + a1 * h2 + a2 * h1) + a2 * h2;
-    return (product + (error + a * (lo * 0x1p512))) * 0x1p-512;
+    return product + (error + a * lo);
 }
 
 /* T_power: c 2^(n/8) of math/coefficients.h for the integer n in the low bits of a. */
@@ -159,6 +172,16 @@ static inline f32_vec f32_if_less(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
 static inline f64_vec f64_if_less(f64_vec a, f64_vec b, f64_vec yes, f64_vec no)
 {
     return a < b ? yes : no;
+}
+
+/* T_any_less: whether a < b in some lane. */
+static inline int f32_any_less(f32_vec a, f32_vec b)
+{
+    return a < b;
+}
+static inline int f64_any_less(f64_vec a, f64_vec b)
+{
+    return a < b;
 }
 
 /* T_largest: the maximum of all lanes, none of which is NaN. */

@@ -20,11 +20,12 @@ typedef struct {
     F(shape) shape;  /* IN */
     F(rows_of) from; /* where the next pass reads */
     int lowers;      /* whether something is to be taken off some column first */
-    F(norms) norms;
+    int care;        /* what results need */
+    F(sets) sets;
     REAL off[FS_TILE];                   /* what that is */
     REAL least[FS_TILE], magic[FS_TILE]; /* an F(shift) */
-    REAL skip[FS_TILE]; /* what pass 2 leaves out once: the maximum, then NaN */
-    REAL total[FS_TILE], lost[FS_TILE]; /* an F(sum) over the latest rows */
+    REAL total[FS_TILE], lost[FS_TILE];  /* an F(sum) over the latest rows */
+    double sum[FS_TILE], error[FS_TILE]; /* the sums of those before, as pairs */
 } F(tile);
 
 /* The next pass reads plain REALs at `place`. */
@@ -44,20 +45,21 @@ static inline void F(read_from_cells)(F(tile) *tile)
 
 /* ---- pass 1 ---- */
 
-/* The maxima over `abreast` rows and those before; the rows go to `to`, if anywhere. */
-FS_INLINE void F(max_of_rows)(int abreast, const REAL *const *x, REAL *const *to,
-                              ptrdiff_t padded, REAL *max)
+/* The ranges over `abreast` rows and those before; the rows go to `to`, if anywhere. */
+FS_INLINE void F(range_of_rows)(int op, int abreast, const REAL *const *x,
+                                REAL *const *to, ptrdiff_t padded, F(sets) *sets)
 {
     for (ptrdiff_t i = 0; i < padded; i += LANES) {
-        VEC largest = V(load)(max + i);
+        F(range) range = F(range_at)(sets, i);
         EACH
         {
             VEC here = V(load)(x[j] + i);
             if (to[0])
                 V(store)(to[j] + i, here);
-            largest = V(max)(here, largest);
+            F(add_range)(op, here, &range);
         }
-        V(store)(max + i, largest);
+        V(store)(sets->max + i, range.max);
+        V(store)(sets->min + i, range.min);
     }
 }
 
@@ -67,28 +69,50 @@ static inline int F(stages_into_y)(const fs_job *job, const F(tile) *tile)
     return !tile->cells && !job->operand[FS_X].direct && F(keeps_terms)(job);
 }
 
-/* What pass 2 is to leave out of each column: its maximum, where that is met first. */
-static void F(join_maxima)(F(tile) *tile)
+/* Columns that are folded: the ranges of each become those of the whole column. */
+static void F(join_ranges)(F(tile) *tile)
 {
-    REAL *max = tile->norms.max;
-    memcpy(tile->skip, max, (size_t)tile->shape.padded * sizeof *max);
-    for (ptrdiff_t c = 0; tile->shape.fold > 1 && c < tile->shape.columns; c++) {
-        ptrdiff_t first = c;
-        for (ptrdiff_t i = c; i < tile->shape.width; i += tile->shape.columns)
-            first = max[i] > max[first] ? i : first;
-        for (ptrdiff_t i = c; i < tile->shape.width; i += tile->shape.columns) {
-            tile->skip[i] = i == first ? max[first] : (REAL)NAN;
-            if (i != first)
-                max[i] = max[first];
+    REAL *max = tile->sets.max, *min = tile->sets.min;
+    ptrdiff_t columns = tile->shape.columns;
+    for (ptrdiff_t i = columns; i < tile->shape.width; i++) {
+        max[i % columns] = max[i] > max[i % columns] ? max[i] : max[i % columns];
+        min[i % columns] = min[i] < min[i % columns] ? min[i] : min[i % columns];
+    }
+    for (ptrdiff_t i = columns; i < tile->shape.width; i++) {
+        max[i] = max[i % columns];
+        min[i] = min[i % columns];
+    }
+}
+
+/* Columns that hold -inf: their least other element, and how many there are. */
+static void F(look_past_holes)(F(tile) *tile)
+{
+    REAL buffer[FS_TILE], *min = tile->sets.min, *count = tile->sets.count;
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
+        V(store)(min + i, V(set)((REAL)INFINITY));
+        V(store)(count + i, V(set)(0));
+    }
+    for (ptrdiff_t row = 0; row < tile->shape.rows; row++) {
+        const REAL *x = F(read_row)(&tile->shape, &tile->from, row, buffer);
+        for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
+            VEC least = V(load)(min + i), kept = V(load)(count + i);
+            F(add_finite)(V(load)(x + i), &least, &kept);
+            V(store)(min + i, least);
+            V(store)(count + i, kept);
         }
     }
+    for (ptrdiff_t i = tile->shape.columns; i < tile->shape.width; i++)
+        count[i % tile->shape.columns] += count[i];
+    F(join_ranges)(tile);
 }
 
 static void F(tile_max)(fs_job *job, F(tile) *tile)
 {
-    REAL buffer[ABREAST][FS_TILE], *max = tile->norms.max;
-    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
-        V(store)(max + i, V(set)((REAL)-INFINITY));
+    REAL buffer[ABREAST][FS_TILE];
+    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
+        V(store)(tile->sets.max + i, F(no_range)().max);
+        V(store)(tile->sets.min + i, F(no_range)().min);
+    }
     for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
             return;
@@ -106,9 +130,11 @@ static void F(tile_max)(fs_job *job, F(tile) *tile)
                                to[j] ? to[j] : buffer[j]);
         }
         if (abreast == ABREAST) /* a constant lets the compiler unroll */
-            F(max_of_rows)(ABREAST, x, to, tile->shape.padded, max);
+            F(range_of_rows)(FS_SOFTMAX, ABREAST, x, to, tile->shape.padded,
+                             &tile->sets);
         else
-            F(max_of_rows)(abreast, x, to, tile->shape.padded, max);
+            F(range_of_rows)(FS_SOFTMAX, abreast, x, to, tile->shape.padded,
+                             &tile->sets);
         EACH if (F(stages_into_y)(job, tile))
             F(put_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, to[j]);
     }
@@ -116,7 +142,7 @@ static void F(tile_max)(fs_job *job, F(tile) *tile)
         F(read_from_cells)(tile);
     else if (F(stages_into_y)(job, tile))
         F(read_from)(tile, tile->line.at[FS_Y], job->operand[FS_Y].n);
-    F(join_maxima)(tile);
+    F(join_ranges)(tile);
 }
 
 /* ---- pass 2 ---- */
@@ -133,32 +159,21 @@ static inline const REAL *F(lowered_row)(const REAL *x, const F(tile) *tile,
     return buffer;
 }
 
-/* The terms of `abreast` rows at columns i to i + LANES are added to the sums; the
- * largest of a column is left out, once, or all terms go to e. */
+/* The terms of `abreast` rows at columns i to i + LANES are added to the sums;
+ * softmax's go to e. */
 FS_INLINE void F(column_terms)(int abreast, const REAL *const *x, REAL *const *e,
-                               ptrdiff_t i, int with_largest, F(tile) *tile)
+                               ptrdiff_t i, int keeps, F(tile) *tile)
 {
-    VEC none = V(set)((REAL)-INFINITY);
     F(shift) shift = {V(load)(tile->least + i), V(load)(tile->magic + i)};
     F(sum) sum = {V(load)(tile->total + i), V(load)(tile->lost + i)};
     VEC here[ABREAST], s[ABREAST], q[ABREAST];
     EACH here[j] = V(load)(x[j] + i);
-    if (!with_largest) {
-        VEC skip = V(load)(tile->skip + i);
-        EACH
-        {
-            VEC left = V(if_equal)(here[j], skip, none, here[j]);
-            skip = V(if_equal)(here[j], skip, V(set)((REAL)NAN), skip);
-            here[j] = left;
-        }
-        V(store)(tile->skip + i, skip);
-    }
-    F(exp_terms)(abreast, here, &shift, s, q);
+    F(exp_terms)(1, abreast, here, &shift, s, q);
     EACH
     {
         VEC term = F(term)(s[j], q[j]);
-        F(add_term)(&sum, s[j], q[j], term, with_largest);
-        if (with_largest)
+        F(add_term)(&sum, s[j], q[j], term);
+        if (keeps)
             V(store)(e[j] + i, term);
     }
     V(store)(tile->total + i, sum.total);
@@ -166,17 +181,17 @@ FS_INLINE void F(column_terms)(int abreast, const REAL *const *x, REAL *const *e
 }
 
 FS_INLINE void F(terms_of_some)(int abreast, const REAL *const *x, REAL *const *e,
-                                int with_largest, F(tile) *tile)
+                                int keeps, F(tile) *tile)
 {
     for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
-        F(column_terms)(abreast, x, e, i, with_largest, tile);
+        F(column_terms)(abreast, x, e, i, keeps, tile);
 }
 
 /* Constants let the compiler unroll and leave out what is not needed. */
 static void F(terms_of_rows)(int abreast, const REAL *const *x, REAL *const *e,
-                             int with_largest, F(tile) *tile)
+                             int keeps, F(tile) *tile)
 {
-    switch (with_largest ? abreast : -abreast) {
+    switch (keeps ? abreast : -abreast) {
     case 4: F(terms_of_some)(4, x, e, 1, tile); break;
     case 3: F(terms_of_some)(3, x, e, 1, tile); break;
     case 2: F(terms_of_some)(2, x, e, 1, tile); break;
@@ -188,36 +203,38 @@ static void F(terms_of_rows)(int abreast, const REAL *const *x, REAL *const *e,
     }
 }
 
-static void F(begin_sums)(F(tile) *tile, REAL start)
+static void F(begin_sums)(int op, ptrdiff_t n, F(tile) *tile)
 {
+    int depth = F(find_depth)(op, n, tile->shape.padded, &tile->sets);
+    tile->care = depth & F(IS_DEEP) ? F(DEEP_TOO) : F(PLAIN);
+    if (depth & F(HAS_HOLES))
+        F(look_past_holes)(tile);
     tile->lowers = 0;
     for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
-        VEC max = V(load)(tile->norms.max + i), off = F(subtrahend)(max);
+        VEC max = V(load)(tile->sets.max + i), off = F(subtrahend)(max);
         F(shift) shift = F(shift_for)(max);
         V(store)(tile->off + i, off);
-        V(store)(tile->skip + i, V(sub)(V(load)(tile->skip + i), off));
         V(store)(tile->least + i, shift.least);
         V(store)(tile->magic + i, shift.magic);
-        V(store)(tile->total + i, V(set)(start));
+        V(store)(tile->total + i, V(set)(ABOVE));
         V(store)(tile->lost + i, V(set)(0));
     }
     for (ptrdiff_t i = 0; i < tile->shape.width; i++) tile->lowers |= tile->off[i] != 0;
 }
 
 /* Moves the latest rows' sums to those of the `before` blocks before. */
-static void F(settle)(F(tile) *tile, ptrdiff_t before, REAL start)
+static void F(settle)(F(tile) *tile, ptrdiff_t before)
 {
-    double *sum = tile->norms.sum, *error = tile->norms.error;
     for (ptrdiff_t i = 0; i < tile->shape.padded; i++) {
-        fs_pair latest = {tile->total[i] - start, tile->lost[i]};
+        fs_pair latest = {tile->total[i] - ABOVE, tile->lost[i]};
 #if !T_IS_F32 /* f32 adds both up */
         latest = fs_two_sum(latest.hi, latest.lo);
 #endif
         if (before > 0)
-            latest = fs_pair_add((fs_pair){sum[i], error[i]}, latest);
-        sum[i] = latest.hi;
-        error[i] = latest.lo;
-        tile->total[i] = start;
+            latest = fs_pair_add((fs_pair){tile->sum[i], tile->error[i]}, latest);
+        tile->sum[i] = latest.hi;
+        tile->error[i] = latest.lo;
+        tile->total[i] = ABOVE;
         tile->lost[i] = 0;
     }
 }
@@ -225,10 +242,8 @@ static void F(settle)(F(tile) *tile, ptrdiff_t before, REAL start)
 static void F(tile_sum)(fs_job *job, F(tile) *tile)
 {
     REAL buffer[ABREAST][FS_TILE];
-    int with_largest = job->op == FS_SOFTMAX,
-        keeps = with_largest && F(keeps_terms)(job);
-    REAL start = F(start)(with_largest);
-    F(begin_sums)(tile, start);
+    int stores = job->op == FS_SOFTMAX, keeps = stores && F(keeps_terms)(job);
+    F(begin_sums)(job->op, job->n, tile);
     for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
             return;
@@ -244,11 +259,11 @@ static void F(tile_sum)(fs_job *job, F(tile) *tile)
                                       buffer[j])
                            : buffer[j];
         }
-        F(terms_of_rows)(abreast, x, e, with_largest, tile);
+        F(terms_of_rows)(abreast, x, e, stores, tile);
         EACH if (!tile->cells && keeps)
             F(put_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, e[j]);
         if (row + ABREAST >= tile->shape.rows || row % BLOCK == BLOCK - ABREAST)
-            F(settle)(tile, row / BLOCK, start);
+            F(settle)(tile, row / BLOCK);
     }
     if (!tile->cells && keeps)
         F(read_from)(tile, tile->line.at[FS_Y], job->operand[FS_Y].n);
@@ -256,7 +271,7 @@ static void F(tile_sum)(fs_job *job, F(tile) *tile)
 
 static void F(join_sums)(F(tile) *tile)
 {
-    double *sum = tile->norms.sum, *error = tile->norms.error;
+    double *sum = tile->sum, *error = tile->error;
     for (ptrdiff_t i = tile->shape.columns; i < tile->shape.width;
          i += tile->shape.columns)
         for (ptrdiff_t c = 0; c < tile->shape.columns; c++) {
@@ -265,33 +280,45 @@ static void F(join_sums)(F(tile) *tile)
             sum[c] = all.hi;
             error[c] = all.lo;
         }
+    for (ptrdiff_t c = 0; c < tile->shape.columns; c++) {
+        tile->sets.total[c] = (REAL)(sum[c] + error[c]);
+        tile->sets.lost[c] = (REAL)((sum[c] - tile->sets.total[c]) + error[c]);
+    }
 }
 
-/* Column c's norm becomes that of columns c + columns, c + 2 columns, ... */
-static void F(spread_norms)(F(tile) *tile)
+/* What column c has becomes that of columns c + columns, c + 2 columns, ... */
+static void F(spread_factors)(F(tile) *tile)
 {
-    for (ptrdiff_t i = tile->shape.columns; i < tile->shape.width; i++) {
-        tile->norms.hi[i] = tile->norms.hi[i - tile->shape.columns];
-        tile->norms.lo[i] = tile->norms.lo[i - tile->shape.columns];
+    F(sets) *sets = &tile->sets;
+    ptrdiff_t columns = tile->shape.columns;
+    for (ptrdiff_t i = columns; i < tile->shape.width; i++) {
+        sets->hi[i] = sets->hi[i - columns];
+        sets->lo[i] = sets->lo[i - columns];
+        sets->rest[i] = sets->rest[i - columns];
+        sets->top[i] = sets->top[i - columns];
+        sets->share[i] = sets->share[i - columns];
     }
 }
 
 /* What pass 3 multiplies with or subtracts. */
-static void F(tile_norms)(fs_job *job, F(tile) *tile)
+static void F(tile_factors)(fs_job *job, F(tile) *tile)
 {
     F(join_sums)(tile);
-    F(finish_norms)(job->op, tile->shape.columns, &tile->norms);
+    if (F(finish_sets)(job->op, tile->shape.columns, &tile->sets))
+        tile->care = F(EXACT_TOO);
+    ptrdiff_t longest = fs_least(BLOCK, tile->shape.rows);
+    double doubt = F(doubt)(job->n, longest);
     int moved = F(stages_into_y)(job, tile); /* to y: x itself may be there no more */
     const fs_operand *source = moved ? &tile->from.source : &job->operand[FS_X];
     for (ptrdiff_t j = 0; job->op != FS_SOFTMAX && j < tile->shape.columns; j++) {
-        if (!F(is_special)(job->op, &tile->norms, j))
+        if (!F(is_special)(job->op, doubt, &tile->sets, j))
             continue;
         fs_line line = fs_along_inner(job, tile->line, j);
         line.at[FS_X] = moved ? line.at[FS_Y] : line.at[FS_X];
         line.at[FS_MASK] = moved ? NULL : line.at[FS_MASK];
-        F(special_log_sum)(job, source, line, &tile->norms, j);
+        F(special_log_sum)(job->op, job, source, line, &tile->sets, j);
     }
-    F(spread_norms)(tile);
+    F(spread_factors)(tile);
 }
 
 static void F(write_log_sums)(const fs_job *job, const F(tile) *tile)
@@ -299,37 +326,31 @@ static void F(write_log_sums)(const fs_job *job, const F(tile) *tile)
     ptrdiff_t size = fs_size_of(job->operand[FS_Y].type);
     char *y = tile->line.at[FS_Y];
     if (job->operand[FS_Y].inner == size) {
-        F(write)(tile->norms.hi, tile->shape.columns, y, job->operand[FS_Y].type);
+        F(write)(tile->sets.hi, tile->shape.columns, y, job->operand[FS_Y].type);
         return;
     }
     for (ptrdiff_t j = 0; j < tile->shape.columns; j++)
-        F(write)(tile->norms.hi + j, 1, y + j * job->operand[FS_Y].inner,
+        F(write)(tile->sets.hi + j, 1, y + j * job->operand[FS_Y].inner,
                  job->operand[FS_Y].type);
 }
 
 /* ---- pass 3 ---- */
 
-/* softmax: of a term; log_softmax: of x. */
-FS_INLINE VEC F(result)(fs_op op, VEC a, VEC hi, VEC lo)
-{
-    return op == FS_SOFTMAX ? V(times_pair)(a, hi, lo) : V(sub)(V(sub)(a, hi), lo);
-}
-
 /* The results of `abreast` rows of x, which holds terms where they are kept. */
-FS_INLINE void F(finish_rows)(int abreast, fs_op op, int terms_are_kept,
+FS_INLINE void F(finish_rows)(int abreast, int op, int care, int terms_are_kept,
                               const REAL *const *x, REAL *const *to,
                               const F(tile) *tile)
 {
     for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
-        VEC hi = V(load)(tile->norms.hi + i), lo = V(load)(tile->norms.lo + i);
+        F(factor) factor = F(factor_at)(op, care, &tile->sets, i);
         VEC here[ABREAST], s[ABREAST], q[ABREAST];
         EACH here[j] = V(load)(x[j] + i);
         if (op == FS_SOFTMAX && !terms_are_kept) {
             F(shift) shift = {V(load)(tile->least + i), V(load)(tile->magic + i)};
-            F(exp_terms)(abreast, here, &shift, s, q);
+            F(exp_terms)(1, abreast, here, &shift, s, q);
             EACH here[j] = F(term)(s[j], q[j]);
         }
-        EACH V(store)(to[j] + i, F(result)(op, here[j], hi, lo));
+        EACH V(store)(to[j] + i, F(result)(op, care, here[j], &factor));
     }
 }
 
@@ -351,19 +372,17 @@ static void F(tile_finish)(fs_job *job, F(tile) *tile)
             to[j] =
                 F(y_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, buffer[j]);
         }
-        if (abreast == ABREAST && job->op == FS_SOFTMAX && are_kept)
-            F(finish_rows)(ABREAST, FS_SOFTMAX, 1, x, to, tile);
-        else if (abreast == ABREAST && job->op == FS_SOFTMAX)
-            F(finish_rows)(ABREAST, FS_SOFTMAX, 0, x, to, tile);
-        else if (abreast == ABREAST)
-            F(finish_rows)(ABREAST, FS_LOG_SOFTMAX, 1, x, to, tile);
+        if (abreast == ABREAST && job->op != FS_SOFTMAX)
+            F(finish_rows)(ABREAST, FS_LOG_SOFTMAX, F(PLAIN), 1, x, to, tile);
+        else if (abreast == ABREAST && are_kept && tile->care == F(PLAIN))
+            F(finish_rows)(ABREAST, FS_SOFTMAX, F(PLAIN), 1, x, to, tile);
         else
-            F(finish_rows)(abreast, job->op, are_kept, x, to, tile);
+            F(finish_rows)(abreast, job->op, tile->care, are_kept, x, to, tile);
         EACH F(put_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, to[j]);
     }
 }
 
-/* All passes of one tile; `tile` holds the norms then. */
+/* All passes of one tile; `tile` holds the factors then. */
 static void F(work_tile)(fs_job *job, F(tile) *tile)
 {
     tile->from =
@@ -371,7 +390,7 @@ static void F(work_tile)(fs_job *job, F(tile) *tile)
                      tile->line.at[FS_MASK], &job->operand[FS_MASK], (REAL)-INFINITY);
     F(tile_max)(job, tile);
     F(tile_sum)(job, tile);
-    F(tile_norms)(job, tile);
+    F(tile_factors)(job, tile);
     if (job->op == FS_LOGSUMEXP)
         F(write_log_sums)(job, tile);
     else if (!fs_stopped(job->watch))
@@ -418,7 +437,7 @@ static void F(columns)(fs_job *job, ptrdiff_t index)
         tile.shape = F(shape_of)(job->n, fs_least(step, width - at), fold);
         F(work_tile)(job, &tile);
         for (ptrdiff_t j = 0; job->operand[FS_MASK].data && j < tile.shape.columns; j++)
-            if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
+            if (job->op != FS_LOGSUMEXP && isnan(tile.sets.hi[j]))
                 F(rewrite_masked_column)(job, fs_along_inner(job, tile.line, j));
     }
 }

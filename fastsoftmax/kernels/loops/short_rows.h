@@ -54,8 +54,8 @@ static void F(copy_short_rows)(const fs_job *job, ptrdiff_t from, F(short_tile) 
         tile->rows[i] = 0;
 }
 
-/* Pass 1: transposes the rows, and finds their maxima. */
-static void F(gather)(const fs_job *job, F(short_tile) *tile, REAL *max)
+/* Pass 1: transposes the rows, and finds their ranges. */
+static void F(gather)(const fs_job *job, F(short_tile) *tile, F(sets) *sets)
 {
     ptrdiff_t in_place = job->operand[FS_X].direct
                              ? F(in_place)(job, tile, job->outer_step[0][FS_X])
@@ -69,20 +69,23 @@ static void F(gather)(const fs_job *job, F(short_tile) *tile, REAL *max)
             rows = tile->rows;
             pitch = tile->n;
         }
-        VEC largest = V(set)((REAL)-INFINITY), quad[4];
+        F(range) range = F(no_range)();
+        VEC quad[4];
         for (ptrdiff_t i = 0; i < tile->n; i += 4) {
             V(load_quads)(rows + i, pitch, quad);
             for (int k = 0; k < 4 && i + k < tile->n; k++) {
                 V(store)(tile->cells + (i + k) * tile->padded + j, quad[k]);
-                largest = V(max)(quad[k], largest);
+                F(add_range)(FS_SOFTMAX, quad[k], &range);
             }
         }
-        V(store)(max + j, largest);
+        V(store)(sets->max + j, range.max);
+        V(store)(sets->min + j, range.min);
     }
 }
 
 /* Pass 3: transposes the results back. */
-static void F(scatter)(const fs_job *job, F(short_tile) *tile, const F(norms) *norms)
+static void F(scatter)(const fs_job *job, F(short_tile) *tile, int care,
+                       const F(sets) *sets)
 {
     ptrdiff_t n = tile->n,
               size = job->operand[FS_Y].type == REAL_TYPE ? sizeof(REAL) : 2;
@@ -94,11 +97,13 @@ static void F(scatter)(const fs_job *job, F(short_tile) *tile, const F(norms) *n
     for (ptrdiff_t j = 0; j < tile->padded; j += LANES, rows += LANES * n) {
         if (j == in_place)
             rows = tile->rows;
-        VEC hi = V(load)(norms->hi + j), lo = V(load)(norms->lo + j), quad[4];
+        F(factor) factor = F(factor_at)(job->op, care, sets, j);
+        VEC quad[4];
         for (ptrdiff_t i = (n - 1) / 4 * 4; i >= 0; i -= 4) {
             for (int k = 0; k < 4; k++)
-                quad[k] = F(result)(
-                    job->op, V(load)(tile->cells + (i + k) * tile->padded + j), hi, lo);
+                quad[k] = F(result)(job->op, care,
+                                    V(load)(tile->cells + (i + k) * tile->padded + j),
+                                    &factor);
             V(store_quads)(rows + i, n, quad);
         }
     }
@@ -144,19 +149,18 @@ static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
     tile.line = (fs_line){{(char *)rows.cells}};
     tile.shape = F(shape_of)(job->n, rows.padded, 1);
     tile.cells = rows.cells;
-    F(gather)(job, &rows, tile.norms.max);
+    F(gather)(job, &rows, &tile.sets);
     fs_job columns;
     F(transposed)(job, rows.padded, &columns);
     F(read_from_cells)(&tile);
-    F(join_maxima)(&tile);
     F(tile_sum)(&columns, &tile);
-    F(tile_norms)(&columns, &tile);
+    F(tile_factors)(&columns, &tile);
     if (job->op == FS_LOGSUMEXP)
-        F(write_short_log_sums)(job, &rows, tile.norms.hi);
+        F(write_short_log_sums)(job, &rows, tile.sets.hi);
     else
-        F(scatter)(job, &rows, &tile.norms);
+        F(scatter)(job, &rows, tile.care, &tile.sets);
     for (ptrdiff_t j = 0; job->operand[FS_MASK].data && j < count; j++)
-        if (job->op != FS_LOGSUMEXP && isnan(tile.norms.hi[j]))
+        if (job->op != FS_LOGSUMEXP && isnan(tile.sets.hi[j]))
             F(rewrite_masked)(job, fs_locate(job, first + j), 0, job->n);
 }
 

@@ -5,85 +5,61 @@
 
 /* ---- the softmax family ---- */
 
-/* Few long rows: a step for each pass over them, piece by piece. */
-enum { F(FIND_MAX), F(ADD_UP), F(FINISH) };
-
+/* Long rows in pieces: some rows at a time, a step for each pass over them. Behind this
+ * are the rows' states, and their pieces. */
 typedef struct {
-    double max;
-    ptrdiff_t block; /* where it was found */
-    fs_pair sum;
-} F(piece);
+    ptrdiff_t first, most, count; /* the rows */
+} F(shared_rows);
 
-static inline ptrdiff_t F(pieces_of_row)(const fs_job *job)
+static inline F(long_row_state) *F(states_of)(const fs_job *job)
 {
-    return (job->n + FS_PIECE - 1) / FS_PIECE;
+    return (F(long_row_state) *)((F(shared_rows) *)job->partial + 1);
 }
 
-/* The pieces of all rows, and behind them the rows' norms. */
-static inline fs_norm *F(norms_of_rows)(const fs_job *job)
+static inline F(piece) *F(pieces_of)(const fs_job *job, ptrdiff_t row)
 {
-    return (fs_norm *)((F(piece) *)job->partial + job->outer * F(pieces_of_row)(job));
-}
-
-/* The largest of a row's pieces becomes that of each of them. */
-static void F(spread_max)(F(piece) *piece, ptrdiff_t pieces)
-{
-    F(piece) largest = {-INFINITY, 0, {0, 0}};
-    for (ptrdiff_t i = 0; i < pieces; i++)
-        if (piece[i].max > largest.max)
-            largest = piece[i];
-    for (ptrdiff_t i = 0; i < pieces; i++) {
-        piece[i].max = largest.max;
-        piece[i].block = largest.block;
-    }
+    const F(shared_rows) *shared = job->partial;
+    F(piece) *piece = (F(piece) *)(F(states_of)(job) + shared->most);
+    return piece + row * F(pieces_of_row)(job);
 }
 
 static ptrdiff_t F(begin_pieces)(fs_job *job, int step)
 {
-    ptrdiff_t pieces = F(pieces_of_row)(job), all = job->outer * pieces;
-    if (step == 0)
-        job->partial = malloc((size_t)all * sizeof(F(piece)) +
-                              (size_t)job->outer * sizeof(fs_norm));
-    F(piece) *piece = job->partial;
-    if (!piece)
-        return -1;
-    int pass = step + F(is_vjp)(job), done = pass > F(FINISH);
-    for (ptrdiff_t row = 0; step > 0 && row < job->outer; row++, piece += pieces) {
-        if (fs_stopped(job->watch))
-            done = 1;
-        else if (pass == F(ADD_UP))
-            F(spread_max)(piece, pieces);
-        else if (pass == F(FINISH)) {
-            fs_pair sum = {0, 0};
-            for (ptrdiff_t i = 0; i < pieces; i++) sum = fs_pair_add(sum, piece[i].sum);
-            F(norms_of_rows)(job)[row] =
-                F(row_norm)(job, fs_locate(job, row), piece->max, sum);
-        }
+    ptrdiff_t pieces = F(pieces_of_row)(job);
+    if (step == 0) { /* rows enough to keep the threads busy */
+        ptrdiff_t most = fs_least(job->outer, (4 * job->threads - 1) / pieces + 1);
+        size_t row = sizeof(F(long_row_state)) + (size_t)pieces * sizeof(F(piece));
+        job->partial = malloc(sizeof(F(shared_rows)) + (size_t)most * row);
+        if (!job->partial)
+            return -1;
+        *(F(shared_rows) *)job->partial = (F(shared_rows)){0, most, 0};
     }
-    if (!done && !(pass == F(FINISH) &&job->op == FS_LOGSUMEXP))
-        return all;
+    F(shared_rows) *shared = job->partial;
+    F(long_row_state) *state = F(states_of)(job);
+    int done = 1;
+    for (ptrdiff_t r = 0; r < shared->count && !fs_stopped(job->watch); r++) {
+        fs_line line = fs_locate(job, shared->first + r);
+        if (state[r].pass != F(DONE))
+            F(join_pieces)(job, line, F(pieces_of)(job, r), &state[r]);
+        done = done && state[r].pass == F(DONE);
+    }
+    if (done) {
+        shared->first += shared->count;
+        shared->count = fs_least(shared->most, job->outer - shared->first);
+        for (ptrdiff_t r = 0; r < shared->count; r++) F(begin_row)(job, &state[r]);
+    }
+    if (shared->count > 0 && !fs_stopped(job->watch))
+        return shared->count * pieces;
     free(job->partial);
     return 0;
 }
 
-static void F(unit_of_pieces)(fs_job *job, int step, ptrdiff_t unit)
+static void F(unit_of_pieces)(fs_job *job, ptrdiff_t unit)
 {
-    ptrdiff_t pieces = F(pieces_of_row)(job), row = unit / pieces;
-    ptrdiff_t first = unit % pieces * FS_PIECE,
-              last = fs_least(job->n, first + FS_PIECE);
-    F(piece) *piece = (F(piece) *)job->partial + unit;
-    fs_line line = fs_locate(job, row);
-    switch (step + F(is_vjp)(job)) {
-    case F(FIND_MAX):
-        piece->max = F(row_max)(job, line, first, last, &piece->block);
-        break;
-    case F(ADD_UP):
-        piece->sum = F(row_sum)(job, line, first, last, piece->max, piece->block);
-        break;
-    case F(FINISH):
-        F(row_finish)(job, line, first, last, F(norms_of_rows)(job) + row);
-        break;
-    }
+    ptrdiff_t pieces = F(pieces_of_row)(job), r = unit / pieces, i = unit % pieces;
+    const F(shared_rows) *shared = job->partial;
+    fs_line line = fs_locate(job, shared->first + r);
+    F(do_piece)(job, line, i, &F(states_of)(job)[r], &F(pieces_of)(job, r)[i]);
 }
 
 /* Decides how the work is cut: columns into tiles, rows into blocks of some rows, or
@@ -98,7 +74,8 @@ static void F(cut)(fs_job *job)
         share = job->inner * job->outer / (2 * threads) / FS_NARROW * FS_NARROW;
         if (threads > 1 && share < job->step)
             job->step = share > FS_NARROW ? share : FS_NARROW;
-    } else if (threads > 1 && job->outer < 2 * threads && job->n >= 2 * FS_PIECE) {
+    } else if ((threads > 1 && job->outer < 2 * threads && job->n >= 2 * FS_PIECE) ||
+               job->n > F(MOST_PIECES) *FS_PIECE) {
         job->cut = FS_BY_PIECES;
     } else {
         job->cut = FS_BY_ROWS;
@@ -111,6 +88,11 @@ static void F(cut)(fs_job *job)
 
 /* ---- the hinge losses ---- */
 
+static inline ptrdiff_t F(pieces_of_hinge)(const fs_job *job)
+{
+    return (job->n + FS_PIECE - 1) / FS_PIECE;
+}
+
 static int F(cut_hinge)(fs_job *job)
 {
     ptrdiff_t sets = job->outer * job->inner, units, size = sizeof(double);
@@ -119,7 +101,7 @@ static int F(cut_hinge)(fs_job *job)
     if (job->cut == FS_BY_ROWS && job->threads > 1 && job->n >= 2 * FS_PIECE &&
         units < 2 * job->threads) {
         job->cut = FS_BY_PIECES;
-        units = sets * F(pieces_of_row)(job);
+        units = sets * F(pieces_of_hinge)(job);
         size = sizeof(fs_hinge_part);
     }
     job->total = 0;
@@ -129,7 +111,7 @@ static int F(cut_hinge)(fs_job *job)
 
 static double F(total_of_pieces)(fs_job *job)
 {
-    ptrdiff_t pieces = F(pieces_of_row)(job);
+    ptrdiff_t pieces = F(pieces_of_hinge)(job);
     const fs_hinge_part *of_piece = job->partial;
     double total = 0;
     for (ptrdiff_t set = 0; set < job->outer * job->inner; set++) {
@@ -145,7 +127,7 @@ static ptrdiff_t F(begin_hinge)(fs_job *job, int step)
     if (step == 0 && F(cut_hinge)(job) < 0)
         return -1;
     int by_pieces = job->cut == FS_BY_PIECES;
-    ptrdiff_t units = by_pieces ? job->outer * job->inner * F(pieces_of_row)(job)
+    ptrdiff_t units = by_pieces ? job->outer * job->inner * F(pieces_of_hinge)(job)
                                 : fs_hinge_units(job);
     if (step == 0)
         return units;
@@ -164,7 +146,7 @@ static ptrdiff_t F(begin_hinge)(fs_job *job, int step)
 
 static void F(unit_of_hinge)(fs_job *job, ptrdiff_t unit)
 {
-    ptrdiff_t pieces = F(pieces_of_row)(job);
+    ptrdiff_t pieces = F(pieces_of_hinge)(job);
     if (job->cut == FS_BY_PIECES)
         ((fs_hinge_part *)job->partial)[unit] =
             F(hinge_piece)(job, unit / pieces, unit % pieces);
@@ -191,10 +173,11 @@ static ptrdiff_t F(begin)(fs_job *job, int step)
 
 static void F(unit)(fs_job *job, int step, ptrdiff_t unit)
 {
+    (void)step;
     if (job->op == FS_HINGE)
         F(unit_of_hinge)(job, unit);
     else if (job->cut == FS_BY_PIECES)
-        F(unit_of_pieces)(job, step, unit);
+        F(unit_of_pieces)(job, unit);
     else if (job->cut == FS_BY_TILES)
         F(columns)(job, unit);
     else

@@ -53,23 +53,33 @@ FS_INLINE VEC F(subtrahend)(VEC max)
     return V(if_less)(max, V(set)(SUBTRACT_FROM), if_above, max);
 }
 
-/* K, as a floating-point number. */
-FS_INLINE VEC F(exponent_of_max)(VEC max)
+/* The integer next to x / ln 2, for |x| < 2^13. */
+FS_INLINE VEC F(exponent_of)(VEC x)
 {
-    VEC rest = V(sub)(max, F(subtrahend)(max));
-    VEC k = V(muladd)(rest, V(set)((REAL)FS_LOG2_E), V(set)(MAGIC));
+    VEC k = V(muladd)(x, V(set)((REAL)FS_LOG2_E), V(set)(MAGIC));
     return V(sub)(k, V(set)(MAGIC));
 }
 
-FS_INLINE F(shift) F(shift_for)(VEC max)
+/* K, as a floating-point number. */
+FS_INLINE VEC F(exponent_of_max)(VEC max)
+{
+    return F(exponent_of)(V(sub)(max, F(subtrahend)(max)));
+}
+
+FS_INLINE F(shift) F(shift_by)(VEC k)
 {
     F(shift) shift;
     /* 2^offset exp(x) is at least the least normal number from `least` on. */
-    VEC offset = V(sub)(V(set)(SPARE), F(exponent_of_max)(max));
+    VEC offset = V(sub)(V(set)(SPARE), k);
     VEC above = V(sub)(offset, V(set)(LEAST_EXPONENT));
     shift.magic = V(muladd)(offset, V(set)(8), V(set)(MAGIC));
     shift.least = V(mul)(above, V(set)((REAL) - (FS_LN2_HI + FS_LN2_LO)));
     return shift;
+}
+
+FS_INLINE F(shift) F(shift_for)(VEC max)
+{
+    return F(shift_by)(F(exponent_of_max)(max));
 }
 
 /* Vectors worked on side by side. One exponential is a chain of some 14 dependent
@@ -77,16 +87,17 @@ FS_INLINE F(shift) F(shift_for)(VEC max)
 #define ABREAST 4
 #define EACH for (int j = 0; j < abreast; j++)
 
-/* q[j] and s[j] of each x[j], j < abreast. A NaN goes through to q: T_max returns its
- * second operand. `abreast` is a constant, so that the loops dissolve.
+/* q[j] and s[j] of each x[j], j < abreast; without `clamp` none may be below the
+ * shift's least. A NaN goes through to q: T_max returns its second operand. `clamp` and
+ * `abreast` are constants, so that the loops dissolve.
  *
  * docs/numerics.md has the errors; tests/test_kernels.py finds the same. */
-FS_INLINE void F(exp_terms)(int abreast, const VEC *x, const F(shift) *shift, VEC *s,
-                            VEC *q)
+FS_INLINE void F(exp_terms)(int clamp, int abreast, const VEC *x, const F(shift) *shift,
+                            VEC *s, VEC *q)
 {
     static const REAL tail[] = {TAIL};
     VEC n[ABREAST], r[ABREAST], t[ABREAST];
-    EACH r[j] = V(max)(shift->least, x[j]);
+    EACH r[j] = clamp ? V(max)(shift->least, x[j]) : x[j];
     EACH n[j] = V(muladd)(r[j], V(set)(8 * (REAL)FS_LOG2_E), shift->magic);
     EACH s[j] = V(power)(n[j]);
     EACH n[j] = V(sub)(n[j], shift->magic); /* exact, |n| < 2^12 (f64: 2^15) */
@@ -111,43 +122,38 @@ FS_INLINE VEC F(term)(VEC s, VEC q)
     return V(muladd)(s, q, s);
 }
 
-/* A sum of at most BLOCK terms per lane: what rounding takes off `total` is exactly a
- * number, and goes to `lost` with what the term's own rounding cut off. `lost` stays
- * below 2^-12 of `total`; the rounding of its own additions is below 2^-3 ulp.
- *
- * With the largest term among them the sum is needed to a precision relative to that
- * term: `total` starts at ABOVE, above every term, and Fast2Sum applies. Without it the
- * sum may be tiny, and needs full relative precision: it starts at 0, with TwoSum. */
+/* A sum of at most BLOCK terms per lane, the largest of the set among them (or of a
+ * part of it that has a shift of its own). `total` starts at ABOVE, above every term:
+ * what rounding takes off it is exactly a number (Fast2Sum), and goes to `lost` with
+ * what the term's own rounding cut off. `lost` stays below 2^-12 of `total`; the
+ * rounding of its own additions is below 2^-3 ulp. */
 typedef struct {
     VEC total, lost;
 } F(sum);
 
 #define ABOVE (SPARE == 64 ? (REAL)0x1p65 : (REAL)0x1p513)
 
-static inline REAL F(start)(int with_largest)
+FS_INLINE F(sum) F(no_terms)(void)
 {
-    return with_largest ? ABOVE : 0;
+    return (F(sum)){V(set)(ABOVE), V(set)(0)};
 }
 
 /* Adds the term s + s q, of which e is the rounded value. `added` is what of it went
  * into the total: a number between s/2 and 2 s, or 0, so that s - added is exact and
  * what remains of the term is rounded once. (Or the total's ulp, where e is just above
  * half of it: s - added is rounded by 2^-25 of s then.) */
-FS_INLINE void F(add_term)(F(sum) *sum, VEC s, VEC q, VEC e, int with_largest)
+FS_INLINE void F(add_term)(F(sum) *sum, VEC s, VEC q, VEC e)
 {
     VEC total = V(add)(sum->total, e);
     VEC added = V(sub)(total, sum->total);
-    VEC left = V(muladd)(s, q, V(sub)(s, added));
-    if (!with_largest)
-        left = V(add)(left, V(sub)(sum->total, V(sub)(total, added)));
     sum->total = total;
-    sum->lost = V(add)(sum->lost, left);
+    sum->lost = V(add)(sum->lost, V(muladd)(s, q, V(sub)(s, added)));
 }
 
 /* All lanes' sum, in the same order whatever the values. */
-static inline fs_pair F(all_lanes)(F(sum) sum, int with_largest)
+static inline fs_pair F(all_lanes)(F(sum) sum)
 {
-    VEC total = V(sub)(sum.total, V(set)(F(start)(with_largest))); /* exact */
+    VEC total = V(sub)(sum.total, V(set)(ABOVE)); /* exact */
 #if T_IS_F32
     return (fs_pair){V(sum_lanes)(total, sum.lost), 0};
 #else

@@ -36,7 +36,7 @@ FS_INLINE void F(log_softmax_vjp)(int abreast, VEC *y, const VEC *dy,
     fs_pair inverse = fs_pair_divide((fs_pair){1, 0}, (fs_pair){BASE, 0});
     VEC hi = V(set)((REAL)inverse.hi);
     VEC lo = V(set)((REAL)((inverse.hi - (REAL)inverse.hi) + inverse.lo));
-    F(exp_terms)(abreast, y, shift, s, q);
+    F(exp_terms)(1, abreast, y, shift, s, q);
     EACH
     {
         VEC term = F(term)(s[j], q[j]); /* without BASE: of y = 0 exactly 2^SPARE */
@@ -182,10 +182,10 @@ static inline void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *t
 
 /* Pass 2 over [first, last). */
 static void F(vjp_row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
-                              ptrdiff_t last, const fs_norm *norm)
+                              ptrdiff_t last, fs_pair sum)
 {
     REAL y_block[BLOCK], dy_block[BLOCK], out[BLOCK], hi, lo, scale;
-    F(vjp_norm)(job->op, norm->pair, &hi, &lo, &scale);
+    F(vjp_norm)(job->op, sum, &hi, &lo, &scale);
     F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
@@ -224,31 +224,12 @@ static inline void F(vjp_short_rows)(fs_op op, const fs_job *job, ptrdiff_t firs
     }
 }
 
-static void F(vjp_long_row)(fs_job *job, fs_line line)
-{
-    fs_norm norm = {0, {0, 0}};
-    for (ptrdiff_t i = 0; i < job->n; i += FS_PIECE) {
-        if (i > 0 && fs_poll(job->watch))
-            return;
-        fs_pair sum = F(vjp_row_sum)(job, line, i, fs_least(job->n, i + FS_PIECE));
-        norm.pair = fs_pair_add(norm.pair, sum);
-    }
-    for (ptrdiff_t i = 0; i < job->n; i += FS_PIECE) {
-        if (i > 0 && fs_poll(job->watch))
-            return;
-        F(vjp_row_finish)(job, line, i, fs_least(job->n, i + FS_PIECE), &norm);
-    }
-}
-
 static void F(vjp_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
-    if (job->n <= BLOCK && job->op == FS_SOFTMAX_VJP)
+    if (job->op == FS_SOFTMAX_VJP)
         F(vjp_short_rows)(FS_SOFTMAX_VJP, job, first, last);
-    else if (job->n <= BLOCK)
-        F(vjp_short_rows)(FS_LOG_SOFTMAX_VJP, job, first, last);
     else
-        for (ptrdiff_t row = first; row < last; row++)
-            F(vjp_long_row)(job, fs_locate(job, row));
+        F(vjp_short_rows)(FS_LOG_SOFTMAX_VJP, job, first, last);
 }
 
 /* ---- columns ---- */

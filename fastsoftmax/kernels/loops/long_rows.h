@@ -1,0 +1,358 @@
+/* Long rows, in chunks: x is read once, and each chunk has a shift of its own, from its
+ * own max, which is found with the terms of the chunk before. Shifts are powers of two:
+ * sums join exactly, and results differ by a factor that is one. Some chunks are a
+ * piece, which one thread takes; threads share a row, or do not, by the same steps.
+ *
+ * Where the max of some chunk is so large that it has to be taken off first, and not as
+ * a power of two, the row is done once more, with one max for all chunks. In place,
+ * where x would be gone by then, ranges are found first. */
+
+/* A chunk is of CHUNK elements, a row's last one of up to twice as many. */
+enum { F(CHUNK) = 1024, F(CHUNKS) = FS_PIECE / F(CHUNK) };
+
+/* The shift of chunks without a number: below that of all others, and not so far that
+ * numbers overflow. */
+#define NO_SHIFT (T_IS_F32 ? (REAL) - 600 : (REAL) - 4500)
+
+typedef struct {
+    REAL max, min;
+    REAL least;   /* the least element above -inf, */
+    double count; /* and how many are */
+    double k;     /* the largest of the chunks' shifts, for which this is the sum */
+    fs_pair sum;
+    REAL k_of[F(CHUNKS)];
+} F(piece);
+
+enum { F(FIND_RANGE), F(ADD_UP), F(FINISH), F(DONE) };
+
+/* A row; `pass` is what is to be done to its pieces next. */
+typedef struct {
+    int pass, care;
+    REAL off; /* what is to be taken off all elements first */
+    F(piece) all;
+    REAL hi, lo, rest, top, share; /* of the factor; the logarithm hi + lo */
+} F(long_row_state);
+
+static inline ptrdiff_t F(pieces_of_row)(const fs_job *job)
+{
+    ptrdiff_t pieces = job->n / FS_PIECE; /* the last chunk is never a piece alone */
+    return pieces + (job->n % FS_PIECE >= F(CHUNK) || pieces == 0);
+}
+
+/* The elements from i on that are one chunk, of a piece that ends at `last`. */
+static inline ptrdiff_t F(chunk_at)(ptrdiff_t i, ptrdiff_t last)
+{
+    return last - i < 2 * F(CHUNK) ? last - i : F(CHUNK);
+}
+
+static inline ptrdiff_t F(end_of_piece)(const fs_job *job, ptrdiff_t piece)
+{
+    return piece + 1 == F(pieces_of_row)(job) ? job->n : (piece + 1) * FS_PIECE;
+}
+
+/* K of a chunk, from its max less `off`. Where that is too low for n of math/exp.h no
+ * result of the chunk is not 0, whichever shift it has. */
+static inline REAL F(chunk_shift)(REAL max, REAL off)
+{
+    const REAL lowest = (REAL)-1.75 * SUBTRACT_FROM;
+    if (max == (REAL)-INFINITY)
+        return NO_SHIFT;
+    max = max - off > lowest ? max - off : lowest;
+    return V(largest)(F(exponent_of)(V(set)(max)));
+}
+
+static inline const REAL *F(read_chunk)(const fs_job *job, fs_line line, ptrdiff_t i,
+                                        ptrdiff_t count, REAL *buffer)
+{
+    const fs_operand *x = &job->operand[FS_X], *mask = &job->operand[FS_MASK];
+    return F(read)(x, line.at[FS_X] + i * x->n, x->n,
+                   line.at[FS_MASK] ? line.at[FS_MASK] + i * mask->n : NULL, mask->n,
+                   count, buffer);
+}
+
+/* ---- a piece ---- */
+
+static void F(add_range_of)(const REAL *x, ptrdiff_t count, REAL max, REAL min,
+                            F(piece) *piece)
+{
+    piece->max = max > piece->max ? max : piece->max;
+    piece->min = min < piece->min ? min : piece->min;
+    piece->least = min < piece->least && !isinf(min) ? min : piece->least;
+    piece->count +=
+        (double)(min < max && isinf(min) ? F(finite_of)(x, count, &piece->least)
+                                         : count);
+}
+
+static inline void F(lanes_of)(F(range) range, REAL *max, REAL *min)
+{
+    *max = V(largest)(range.max);
+    *min = -V(largest)(V(sub)(V(set)(0), range.min));
+}
+
+static void F(find_range)(const fs_job *job, fs_line line, ptrdiff_t first,
+                          ptrdiff_t last, F(piece) *piece)
+{
+    REAL buffer[2 * F(CHUNK)], max, min;
+    for (ptrdiff_t i = first, count; i < last; i += count) {
+        count = F(chunk_at)(i, last);
+        const REAL *x = F(read_chunk)(job, line, i, count, buffer);
+        F(lanes_of)(F(range_of)(x, count), &max, &min);
+        F(add_range_of)(x, count, max, min, piece);
+    }
+}
+
+/* 2^d, or 0 where that is below the normal numbers, for an integer d <= 0. */
+static inline double F(two_to)(double d)
+{
+    return d < -1022 ? 0 : bits_to_double((uint64_t)(1023 + (int)d) << 52);
+}
+
+/* Adds a sum whose shift is k. */
+static void F(join)(F(piece) *to, double k, fs_pair sum)
+{
+    double old = F(two_to)(fmin(to->k - k, 0)), new = F(two_to)(fmin(k - to->k, 0));
+    to->sum = fs_pair_add((fs_pair){to->sum.hi * old, to->sum.lo * old},
+                          (fs_pair){sum.hi * new, sum.lo *new});
+    to->k = k > to->k ? k : to->k;
+}
+
+/* The terms of a chunk whose max is `max`, and min `min`, both less `off`. With the
+ * range of as many elements at `ahead`, if not NULL. */
+FS_INLINE F(range) F(do_chunk)(int op, const REAL *x, ptrdiff_t count, REAL off, REAL k,
+                               int clamp, REAL *e, const REAL *ahead, F(sum) *sum)
+{
+    const int alone = op == FS_SOFTMAX ? F(TERMS) : 0, two = alone | F(RANGE);
+    REAL lowered[2 * F(CHUNK)];
+    for (ptrdiff_t i = 0; off != 0 && i < count; i++) lowered[i] = x[i] - off;
+    F(work) w = {off != 0 ? lowered : x, e, ahead, NULL, NULL};
+    F(knowledge) known;
+    known.shift = F(shift_by)(V(set)(k));
+    if (!ahead)
+        F(do_block)(op, alone, 1, F(PLAIN), ABREAST, w, count, &known);
+    else if (clamp)
+        F(do_block)(op, two, 1, F(PLAIN), ABREAST, w, count, &known);
+    else
+        F(do_block)(op, two, 0, F(PLAIN), ABREAST, w, count, &known);
+    *sum = known.sum;
+    return known.ahead;
+}
+
+/* Sums, and softmax's terms in y if it can hold them. `off` is what has been found to
+ * be taken off all elements first, or 0. */
+FS_INLINE void F(add_up)(int op, const fs_job *job, fs_line line, ptrdiff_t first,
+                         ptrdiff_t last, REAL off, F(piece) *piece)
+{
+    int direct = job->operand[FS_X].direct, keeps = F(keeps_terms)(job);
+    REAL buffer[2 * F(CHUNK)], e[2 * F(CHUNK)], max, min;
+    F(range) next = F(no_range)();
+    const REAL *ahead = NULL;
+    piece->k = 2 * NO_SHIFT;
+    piece->sum = (fs_pair){0, 0};
+    for (ptrdiff_t i = first, count, c = 0; i < last; i += count, c++) {
+        count = F(chunk_at)(i, last);
+        const REAL *x = F(read_chunk)(job, line, i, count, buffer);
+        F(lanes_of)(ahead ? next : F(range_of)(x, count), &max, &min);
+        if (off == 0 && max >= SUBTRACT_FROM) { /* all is to be done again */
+            F(find_range)(job, line, i, last, piece);
+            return;
+        }
+        if (off == 0)
+            F(add_range_of)(x, count, max, min, piece);
+        REAL k = F(chunk_shift)(max, off);
+        int clamp = op != FS_SOFTMAX || !(max - DEEP < min), whole;
+        whole = direct && off == 0 && F(chunk_at)(i + count, last) == F(CHUNK);
+        ahead = whole ? x + count : NULL;
+        F(sum) sum;
+        next = F(do_chunk)(op, x, count, off, k, clamp,
+                           keeps ? (REAL *)line.at[FS_Y] + i : e, ahead, &sum);
+        F(join)(piece, k, F(all_lanes)(sum));
+        piece->k_of[c] = k;
+    }
+}
+
+/* The factor of a chunk whose shift is by d <= 0 below the row's. Far below, results
+ * may be subnormal although the row's factor is not: they are scaled down at last. */
+static int F(shift_factor)(REAL d, const F(long_row_state) *row, F(factor) *factor)
+{
+    if (d == 0)
+        return row->care;
+    REAL scale = (REAL)ldexp(1, (int)d);
+    factor->top = V(set)((REAL)NAN);
+    if (d < -20) {
+        factor->rest = V(set)(scale);
+        scale = row->rest;
+    }
+    factor->hi = V(set)(row->hi * scale);
+    factor->lo = V(set)(row->lo * scale);
+    return F(EXACT_TOO);
+}
+
+/* softmax's terms once more, where y cannot hold them. */
+static const REAL *F(terms_again)(const fs_job *job, fs_line line, ptrdiff_t i,
+                                  ptrdiff_t count, REAL off, REAL k, REAL *e)
+{
+    F(sum) sum;
+    const REAL *x = F(read_chunk)(job, line, i, count, e);
+    F(do_chunk)(FS_SOFTMAX, x, count, off, k, 1, e, NULL, &sum);
+    return e;
+}
+
+/* The results of a piece. */
+static void F(finish_piece)(const fs_job *job, fs_line line, ptrdiff_t first,
+                            ptrdiff_t last, const F(long_row_state) *row,
+                            const F(piece) *piece)
+{
+    REAL buffer[2 * F(CHUNK)];
+    int keeps = F(keeps_terms)(job), softmax = job->op == FS_SOFTMAX;
+    for (ptrdiff_t i = first, count, c = 0; i < last; i += count, c++) {
+        count = F(chunk_at)(i, last);
+        char *y = line.at[FS_Y] + i * job->operand[FS_Y].n;
+        REAL *to = keeps ? (REAL *)y : buffer;
+        const REAL *from = to;
+        F(factor) factor = {V(set)(row->hi), V(set)(row->lo), V(set)(row->rest),
+                            V(set)(row->top), V(set)(row->share)};
+        int care = row->care;
+        if (softmax) {
+            care = F(shift_factor)(piece->k_of[c] - (REAL)row->all.k, row, &factor);
+            if (!keeps)
+                from = F(terms_again)(job, line, i, count, row->off, piece->k_of[c],
+                                      buffer);
+        } else {
+            from = F(read_chunk)(job, line, i, count, buffer);
+        }
+        F(results)(job->op, care, from, to, count, &factor);
+        if (!keeps)
+            F(write)(to, count, y, job->operand[FS_Y].type);
+    }
+    if (line.at[FS_MASK] && row->hi != row->hi)
+        F(rewrite_masked)(job, line, first, last);
+}
+
+/* ---- a row ---- */
+
+static void F(find_factor)(F(long_row_state) *row)
+{
+    F(piece) *all = &row->all;
+    if (all->max == (REAL)-INFINITY)
+        all->sum.hi = NAN;
+    F(range) range = {V(set)(all->max), V(set)(all->min)};
+    F(sum) sum = F(as_sum)(all->sum);
+    VEC rest = F(rest_of)(range);
+    F(factor) factor = F(factor_of)(sum, rest);
+    row->rest = V(largest)(rest);
+    row->care = row->rest == 1 ? F(PLAIN) : F(DEEP_TOO);
+    range.min = V(set)(all->least);
+    if (F(may_be_exact)(range, sum)) {
+        F(set_exact)(range, sum, V(set)((REAL)(1 / all->count)), &factor);
+        row->care = F(EXACT_TOO);
+    }
+    row->hi = V(largest)(factor.hi);
+    row->lo = V(largest)(factor.lo);
+    row->top = V(largest)(factor.top);
+    row->share = V(largest)(factor.share);
+}
+
+static void F(find_log)(fs_job *job, fs_line line, F(long_row_state) *row)
+{
+    ptrdiff_t longest = F(CHUNK) + job->n % F(CHUNK);
+    F(sum) sum = F(as_sum)(row->all.sum);
+    F(sets) one;
+    V(store)(one.max, V(set)(row->all.max));
+    V(store)(one.total, sum.total);
+    V(store)(one.lost, sum.lost);
+    F(find_logs)(1, &one);
+    if (F(is_special)(job->op, F(doubt)(longest, longest / LANES), &one, 0))
+        F(special_log_sum)(job->op, job, &job->operand[FS_X], line, &one, 0);
+    row->hi = one.hi[0];
+    row->lo = one.lo[0];
+    row->care = F(PLAIN);
+    if (job->op == FS_LOGSUMEXP)
+        F(write)(&row->hi, 1, line.at[FS_Y], job->operand[FS_Y].type);
+}
+
+static void F(begin_row)(const fs_job *job, F(long_row_state) *row)
+{
+    int in_place = job->operand[FS_X].data == job->operand[FS_Y].data;
+    row->pass = in_place && job->op == FS_SOFTMAX ? F(FIND_RANGE) : F(ADD_UP);
+    row->off = 0;
+}
+
+static void F(begin_piece)(F(piece) *piece)
+{
+    piece->max = (REAL)-INFINITY;
+    piece->min = piece->least = (REAL)INFINITY;
+    piece->count = 0;
+    piece->k = 2 * NO_SHIFT;
+    piece->sum = (fs_pair){0, 0};
+}
+
+/* What the pass that row->pass names makes of one piece. */
+static void F(do_piece)(fs_job *job, fs_line line, ptrdiff_t index,
+                        const F(long_row_state) *row, F(piece) *piece)
+{
+    ptrdiff_t first = index * FS_PIECE, last = F(end_of_piece)(job, index);
+    if (row->pass == F(ADD_UP) &&row->off == 0)
+        F(begin_piece)(piece);
+    if (F(is_vjp)(job) && row->pass == F(ADD_UP)) {
+        piece->sum = F(vjp_row_sum)(job, line, first, last);
+    } else if (F(is_vjp)(job) && row->pass == F(FINISH)) {
+        F(vjp_row_finish)(job, line, first, last, row->all.sum);
+    } else if (row->pass == F(FIND_RANGE)) {
+        F(begin_piece)(piece);
+        F(find_range)(job, line, first, last, piece);
+    } else if (row->pass == F(ADD_UP) &&job->op == FS_SOFTMAX) {
+        F(add_up)(FS_SOFTMAX, job, line, first, last, row->off, piece);
+    } else if (row->pass == F(ADD_UP)) {
+        F(add_up)(FS_LOG_SOFTMAX, job, line, first, last, row->off, piece);
+    } else if (row->pass == F(FINISH)) {
+        F(finish_piece)(job, line, first, last, row, piece);
+    }
+}
+
+/* What all pieces are together, and the pass after row->pass. */
+static void F(join_pieces)(fs_job *job, fs_line line, const F(piece) *piece,
+                           F(long_row_state) *row)
+{
+    F(piece) all;
+    F(begin_piece)(&all);
+    for (ptrdiff_t i = 0; i < F(pieces_of_row)(job); i++) {
+        all.max = piece[i].max > all.max ? piece[i].max : all.max;
+        all.min = piece[i].min < all.min ? piece[i].min : all.min;
+        all.least = piece[i].least < all.least ? piece[i].least : all.least;
+        all.count += piece[i].count;
+        F(join)(&all, piece[i].k, piece[i].sum);
+    }
+    row->all = all;
+    VEC off = F(subtrahend)(V(set)(all.max));
+    REAL old_off = row->off;
+    row->off = isinf(all.max) && all.max < 0 ? 0 : V(largest)(off);
+    if (row->pass == F(FINISH) || fs_stopped(job->watch)) {
+        row->pass = F(DONE);
+    } else if (row->pass == F(FIND_RANGE) || row->off != old_off) {
+        row->pass = F(ADD_UP);
+    } else {
+        if (job->op == FS_SOFTMAX)
+            F(find_factor)(row);
+        else if (!F(is_vjp)(job))
+            F(find_log)(job, line, row);
+        row->pass = job->op == FS_LOGSUMEXP ? F(DONE) : F(FINISH);
+    }
+}
+
+/* Rows of more pieces are always cut into them: F(begin_pieces) finds the memory. */
+enum { F(MOST_PIECES) = 64 };
+
+static void F(long_row)(fs_job *job, ptrdiff_t index)
+{
+    F(long_row_state) row;
+    F(piece) piece[F(MOST_PIECES)];
+    fs_line line = fs_locate(job, index);
+    F(begin_row)(job, &row);
+    while (row.pass != F(DONE)) {
+        for (ptrdiff_t i = 0; i < F(pieces_of_row)(job) && !F(stopped)(job, i); i++)
+            F(do_piece)(job, line, i, &row, &piece[i]);
+        if (fs_stopped(job->watch))
+            return;
+        F(join_pieces)(job, line, piece, &row);
+    }
+}

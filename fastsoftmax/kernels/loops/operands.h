@@ -1,0 +1,135 @@
+/* Elements on their way in and out: of any type, byte order and stride, divided by the
+ * temperature, masked; for every type and ISA. Included by loops/rows.h.
+ */
+
+#if T_IS_F32
+/* Contiguous 16-bit floats in and out; the last lanes go through a full vector. */
+#define CONVERSION(WORD)                                                               \
+    static void JOIN(load_##WORD, ISA)(const uint16_t *from, ptrdiff_t count,          \
+                                       float *to)                                      \
+    {                                                                                  \
+        ptrdiff_t i = 0;                                                               \
+        for (; i + LANES <= count; i += LANES)                                         \
+            f32_store(to + i, f32_load_##WORD(from + i));                              \
+        uint16_t rest[LANES] = {0};                                                    \
+        memcpy(rest, from + i, (size_t)(count - i) * sizeof *rest);                    \
+        if (i < count)                                                                 \
+            f32_store_part(to + i, count - i, f32_load_##WORD(rest));                  \
+    }                                                                                  \
+    static void JOIN(store_##WORD, ISA)(const float *from, ptrdiff_t count,            \
+                                        uint16_t *to)                                  \
+    {                                                                                  \
+        ptrdiff_t i = 0;                                                               \
+        for (; i + LANES <= count; i += LANES)                                         \
+            f32_store_##WORD(to + i, f32_load(from + i));                              \
+        uint16_t rest[LANES];                                                          \
+        if (i < count) {                                                               \
+            f32_store_##WORD(rest, f32_load_part(from + i, count - i, f32_set(0)));    \
+            memcpy(to + i, rest, (size_t)(count - i) * sizeof *rest);                  \
+        }                                                                              \
+    }
+CONVERSION(f16)
+CONVERSION(bf16)
+#undef CONVERSION
+#endif
+
+/* Native elements of the computing type, `n` bytes apart along n. */
+static inline fs_operand F(plain)(void *data, ptrdiff_t n)
+{
+    return (fs_operand){data, REAL_TYPE, 0, 1, n, sizeof(REAL), 1, 0};
+}
+
+/* Whether elements need no conversion, whatever else is to be done to them. */
+static inline int F(are_floats)(const fs_operand *source, const char *x,
+                                ptrdiff_t x_step)
+{
+    return source->type == REAL_TYPE && !source->swapped && x_step == sizeof(REAL) &&
+           (uintptr_t)x % sizeof(REAL) == 0;
+}
+
+static void F(convert)(const fs_operand *source, const char *x, ptrdiff_t x_step,
+                       ptrdiff_t count, REAL *out)
+{
+#if T_IS_F32
+    int halves = x_step == 2 && !source->swapped && (uintptr_t)x % 2 == 0;
+    if (halves && source->type == FS_F16)
+        JOIN(load_f16, ISA)((const uint16_t *)x, count, out);
+    else if (halves && source->type == FS_BF16)
+        JOIN(load_bf16, ISA)((const uint16_t *)x, count, out);
+    else
+#endif
+        JOIN(fs_stage, T)(x, x_step, source->type, source->swapped, count, out);
+    for (ptrdiff_t i = 0; source->via_float && i < count; i++) out[i] = (float)out[i];
+}
+
+/* `count` elements at x become plain floats at `out`: converted, divided by the
+ * temperature, -inf where masked out. */
+static void F(stage)(const fs_operand *source, const char *x, ptrdiff_t x_step,
+                     const char *mask, ptrdiff_t mask_step, ptrdiff_t count, REAL *out)
+{
+    const REAL *from = out;
+    if (F(are_floats)(source, x, x_step) && (source->temperature != 1.0 || mask))
+        from = (const REAL *)x;
+    else
+        F(convert)(source, x, x_step, count, out);
+    if (source->temperature != 1.0) {
+        REAL temperature = (REAL)source->temperature;
+        for (ptrdiff_t i = 0; i < count; i++) out[i] = from[i] / temperature;
+        from = out;
+    }
+    if (mask && mask_step == 1) { /* a constant step lets the compiler vectorize */
+        for (ptrdiff_t i = 0; i < count; i++)
+            out[i] = mask[i] ? from[i] : (REAL)-INFINITY;
+    } else if (mask) {
+        for (ptrdiff_t i = 0; i < count; i++)
+            out[i] = mask[i * mask_step] ? from[i] : (REAL)-INFINITY;
+    }
+}
+
+/* The elements as plain floats: in place if they are, else staged into `buffer`. */
+static inline const REAL *F(read)(const fs_operand *source, const char *x,
+                                  ptrdiff_t x_step, const char *mask,
+                                  ptrdiff_t mask_step, ptrdiff_t count, REAL *buffer)
+{
+    if (source->direct)
+        return (const REAL *)x;
+    F(stage)(source, x, x_step, mask, mask_step, count, buffer);
+    return buffer;
+}
+
+static inline int F(keeps_terms)(const fs_job *job)
+{
+    return job->operand[FS_Y].type == REAL_TYPE && job->op != FS_LOGSUMEXP;
+}
+
+static inline void F(write)(const REAL *from, ptrdiff_t count, char *y, fs_type type)
+{
+#if T_IS_F32
+    if (type == FS_F16)
+        JOIN(store_f16, ISA)(from, count, (uint16_t *)y);
+    else if (type == FS_BF16)
+        JOIN(store_bf16, ISA)(from, count, (uint16_t *)y);
+    else
+#endif
+        memcpy(y, from, (size_t)count * sizeof *from);
+    (void)type;
+}
+
+/* Asked between chunks of a set: one chunk is not worth the question. */
+static inline int F(stopped)(fs_job *job, ptrdiff_t first)
+{
+    return first > 0 && fs_poll(job->watch);
+}
+
+/* A vector of which `count` lanes or more are there. */
+FS_INLINE VEC F(load_some)(const REAL *x, ptrdiff_t count, VEC rest)
+{
+    return count >= LANES ? V(load)(x) : V(load_part)(x, count, rest);
+}
+
+/* Of lanes that are all the same. */
+static inline int F(is_nan)(VEC a)
+{
+    REAL value = V(largest)(a);
+    return value != value;
+}

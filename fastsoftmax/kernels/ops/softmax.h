@@ -1,0 +1,470 @@
+/* What softmax, log_softmax and logsumexp ask of a loop, whichever sets it holds and
+ * how: in steps on vectors, whose lanes are elements of one row, or sets. `op` and
+ * `care` are constants. Included by loops/rows.h.
+ *
+ *   1. the range: max, and for softmax min, of a set's elements
+ *   2. its depth: whether results may be subnormal
+ *   3. the terms and their sum: exp_terms, term, add_term of math/exp.h
+ *   4. softmax: the factor that makes results of terms, and what is exact;
+ *      the others: the logarithm of the sum
+ *   5. the results */
+
+/* ---- 1 and 2: range and depth ---- */
+
+typedef struct {
+    VEC max, min;
+} F(range);
+
+/* Of no element: such a set is neither deep nor exact. */
+FS_INLINE F(range) F(no_range)(void)
+{
+    return (F(range)){V(set)((REAL)-INFINITY), V(set)((REAL)INFINITY)};
+}
+
+/* NaN do not count. */
+FS_INLINE void F(add_range)(int op, VEC x, F(range) *range)
+{
+    range->max = V(max)(x, range->max);
+    if (op == FS_SOFTMAX)
+        range->min = V(min)(x, range->min);
+}
+
+/* The least element above -inf, and how many elements are. */
+FS_INLINE void F(add_finite)(VEC x, VEC *min, VEC *count)
+{
+    VEC none = V(set)((REAL)-INFINITY);
+    *min = V(min)(V(if_less)(none, x, x, V(set)((REAL)INFINITY)), *min);
+    *count = V(add)(*count, V(if_less)(none, x, V(set)(1), V(set)(0)));
+}
+
+/* A set is deep if it holds an element so far below its max. Results of others, 2^31
+ * elements or fewer, are at least 2^-125 (f64: 2^-1013): no term is clamped, and the
+ * product of a term with the smaller part of the factor loses at most a quarter of an
+ * ulp (f64: 2^-9). Of deep sets the factor is multiplied by 1 / UNSPARE, and results by
+ * UNSPARE: nothing is lost before that. */
+#define DEEP (T_IS_F32 ? (REAL)65 : (REAL)680)
+
+/* What results are multiplied with at last: 1, or UNSPARE if the set is deep. */
+FS_INLINE VEC F(rest_of)(F(range) range)
+{
+    VEC deep_below = V(sub)(range.max, V(set)(DEEP));
+    return V(if_less)(deep_below, range.min, V(set)(1), V(set)((REAL)UNSPARE));
+}
+
+/* ---- 4: softmax ---- */
+
+typedef struct {
+    VEC hi, lo;     /* 1 / sum; over the rest */
+    VEC rest;       /* of deep sets UNSPARE, else 1 */
+    VEC top, share; /* what has this term has this result; top is NaN if nothing has */
+} F(factor);
+
+/* `sum` without its start. hi and lo are off by 2^-46 (f64: 2^-104) together, and lo is
+ * at most an ulp of hi. */
+FS_INLINE F(factor) F(factor_of)(F(sum) sum, VEC rest)
+{
+    VEC one = V(set)(1), up = V(if_less)(rest, one, V(set)((REAL)(1 / UNSPARE)), one);
+    VEC none = V(set)((REAL)NAN);
+    F(factor) factor = {none, none, rest, none, none};
+#if defined(FS_HAS_FMA)
+    VEC whole = V(add)(sum.total, sum.lost);
+    VEC part = V(add)(V(sub)(sum.total, whole), sum.lost); /* exact: Fast2Sum */
+    VEC zero = V(set)(0), inverse = V(div)(one, whole);
+    VEC left = V(muladd)(V(sub)(zero, whole), inverse, one); /* exact */
+    left = V(muladd)(V(sub)(zero, part), inverse, left);
+    factor.hi = V(mul)(inverse, up);
+    factor.lo = V(mul)(V(mul)(inverse, left), up);
+#else
+    fs_pair all = fs_two_sum(sum.total, sum.lost);
+    fs_pair inverse = fs_pair_divide((fs_pair){up, 0}, all);
+    factor.hi = (REAL)(inverse.hi + inverse.lo);
+    factor.lo = (REAL)((inverse.hi - factor.hi) + inverse.lo);
+#endif
+    return factor;
+}
+
+/* The largest term, rounded, and what rounding cut off: as sums have it. */
+FS_INLINE F(sum) F(top_of)(VEC max)
+{
+    F(shift) shift = F(shift_for)(max);
+    VEC x = V(sub)(max, F(subtrahend)(max)), s, q;
+    F(exp_terms)(1, 1, &x, &shift, &s, &q);
+    VEC top = F(term)(s, q);
+    return (F(sum)){top, V(muladd)(s, q, V(sub)(s, top))};
+}
+
+/* What people look at is exact, though terms are rounded and their sum is not.
+ *
+ * Flat sets: all elements above -inf are one number. Their result is 1 / count.
+ * Peaked ones: all others together are less than PEAKED of the largest, so that its
+ * result may be 1. It is 1 - others / sum, rounded once; no other element has its term.
+ * A correction of the sum instead would cost small results beside it an ulp more. */
+#define PEAKED (T_IS_F32 ? (REAL)0x1p-22 : (REAL)0x1p-50)
+
+/* Whether some set may be flat or peaked; of those that are not few may. The largest
+ * term is at most sqrt(2) 2^SPARE BASE, and min lies below it by log(1 / PEAKED). */
+FS_INLINE int F(may_be_exact)(F(range) range, F(sum) sum)
+{
+    VEC far_above = V(sub)(range.max, V(set)(T_IS_F32 ? (REAL)15 : (REAL)34));
+    VEC many = V(set)((REAL)(4 / UNSPARE));
+    VEC others = V(if_equal)(range.min, range.max, V(set)(0), many);
+    others = V(if_less)(range.min, far_above, sum.total, others);
+    return V(any_less)(others, V(set)((REAL)(1.4143 * BASE / UNSPARE)));
+}
+
+/* top and share. IN flat_share: of sets that are flat. */
+FS_INLINE void F(set_exact)(F(range) range, F(sum) sum, VEC flat_share,
+                            F(factor) *factor)
+{
+    F(sum) largest = F(top_of)(range.max);
+    VEC top = largest.total, none = V(set)((REAL)NAN);
+    VEC others = V(add)(V(sub)(sum.total, top), V(sub)(sum.lost, largest.lost));
+    VEC minus_hi = V(mul)(V(sub)(V(set)(0), factor->hi), factor->rest);
+    VEC peak_share = V(muladd)(others, minus_hi, V(set)(1));
+    VEC flat_top = V(if_equal)(range.min, range.max, top, none);
+    VEC peaked_below = V(mul)(top, V(set)(PEAKED));
+    top = V(if_less)(others, peaked_below, top, flat_top);
+    factor->top = V(if_equal)(sum.total, sum.total, top, none); /* NaN stay so */
+    factor->share = V(if_less)(others, peaked_below, peak_share, flat_share);
+}
+
+/* ---- 5: results ---- */
+
+/* How much care results need: each includes the one before, and where it is not needed
+ * changes nothing. */
+enum { F(PLAIN), F(DEEP_TOO), F(EXACT_TOO) };
+
+/* softmax: of a term; the others: of x, less hi + lo = log(sum(exp(x))). Where x is
+ * next to hi the first difference is exact; elsewhere both round by half an ulp. */
+FS_INLINE VEC F(result)(int op, int care, VEC a, const F(factor) *factor)
+{
+    if (op != FS_SOFTMAX)
+        return V(sub)(V(sub)(a, factor->hi), factor->lo);
+    VEC y = V(times_pair)(a, factor->hi, factor->lo);
+    if (care >= F(DEEP_TOO))
+        y = V(mul)(y, factor->rest);
+    return care >= F(EXACT_TOO) ? V(if_equal)(a, factor->top, factor->share, y) : y;
+}
+
+/* After a NaN among those in the set made the whole set NaN: entries that are masked
+ * out get what they always get. Rewrites [first, last). */
+static void F(rewrite_masked)(const fs_job *job, fs_line line, ptrdiff_t first,
+                              ptrdiff_t last)
+{
+    REAL outside = job->op == FS_SOFTMAX ? 0 : (REAL)-INFINITY;
+    for (ptrdiff_t i = first; i < last; i++)
+        if (!line.at[FS_MASK][i * job->operand[FS_MASK].n])
+            F(write)(&outside, 1, line.at[FS_Y] + i * job->operand[FS_Y].n,
+                     job->operand[FS_Y].type);
+}
+
+/* ---- the same of many sets ---- */
+
+/* What is known of some sets, side by side, with room up to whole vectors. */
+typedef struct {
+    REAL max[FS_TILE], min[FS_TILE];
+    REAL count[FS_TILE];                          /* of elements above -inf */
+    REAL total[FS_TILE], lost[FS_TILE];           /* the sum, without its start */
+    REAL hi[FS_TILE], lo[FS_TILE], rest[FS_TILE]; /* as in F(factor) */
+    REAL top[FS_TILE], share[FS_TILE];
+} F(sets);
+
+FS_INLINE F(range) F(range_at)(const F(sets) *sets, ptrdiff_t j)
+{
+    return (F(range)){V(load)(sets->max + j), V(load)(sets->min + j)};
+}
+
+FS_INLINE F(sum) F(sum_at)(const F(sets) *sets, ptrdiff_t j)
+{
+    return (F(sum)){V(load)(sets->total + j), V(load)(sets->lost + j)};
+}
+
+FS_INLINE F(factor) F(factor_at)(int op, int care, const F(sets) *sets, ptrdiff_t j)
+{
+    F(factor) factor;
+    factor.hi = V(load)(sets->hi + j);
+    factor.lo = V(load)(sets->lo + j);
+    if (op == FS_SOFTMAX && care >= F(DEEP_TOO))
+        factor.rest = V(load)(sets->rest + j);
+    if (op == FS_SOFTMAX && care >= F(EXACT_TOO)) {
+        factor.top = V(load)(sets->top + j);
+        factor.share = V(load)(sets->share + j);
+    }
+    return factor;
+}
+
+/* Of the depth: terms need the clamp, results care; some set holds -inf, and its min
+ * and count are to be those of its other elements. */
+enum { F(IS_DEEP) = 1, F(HAS_HOLES) = 2 };
+
+/* IN max, min. OUT rest, count. Terms of the others than softmax are always clamped,
+ * instead of a search for min. */
+static inline int F(find_depth)(int op, ptrdiff_t n, ptrdiff_t count, F(sets) *sets)
+{
+    VEC one = V(set)(1),
+        lowest = V(set)((REAL)(T_IS_F32 ? -0x1.fffffep127 : -0x1.fffffffffffffp1023));
+    int found = op == FS_SOFTMAX ? 0 : F(IS_DEEP);
+    for (ptrdiff_t j = 0; op == FS_SOFTMAX && j < count; j += LANES) {
+        F(range) range = F(range_at)(sets, j);
+        VEC rest = F(rest_of)(range);
+        V(store)(sets->rest + j, rest);
+        V(store)(sets->count + j, V(set)((REAL)n));
+        found |= V(any_less)(rest, one) ? F(IS_DEEP) : 0;
+        found |= V(any_less)(range.min, lowest) ? F(HAS_HOLES) : 0;
+    }
+    return found;
+}
+
+/* Maxima and sums become factors; whether some set has an exact result. */
+static inline int F(find_factors)(ptrdiff_t count, F(sets) *sets)
+{
+    int exact = 0;
+    for (ptrdiff_t j = 0; j < count; j += LANES) {
+        F(sum) sum = F(sum_at)(sets, j);
+        F(factor) factor = F(factor_of)(sum, V(load)(sets->rest + j));
+        V(store)(sets->hi + j, factor.hi);
+        V(store)(sets->lo + j, factor.lo);
+        exact |= F(may_be_exact)(F(range_at)(sets, j), sum);
+    }
+    for (ptrdiff_t j = 0; exact && j < count; j += LANES) {
+        F(factor) factor = F(factor_at)(FS_SOFTMAX, F(DEEP_TOO), sets, j);
+        VEC flat_share = V(div)(V(set)(1), V(load)(sets->count + j));
+        F(set_exact)(F(range_at)(sets, j), F(sum_at)(sets, j), flat_share, &factor);
+        V(store)(sets->top + j, factor.top);
+        V(store)(sets->share + j, factor.share);
+    }
+    return exact;
+}
+
+/* ---- 4: the logarithm of the sum ----
+ *
+ * It is max + log1p(others / the largest term), in double: what the largest term leaves
+ * to 1 is kept accurate. The others are the sum less that term, found again by the same
+ * operations. */
+
+/* max + log1p of each set's others hi + lo. OUT hi + lo of sets. */
+static inline void F(add_logs)(ptrdiff_t count, const double *hi, const double *lo,
+                               F(sets) *sets)
+{
+    REAL left[FS_TILE], k[FS_TILE];
+    for (ptrdiff_t j = 0; j < count; j += LANES) {
+        VEC max = V(load)(sets->max + j);
+        V(store)(left + j, V(sub)(max, F(subtrahend)(max)));
+        V(store)(k + j, F(exponent_of_max)(max));
+    }
+    for (ptrdiff_t j = 0; j < count; j++) {
+#if T_IS_F32
+        double others = hi[j] + lo[j];
+        fs_pair log_term = {fs_log_term_f32(left[j], k[j], others, BASE, UNSPARE), 0};
+#else
+        fs_pair others = {hi[j], lo[j]};
+        fs_pair log_term = fs_log_term(left[j], k[j], others, BASE, UNSPARE);
+#endif
+        fs_pair lse = fs_log_total(sets->max[j], log_term);
+        sets->hi[j] = (REAL)(lse.hi + lse.lo);
+        sets->lo[j] = (REAL)((lse.hi - sets->hi[j]) + lse.lo);
+    }
+}
+
+/* Maxima and sums become logarithms; total becomes what is_special looks at: others,
+ * over 2^SPARE. */
+static inline void F(find_logs)(ptrdiff_t count, F(sets) *sets)
+{
+    double hi[FS_TILE], lo[FS_TILE];
+    for (ptrdiff_t j = 0; j < count; j += LANES) {
+        F(sum) top = F(top_of)(V(load)(sets->max + j));
+        V(store)(sets->hi + j, top.total);
+        V(store)(sets->lo + j, top.lost);
+    }
+    for (ptrdiff_t j = 0; j < count; j++) {
+        double lost = (double)sets->lost[j] - (double)sets->lo[j];
+#if T_IS_F32
+        hi[j] = ((double)sets->total[j] - (double)sets->hi[j]) + lost;
+        lo[j] = 0;
+#else
+        fs_pair others = fs_two_sum(sets->total[j], -sets->hi[j]);
+        others = fs_two_sum(others.hi, others.lo + lost);
+        hi[j] = others.hi;
+        lo[j] = others.lo;
+#endif
+        sets->total[j] = (REAL)(hi[j] * UNSPARE);
+    }
+    F(add_logs)(count, hi, lo, sets);
+}
+
+/* Maxima, minima and sums become hi + lo; whether some result needs EXACT_TOO. */
+static inline int F(finish_sets)(int op, ptrdiff_t count, F(sets) *sets)
+{
+    if (op == FS_SOFTMAX)
+        return F(find_factors)(count, sets);
+    F(find_logs)(count, sets);
+    return 0;
+}
+
+/* ---- sets that are read once more ---- */
+
+/* The set at `line` from element i on, plain and side by side: for every layout. */
+static inline const REAL *F(read_set)(const fs_job *job, const fs_operand *source,
+                                      fs_line line, ptrdiff_t i, ptrdiff_t count,
+                                      REAL *buffer)
+{
+    const char *x = line.at[FS_X] + i * source->n;
+    const fs_operand *mask = &job->operand[FS_MASK];
+    if (source->direct && source->n == sizeof(REAL))
+        return (const REAL *)x;
+    F(stage)(source, x, source->n,
+             line.at[FS_MASK] ? line.at[FS_MASK] + i * mask->n : NULL, mask->n, count,
+             buffer);
+    return buffer;
+}
+
+/* Elements read at a time: their scratch fits the first-level cache. */
+enum { F(AGAIN) = 512 };
+
+/* No answer if the job was stopped. */
+static int F(any_nan)(fs_job *job, const fs_operand *source, fs_line line)
+{
+    REAL buffer[F(AGAIN)];
+    for (ptrdiff_t i = 0; i < job->n && !F(stopped)(job, i); i += F(AGAIN)) {
+        ptrdiff_t count = fs_least(F(AGAIN), job->n - i);
+        const REAL *x = F(read_set)(job, source, line, i, count, buffer);
+        for (ptrdiff_t j = 0; j < count; j++)
+            if (x[j] != x[j])
+                return 1;
+    }
+    return 0;
+}
+
+/* The largest element that is not `without`; NaN is none. */
+static REAL F(largest_but)(fs_job *job, const fs_operand *source, fs_line line,
+                           REAL without)
+{
+    VEC none = V(set)((REAL)-INFINITY), not= V(set)(without), largest = none;
+    REAL buffer[F(AGAIN)];
+    for (ptrdiff_t i = 0; i < job->n && !F(stopped)(job, i); i += F(AGAIN)) {
+        ptrdiff_t count = fs_least(F(AGAIN), job->n - i);
+        const REAL *x = F(read_set)(job, source, line, i, count, buffer);
+        for (ptrdiff_t j = 0; j < count; j += LANES) {
+            VEC here = F(load_some)(x + j, count - j, none);
+            largest = V(max)(V(if_equal)(here, not, none, here), largest);
+        }
+    }
+    return V(largest)(largest);
+}
+
+/* The sum of the terms of what is not `without`, less `off`, with the shift K. */
+static fs_pair F(sum_but)(fs_job *job, const fs_operand *source, fs_line line,
+                          REAL without, VEC off, VEC k)
+{
+    VEC none = V(set)((REAL)-INFINITY), not= V(set)(without);
+    F(shift) shift = F(shift_by)(k);
+    REAL buffer[F(AGAIN)];
+    fs_pair sum = {0, 0};
+    for (ptrdiff_t i = 0; i < job->n && !F(stopped)(job, i); i += F(AGAIN)) {
+        ptrdiff_t count = fs_least(F(AGAIN), job->n - i);
+        const REAL *x = F(read_set)(job, source, line, i, count, buffer);
+        F(sum) here = F(no_terms)();
+        for (ptrdiff_t j = 0; j < count; j += LANES) {
+            VEC a = F(load_some)(x + j, count - j, none), s, q;
+            a = V(sub)(V(if_equal)(a, not, none, a), off);
+            F(exp_terms)(1, 1, &a, &shift, &s, &q);
+            F(add_term)(&here, s, q, F(term)(s, q));
+        }
+        sum = fs_pair_add(sum, F(all_lanes)(here));
+    }
+    return sum;
+}
+
+/* The sum of a set without its only largest element, shifted as the set's sum is: found
+ * with a shift that suits the largest of the others. 0 if no result shows it. */
+static fs_pair F(sum_of_others)(fs_job *job, const fs_operand *source, fs_line line,
+                                REAL max)
+{
+    VEC all = V(set)(max), off = F(subtrahend)(all);
+    VEC second = V(set)(F(largest_but)(job, source, line, max));
+    /* 2^31 exp(-130) < 2^-150, half the least float. |second - off| < 330 (f64: 2270):
+     * 8 / ln 2 times as much is still below 2^12 (f64: 2^15). */
+    if (!V(any_less)(V(sub)(all, V(set)(T_IS_F32 ? 130 : 770)), second))
+        return (fs_pair){0, 0};
+    VEC k = F(exponent_of)(V(sub)(second, off));
+    fs_pair sum = F(sum_but)(job, source, line, max, off, k);
+    int down = (int)V(largest)(V(sub)(k, F(exponent_of_max)(all)));
+    return (fs_pair){ldexp(sum.hi, down), ldexp(sum.lo, down)};
+}
+
+/* log(sum(exp(x))) in double of a set of float, whatever the job computes in: in the
+ * unit of float64. */
+HIDDEN fs_pair JOIN(fs_log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line);
+
+/* Below which part of the largest term the others are to be summed again, without it:
+ * sums lose so little of them, 2^-26 (f64: 2^-55), from there on.
+ *
+ * A chunk's terms have one start and shift. What of `lost` is rounded: one lane's sum
+ * over k terms by k 2^-48 (f64: 2^-106) of the chunk's largest term at most, after each
+ * of `longest` terms; all lanes', `chunk` terms, by half of chunk longest 2^-48.
+ * Where that is much, cut here, others are half the largest term, and add up to no less
+ * than a thousand times as much. */
+static inline double F(doubt)(ptrdiff_t chunk, ptrdiff_t longest)
+{
+    double part = (double)chunk * (double)longest * (T_IS_F32 ? 0x1p-23 : 0x1p-51);
+    return part < 0.4 ? part : 0.4;
+}
+
+/* Whether hi + lo of set j is not the result yet: the maximum is infinite; the sum
+ * cannot tell what the others are; or max and logarithm cancel so that what floats have
+ * lost would show. Largest terms are below 1.54 2^SPARE. */
+static inline int F(is_special)(int op, double doubt, const F(sets) *sets, ptrdiff_t j)
+{
+    double max = sets->max[j], lse = sets->hi[j];
+    int cancels = T_IS_F32 && op == FS_LOGSUMEXP && fabs(lse) < lse - max;
+    return op != FS_SOFTMAX && (isinf(max) || cancels || sets->total[j] < doubt * 1.54);
+}
+
+/* Puts log(sum(exp(x))) of such a set, read from `source`, into its hi + lo. */
+static void F(special_log_sum)(int op, fs_job *job, const fs_operand *source,
+                               fs_line line, F(sets) *sets, ptrdiff_t j)
+{
+    REAL max = sets->max[j];
+    F(sets) one;
+    V(store)(one.max, V(set)(max));
+    one.hi[0] = max;
+    one.lo[0] = 0;
+    if (isinf(max)) {
+        int nan = (op == FS_LOG_SOFTMAX && max < 0) || F(any_nan)(job, source, line);
+        one.hi[0] = nan ? (REAL)NAN : max;
+#if T_IS_F32
+    } else if (op == FS_LOGSUMEXP &&
+               fabs((double)sets->hi[j]) < sets->hi[j] - (double)max) {
+        fs_pair lse = JOIN(fs_log_sum_of_line_f64, ISA)(job, line);
+        one.hi[0] = (REAL)(lse.hi + lse.lo);
+#endif
+    } else {
+        fs_pair others = F(sum_of_others)(job, source, line, max);
+        F(add_logs)(1, &others.hi, &others.lo, &one);
+    }
+    sets->hi[j] = one.hi[0];
+    sets->lo[j] = one.lo[0];
+}
+
+#if !T_IS_F32
+fs_pair F(fs_log_sum_of_line)(fs_job *narrow, fs_line line)
+{
+    fs_job job = *narrow;
+    job.compute = FS_F64;
+    job.operand[FS_X].direct = 0;
+    job.operand[FS_X].via_float = 1;
+    const fs_operand *source = &job.operand[FS_X];
+    REAL max = F(largest_but)(&job, source, line, (REAL)NAN);
+    VEC all = V(set)(max), off = F(subtrahend)(all), k = F(exponent_of_max)(all);
+    fs_pair sum = F(sum_but)(&job, source, line, (REAL)NAN, off, k);
+    F(sets) one;
+    V(store)(one.max, all);
+    V(store)(one.total, V(set)(sum.hi));
+    V(store)(one.lost, V(set)(sum.lo));
+    F(find_logs)(1, &one);
+    double doubt = F(doubt)(F(AGAIN), F(AGAIN) / LANES);
+    if (F(is_special)(FS_LOGSUMEXP, doubt, &one, 0))
+        F(special_log_sum)(FS_LOGSUMEXP, &job, source, line, &one, 0);
+    return (fs_pair){one.hi[0], one.lo[0]};
+}
+#endif
