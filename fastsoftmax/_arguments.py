@@ -141,6 +141,16 @@ def broadcast(array: Array, shape: tuple[int, ...], name: str, to: str) -> Array
         ) from None
 
 
+def broadcast_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a and b, logsumexp's arguments, together."""
+    try:
+        return np.broadcast_shapes(a, b)
+    except ValueError:
+        raise ValueError(
+            f"b of shape {b} does not broadcast with a of shape {a}"
+        ) from None
+
+
 def promote(*pairs: tuple[ArrayLike, Array]) -> np.dtype[Any]:
     """Return NumPy's type for what was given and the arrays it became.
 

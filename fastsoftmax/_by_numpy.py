@@ -1,9 +1,8 @@
 """The one door to NumPy: what the kernels cannot compute, and copies that they can.
 
-Complex numbers, long double, and the weights and the sign of `logsumexp` take the
-formulas of _formulas.py. Arrays whose reduced axes do not join into one are copied:
-into the order of the result or, where they do not join there either, with those axes
-last.
+Complex numbers and long double take the formulas of _formulas.py. Arrays whose reduced
+axes do not join into one are copied: into the order of the result or, where they do not
+join there either, with those axes last.
 """
 
 from __future__ import annotations
@@ -92,16 +91,14 @@ def logsumexp(
     if b is not None:
         exponents, weights, dtype = _weighted(a, exponents, b, dtype)
     wanted = _arguments.result_dtype(exponents, dtype)
-    halved = _arguments.type_name(wanted) in _arguments.HALVES
-    compute = np.dtype(np.float32) if halved else wanted
     if weights is not None:
         if weights.dtype.kind == "c" and wanted.kind != "c":
             raise TypeError(f"dtype {wanted} cannot hold the complex weights b")
-        weights = _arguments.cast(weights, compute)
+        weights = _arguments.cast(weights, wanted)
     shape = exponents.shape or (1,)
     mask = _arguments.as_mask(where, shape, "a")
     result = _formulas.logsumexp(
-        _arguments.cast(exponents, compute).reshape(shape),
+        _arguments.cast(exponents, wanted).reshape(shape),
         _arguments.as_axes(axis, exponents.ndim),
         None if weights is None else np.broadcast_to(weights, shape),
         keepdims=bool(keepdims),
@@ -119,18 +116,17 @@ def logsumexp(
     return log, _delivered(_arguments.cast(sign, wanted), None)
 
 
+def sign_of_positive(log: Any) -> Any:
+    """Return the sign of a sum that is not negative, given its logarithm."""
+    return np.where(np.isnan(log), log, np.greater(log, -np.inf).astype(log.dtype))[()]
+
+
 def _weighted(
     a: ArrayLike, exponents: Array, b: ArrayLike, dtype: DTypeLike | None
 ) -> tuple[Array, Array, DTypeLike]:
     """Return a, broadcast against b; b; and the type computed in."""
     weights = _arguments.as_array(b, "b")
-    try:
-        shape = np.broadcast_shapes(exponents.shape, weights.shape)
-    except ValueError:
-        raise ValueError(
-            f"b of shape {weights.shape} does not broadcast with a of shape "
-            f"{exponents.shape}"
-        ) from None
+    shape = _arguments.broadcast_shape(exponents.shape, weights.shape)
     if dtype is None:
         promoted = _arguments.promote((a, exponents), (b, weights))
         dtype = np.float64 if promoted.kind in "biu" else promoted

@@ -31,7 +31,14 @@ def softmax_like(
     dtype: object,
 ) -> Any: ...
 def logsumexp(
-    a: object, axis: object, keepdims: bool, where: object, out: object, dtype: object
+    a: object,
+    axis: object,
+    b: object,
+    keepdims: bool,
+    return_sign: bool,
+    where: object,
+    out: object,
+    dtype: object,
 ) -> Any: ...
 def vjp(
     op: int, y: object, dy: object, axis: object, temperature: object, out: object

@@ -246,25 +246,30 @@ cdef inline bint join(const fs_job *job, const ptrdiff_t *outer, ptrdiff_t size,
 
 
 cdef bint factor(fs_job *job, const layout *whole, int leader) noexcept nogil:
-    """Sets outer, n and inner; False if the reduced axes do not join into one.
+    """Sets outer, n and inner; False if the reduced axes do not join into one, and it
+    is not their runs that are walked.
 
     The leader's memory decides the order of the loops; inner is behind n where the
     leader takes shorter steps there.
     """
     cdef int order[FS_MAX_OUTER]
+    cdef layout runs
     cdef int count = by_steps(whole, leader, order), i, d, a
     cdef ptrdiff_t n_step[FS_OPERANDS]
     cdef ptrdiff_t size
-    job.n = job.inner = job.outer = 1
-    job.n_outer = 0
+    job.n = job.run = job.inner = job.outer = 1
+    job.n_outer = runs.ndim = 0
     memset(n_step, 0, sizeof(n_step))
     for i in range(count):
         d = order[i]
         size = whole.shape[d]
         if is_reduced(whole, d):
             if job.n > 1 and not join(job, n_step, size, whole.step[d]):
-                return False
+                if job.op != FS_WEIGHTED:
+                    return False
+                add_run(job, &runs, n_step)
             job.n *= size
+            job.run *= size
             memcpy(n_step, whole.step[d], sizeof(n_step))
             continue
         if job.n_outer > 0 and join(job, job.outer_step[job.n_outer - 1], size,
@@ -274,6 +279,8 @@ cdef bint factor(fs_job *job, const layout *whole, int leader) noexcept nogil:
         job.outer_shape[job.n_outer] = size
         memcpy(job.outer_step[job.n_outer], whole.step[d], sizeof(n_step))
         job.n_outer += 1
+    if runs.ndim > 0:
+        exchange_runs(job, &runs, n_step)
     for a in range(FS_OPERANDS):
         job.operand[a].n = n_step[a]
         job.operand[a].inner = 0
@@ -283,7 +290,34 @@ cdef bint factor(fs_job *job, const layout *whole, int leader) noexcept nogil:
         take_inner(job)
     for i in range(job.n_outer):
         job.outer *= job.outer_shape[i]
+    job.n_runs = runs.ndim
+    for i in range(runs.ndim):
+        job.outer_shape[job.n_outer + i] = runs.shape[i]
+        memcpy(job.outer_step[job.n_outer + i], runs.step[i], sizeof(n_step))
     return True
+
+
+cdef void add_run(fs_job *job, layout *runs, const ptrdiff_t *n_step) noexcept nogil:
+    """What has joined so far becomes a dimension around runs, which begin anew."""
+    runs.shape[runs.ndim] = job.run
+    memcpy(runs.step[runs.ndim], n_step, FS_OPERANDS * sizeof(ptrdiff_t))
+    runs.ndim += 1
+    job.run = 1
+
+
+cdef void exchange_runs(fs_job *job, layout *runs, ptrdiff_t *n_step) noexcept nogil:
+    """Runs are cut from the longest dimension, where the innermost is short: each costs
+    as much as some ten elements."""
+    cdef ptrdiff_t step[FS_OPERANDS]
+    cdef int i, longest = 0
+    for i in range(runs.ndim):
+        if runs.shape[i] > runs.shape[longest]:
+            longest = i
+    if job.run < 64 and runs.shape[longest] > job.run:
+        job.run, runs.shape[longest] = runs.shape[longest], job.run
+        memcpy(step, n_step, sizeof(step))
+        memcpy(n_step, runs.step[longest], sizeof(step))
+        memcpy(runs.step[longest], step, sizeof(step))
 
 
 cdef void take_inner(fs_job *job) noexcept nogil:

@@ -201,19 +201,30 @@ cdef bint run_reduction(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray m
     return True
 
 
-def logsumexp(a, axis, bint keepdims, where, out, dtype):
-    """logsumexp without weights and sign."""
+def logsumexp(a, axis, b, bint keepdims, bint return_sign, where, out, dtype):
+    """logsumexp, or a pair with the sign."""
+    if is_foreign(a) or is_foreign(b) or is_foreign(where) or is_foreign(out):
+        return NotImplemented
+    if b is not None:
+        return weighted(a, axis, b, keepdims, return_sign, where, out, dtype)
+    log = unweighted(a, axis, keepdims, return_sign, where, out, dtype)
+    if not return_sign or type(log) is tuple:
+        return log
+    return log, _by_numpy.sign_of_positive(log)
+
+
+cdef object unweighted(a, axis, bint keepdims, bint return_sign, where, out, dtype):
+    """The logarithm; where formulas give the sign, too, a pair."""
     cdef fs_job job
     cdef layout whole
     cdef cnp.ndarray x, y, mask
     cdef cnp.npy_intp shape[FS_MAX_OUTER]
     cdef int y_type
-    if is_foreign(a) or is_foreign(where) or is_foreign(out):
-        return NotImplemented
     x = numbers(a, "a")
     y_type = result_type(x, dtype)
     if y_type == NO_KERNEL:
-        return _by_numpy.logsumexp(x, axis, None, keepdims, False, where, out, dtype)
+        return _by_numpy.logsumexp(x, axis, None, keepdims, return_sign, where, out,
+                                   dtype)
     if type_of(x) == NO_KERNEL:
         x = _arguments.cast(x, dtype_of(computed_in(y_type)))
     if cnp.PyArray_NDIM(x) == 0:
@@ -252,3 +263,58 @@ cdef int reduce_copies(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray ma
     set_axes(whole, copy, tuple(range(x.ndim - len(axes), x.ndim)))
     run_reduction(job, whole, copy, mate, y)
     return 0
+
+
+cdef int weighted_type(a, cnp.ndarray x, b, cnp.ndarray w, dtype) except -2:
+    """The element type of a weighted result, or NO_KERNEL."""
+    cdef int type = type_of(x)
+    if dtype is not None:
+        return NO_KERNEL if w.dtype.kind == "c" else result_type(x, dtype)
+    if type == type_of(w) and is_floating(type):
+        return type
+    return promoted_type(_arguments.promote((a, x), (b, w)))
+
+
+cdef object weighted(a, axis, b, bint keepdims, bint return_sign, where, out, dtype):
+    """logsumexp with weights: in double, whatever is returned."""
+    cdef fs_job job
+    cdef layout whole
+    cdef cnp.ndarray x = numbers(a, "a"), w = numbers(b, "b"), y, sign = None, mask
+    cdef cnp.npy_intp shape[FS_MAX_OUTER]
+    cdef int y_type = weighted_type(a, x, b, w, dtype), leader = FS_X
+    if y_type == NO_KERNEL:
+        return _by_numpy.logsumexp(a, axis, b, keepdims, return_sign, where, out, dtype)
+    x = x if type_of(x) != NO_KERNEL else _arguments.cast(x, dtype_of(FS_F64))
+    w = w if type_of(w) != NO_KERNEL else _arguments.cast(w, dtype_of(FS_F64))
+    if cnp.PyArray_NDIM(w) > 0 and not cnp.PyArray_SAMESHAPE(x, w):
+        enlarged = _arguments.broadcast_shape(np.shape(x), np.shape(w))
+        if enlarged != np.shape(x):
+            x = np.broadcast_to(x, enlarged)
+            leader = FS_WEIGHTS
+    if cnp.PyArray_NDIM(x) == 0:
+        axis = _arguments.as_axes(axis, 0)
+        x = x.reshape(1)
+    begin(&job, &whole, FS_WEIGHTED, FS_F64, x, axis)
+    y = one_each(x, &whole, keepdims, y_type) if out is None else checked_out(
+        out, shape_of_sets(&whole, keepdims, shape), shape, y_type)
+    x = apart(x, None if out is None else y, False)
+    w = apart(w, None if out is None else y, False)
+    mask = apart(mask_for(where, x, "a"), None if out is None else y, False)
+    set_mask(&job, &whole, mask, x, "a")
+    set_operand(&job, &whole, FS_X, x, type_of(x))
+    set_operand(&job, &whole, FS_WEIGHTS, w, type_of(w))
+    set_reduced_operand(&job, &whole, FS_Y, y, y_type)
+    if return_sign:
+        sign = np.empty_like(y)
+        set_reduced_operand(&job, &whole, FS_SIGNS, sign, y_type)
+    if cnp.PyArray_SIZE(x) == 0:
+        y.fill(-np.inf)
+        if return_sign:
+            sign.fill(0)
+    else:
+        factor(&job, &whole, leader)
+        execute(&job)
+    log = out if out is not None else scalar_of(y) if cnp.PyArray_NDIM(y) == 0 else y
+    if not return_sign:
+        return log
+    return log, scalar_of(sign) if cnp.PyArray_NDIM(sign) == 0 else sign

@@ -1,8 +1,7 @@
 """Plain NumPy formulas for what the kernels leave out.
 
 They serve complex and long double input of the softmax family (the gradients: long
-double alone), and the weights and the sign of `logsumexp` for every dtype. Speed is not
-their aim; three decisions are:
+double alone). Speed is not their aim; three decisions are:
 
 A. The reduced axes are merged into one, last and contiguous ("rows"). The copy is ours
    to overwrite, and only along a contiguous axis does NumPy sum pairwise.

@@ -60,6 +60,7 @@ cdef extern from "kernels/job.h" nogil:
         FS_SOFTMAX_VJP
         FS_LOG_SOFTMAX_VJP
         FS_HINGE
+        FS_WEIGHTED
     ctypedef enum fs_type:
         FS_F32
         FS_F64
@@ -84,6 +85,7 @@ cdef extern from "kernels/job.h" nogil:
         FS_WEIGHTS
         FS_LOSSES
         FS_Y_POSITIVES
+        FS_SIGNS
         FS_OPERANDS
         FS_MAX_OUTER
     ctypedef struct fs_operand:
@@ -100,11 +102,13 @@ cdef extern from "kernels/job.h" nogil:
     ctypedef struct fs_job:
         fs_op op
         fs_type compute
-        fs_operand operand[9]
+        fs_operand operand[10]
         ptrdiff_t outer, n, inner
         int n_outer
         ptrdiff_t outer_shape[64]
-        ptrdiff_t outer_step[64][9]
+        ptrdiff_t outer_step[64][10]
+        ptrdiff_t run
+        int n_runs
         double divisor
         int p, largest
         double margin, scale

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _arguments, _by_numpy, _cpu
+from . import _cpu
 from ._arguments import Array, Axis
 
 
@@ -246,6 +246,12 @@ def logsumexp(
     and logarithm cancel almost wholly: within 2^-52 of the largest entry); float64
     within 2 ULP of the larger of the largest entry and the logarithm added to it.
 
+    With b, float32 and float64 alike are computed in double, whatever the weights: no
+    finite ones overflow. Both promises hold then, the largest entry being that whose
+    weight is not 0, but for what cancelling leaves: a sum is off by 2^-53 of its terms'
+    absolute values below the largest entry, and by 2^-95 of all. Terms that cancel
+    wholly, as ``b=[1, -1]`` on equal entries does, hide nothing that is smaller.
+
     ============================  ===================
     the set holds                 result (without b)
     ============================  ===================
@@ -275,12 +281,9 @@ def logsumexp(
     >>> logsumexp([1.0, 1.0], b=[1.0, -1.0], return_sign=True)
     (np.float64(-inf), np.float64(0.0))
     """
-    if b is None and not return_sign:
-        y = _cpu.logsumexp(a, axis, keepdims, where, out, dtype)
-        if y is not NotImplemented:
-            return y
-    elif not _arguments.is_cupy(a, b, where, out):
-        return _by_numpy.logsumexp(a, axis, b, keepdims, return_sign, where, out, dtype)
+    y = _cpu.logsumexp(a, axis, b, keepdims, return_sign, where, out, dtype)
+    if y is not NotImplemented:
+        return y
     from .cuda import call
 
     return call.logsumexp(

@@ -185,6 +185,8 @@ JOBS = {
     "halves": "logsumexp(np.broadcast_to(np.float16(0), 1 << 36))",
     "columns": "logsumexp(np.broadcast_to(np.zeros(64), (1 << 30, 64)), axis=0)",
     "tiles": "logsumexp(np.broadcast_to(np.zeros(4096), (1 << 25, 4096)), axis=0)",
+    "weights": "logsumexp(np.broadcast_to(0.0, 1 << 33), b=np.ones(()))",
+    "weights that cancel": "logsumexp(0.0, b=np.broadcast_to([1.0, -1], (1 << 28, 2)))",
     "softmax, rows": "softmax(np.broadcast_to(np.zeros(64), (1 << 23, 64)), axis=-1)",
     "softmax, long row": "softmax(np.broadcast_to(0.0, 1 << 29))",
     "softmax, columns": "softmax(np.broadcast_to(np.zeros(64), (1 << 23, 64)), axis=0)",
@@ -467,7 +469,6 @@ GREEDY = {
     "halves": "softmax(x, axis=-1, dtype=np.float16)",
     "overlapping": "softmax(x[1:], axis=-1, out=x[:-1])",
     "strided": "softmax(x[:, ::2], axis=-1)",
-    "weights": "logsumexp(x, axis=-1, b=x)",
     "formula": "softmax(x.astype(np.longdouble), axis=-1)",
 }
 

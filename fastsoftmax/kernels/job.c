@@ -1,20 +1,31 @@
 /* Where the lines of a job are. */
 #include "job.h"
 
-fs_line fs_locate(const fs_job *job, ptrdiff_t index)
+/* The line of that index along the dimensions from `first` up to `end`. */
+static fs_line along(const fs_job *job, fs_line line, int first, int end,
+                     ptrdiff_t index)
 {
     ptrdiff_t place[FS_MAX_OUTER];
-    for (int d = job->n_outer - 1; d >= 0; d--) {
-        place[d] = d > 0 ? index % job->outer_shape[d] : index;
-        index = d > 0 ? index / job->outer_shape[d] : 0;
+    for (int d = end - 1; d >= first; d--) {
+        place[d] = d > first ? index % job->outer_shape[d] : index;
+        index = d > first ? index / job->outer_shape[d] : 0;
     }
-    fs_line line;
-    for (int a = 0; a < FS_OPERANDS; a++) {
-        line.at[a] = job->operand[a].data;
-        for (int d = 0; line.at[a] && d < job->n_outer; d++)
+    for (int a = 0; a < FS_OPERANDS; a++)
+        for (int d = first; line.at[a] && d < end; d++)
             line.at[a] += place[d] * job->outer_step[d][a];
-    }
     return line;
+}
+
+fs_line fs_locate(const fs_job *job, ptrdiff_t index)
+{
+    fs_line line;
+    for (int a = 0; a < FS_OPERANDS; a++) line.at[a] = job->operand[a].data;
+    return along(job, line, 0, job->n_outer, index);
+}
+
+fs_line fs_along_runs(const fs_job *job, fs_line line, ptrdiff_t run)
+{
+    return along(job, line, job->n_outer, job->n_outer + job->n_runs, run);
 }
 
 fs_line fs_along_inner(const fs_job *job, fs_line line, ptrdiff_t j)

@@ -22,7 +22,8 @@ typedef enum {
     FS_LOGSUMEXP,
     FS_SOFTMAX_VJP,
     FS_LOG_SOFTMAX_VJP,
-    FS_HINGE
+    FS_HINGE,
+    FS_WEIGHTED /* logsumexp with weights; computed in double, whatever y is */
 } fs_op;
 
 /* Element types that arrays can have in memory. */
@@ -52,9 +53,12 @@ enum {
     FS_DY,        /* IN: the VJPs' dy */
     FS_POSITIVES, /* IN: scores of the positives, where no labels say which they are */
     FS_LABELS,    /* IN: int64, which of the n is the positive */
-    FS_WEIGHTS,   /* IN: doubles that multiply a set's loss */
+    FS_WEIGHTS,   /* IN: doubles that multiply a set's loss; FS_WEIGHTED: any type, and
+                   * a dimension n: they multiply exp(x) */
     FS_LOSSES,    /* OUT: a set's loss, of the type computed in */
     FS_Y_POSITIVES, /* OUT: what y would hold for the positives */
+    FS_SIGNS, /* OUT: FS_WEIGHTED: the sums' signs, of y's type; without them y is NaN
+               * where a sum is negative */
     FS_OPERANDS
 };
 
@@ -63,7 +67,8 @@ typedef struct fs_operand {
     fs_type type;
     int swapped;        /* the bytes of each element are in reverse order */
     int direct;         /* IN: native aligned elements of the type computed in, side by
-                         * side along the innermost dimension, used as they are */
+                         * side along the innermost dimension, used as they are; of
+                         * FS_WEIGHTED: native and aligned */
     ptrdiff_t n, inner; /* bytes between neighbours along n, along inner */
     double temperature; /* its elements are divided by it */
     int via_float;      /* read as double, what float would have read */
@@ -98,6 +103,10 @@ typedef struct fs_job {
     int n_outer; /* outer is the product of this many dimensions */
     ptrdiff_t outer_shape[FS_MAX_OUTER];
     ptrdiff_t outer_step[FS_MAX_OUTER][FS_OPERANDS];
+    /* IN: FS_WEIGHTED: n is walked in runs of this many elements, and around them in so
+     * many dimensions, which stand behind those of outer. */
+    ptrdiff_t run;
+    int n_runs;
     double divisor;     /* IN: the VJPs' result is divided by it */
     int p, largest;     /* IN: hinge: the power; the largest term instead of the sum */
     double margin;      /* IN: hinge: a number of the type computed in */
@@ -161,9 +170,11 @@ typedef struct fs_line {
     char *at[FS_OPERANDS];
 } fs_line;
 
-/* job.c: line `index` of the outer dimensions; the line `j` elements along inner. */
+/* job.c: line `index` of the outer dimensions; the line `j` elements along inner; a run
+ * of the line. */
 fs_line fs_locate(const fs_job *job, ptrdiff_t index);
 fs_line fs_along_inner(const fs_job *job, fs_line line, ptrdiff_t j);
+fs_line fs_along_runs(const fs_job *job, fs_line line, ptrdiff_t run);
 
 /* The sum hi + lo, |lo| at most half an ulp of hi. */
 typedef struct fs_pair {

@@ -439,6 +439,9 @@ static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
         F(rows_of_a_block)(job, first, last);
 }
 
+#if !T_IS_F32
+#include "loops/strips.h"
+#endif
 #include "loops/units.h"
 
 HIDDEN const fs_kernels F(fs_kernels) = {F(begin), F(unit)};

@@ -160,6 +160,10 @@ static ptrdiff_t F(begin)(fs_job *job, int step)
 {
     if (job->op == FS_HINGE)
         return F(begin_hinge)(job, step);
+#if !T_IS_F32
+    if (job->op == FS_WEIGHTED)
+        return F(begin_strips)(job, step);
+#endif
     if (step == 0)
         F(cut)(job);
     if (job->cut == FS_BY_PIECES)
@@ -176,6 +180,10 @@ static void F(unit)(fs_job *job, int step, ptrdiff_t unit)
     (void)step;
     if (job->op == FS_HINGE)
         F(unit_of_hinge)(job, unit);
+#if !T_IS_F32
+    else if (job->op == FS_WEIGHTED)
+        F(unit_of_strips)(job, step, unit);
+#endif
     else if (job->cut == FS_BY_PIECES)
         F(unit_of_pieces)(job, unit);
     else if (job->cut == FS_BY_TILES)

@@ -111,19 +111,27 @@ static inline double fs_log1p_rounded(double f)
     return u + fs_atanh_tail(u);
 }
 
-/* log(1 + w) for finite w >= 0, relative error below 2^-56. */
-static inline fs_pair fs_log1p(fs_pair w)
+/* log(sum 2^exponent) for a sum between 2^-400 and 2^400, relative error below 2^-56:
+ * also next to 1, if what is off 1 is in the pair. */
+static inline fs_pair fs_log(fs_pair sum, double exponent)
 {
-    const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, magic = 0x4338000000000000;
-    fs_pair sum = fs_two_sum(1.0, w.hi);
-    sum.lo += w.lo;
-    /* sum = 2^k (1 + f) with 1 + f between sqrt(1/2) and sqrt(2) */
-    uint64_t k = (double_to_bits(sum.hi) - sqrt_half) >> 52;
-    double k_real = bits_to_double(magic + k) - 0x1.8p52;
-    double scale = bits_to_double((1023 - k) << 52);
+    const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, magic = 0x4338000000000000,
+                   bias = 512;
+    /* sum = 2^(k - bias) (1 + f) with 1 + f between sqrt(1/2) and sqrt(2) */
+    uint64_t k = (double_to_bits(sum.hi) - sqrt_half + (bias << 52)) >> 52;
+    double k_real = bits_to_double(magic + k) - (0x1.8p52 + 512) + exponent;
+    double scale = bits_to_double((1023 + bias - k) << 52);
     fs_pair log_f = fs_log1p_near(fs_two_sum(sum.hi * scale - 1.0, sum.lo * scale));
     fs_pair high = fs_two_sum(k_real * FS_LN2_HI, log_f.hi);
     return fs_two_sum(high.hi, high.lo + (log_f.lo + k_real * FS_LN2_LO));
+}
+
+/* log(1 + w) for finite w >= 0, relative error below 2^-56. */
+static inline fs_pair fs_log1p(fs_pair w)
+{
+    fs_pair sum = fs_two_sum(1.0, w.hi);
+    sum.lo += w.lo;
+    return fs_log(sum, 0);
 }
 
 /* log(1 + others / exp(max)), where `others` is scaled by base, 1 / unscale and 2^-k; k
