@@ -93,7 +93,13 @@ enum { FS_TILE = 256 };
 enum { FS_NARROW = 16 };
 
 /* How the work is cut into units: decided once a job, by fs_kernels.begin. */
-typedef enum { FS_BY_ROWS, FS_BY_TILES, FS_BY_PIECES } fs_cut;
+typedef enum {
+    FS_BY_ROWS,
+    FS_BY_PIECES, /* of long rows */
+    FS_BY_TILES,
+    FS_BY_STRIPS, /* tiles of a vector's width */
+    FS_BY_CHUNKS  /* of tall columns */
+} fs_cut;
 
 typedef struct fs_job {
     fs_op op;

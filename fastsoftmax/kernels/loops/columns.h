@@ -1,443 +1,588 @@
-/* Columns: n rows of `inner` neighbouring elements, each column a line of its own.
- * Every lane is a column with its own maximum, shift and sums; included by
- * loops/rows.h.
+/* Columns: n rows of `inner` neighbouring elements, each column a set; n not too large.
+ * Included by loops/rows.h.
  *
- * A tile that fits its cells is copied there on its way in and stays until the results
- * leave. Of a taller one x is read again in every pass, and y keeps the terms. Where
- * columns are folded, maxima are joined between passes 1 and 2, sums between 2 and 3.
+ * A tile is some whole columns. It is copied to a packed buffer while its range is
+ * found, has its terms made there, in place, and its results written from there. Tiles
+ * of a vector's width, strips, are worked on three at a time, in one loop.
  */
 
-/* Room for a tile, and the bytes of a row that tiles are not narrowed below in order to
- * fit. float64 128x4096 takes 0.4 times as long with rows of 256 bytes as with 64,
- * whatever the room; float32 128x4096 1.1 times with 16 KiB, and no cell gains from 64
- * KiB and more (AVX2, Zen 3, L1 32 KiB). */
-#define CELLS_BYTES 32768
-#define NARROW_BYTES 256
+/* logsumexp: what is written of each of some neighbouring columns. */
+static void F(write_sets)(const fs_job *job, fs_line line, ptrdiff_t columns,
+                          const F(sets) *sets)
+{
+    const fs_operand *y = &job->operand[FS_Y];
+    ptrdiff_t piece = y->inner == fs_size_of(y->type) ? columns : 1;
+    for (ptrdiff_t j = 0; j < columns; j += piece)
+        F(write)(sets->hi + j, piece, line.at[FS_Y] + j * y->inner, y->type);
+}
+
+/* ---- tiles ---- */
+
+/* Of a tile's cells, where columns are not few; columns of a tile at most, less than
+ * FS_TILE by a vector: see put_run; elements to a unit. */
+enum {
+    CELLS_BYTES = 65536,
+    MOST_COLUMNS = 960 / (int)sizeof(REAL),
+    UNIT_ELEMENTS = 32768,
+    LEAST_LINES = 8
+};
+
+/* Rows whose sums are added up apart, so that they lose little. */
+enum { SETTLED = 128 };
 
 typedef struct {
-    fs_line line;    /* IN: where the tile begins */
-    REAL *cells;     /* IN: x, then the terms, in rows of `padded`; NULL: no room */
-    F(shape) shape;  /* IN */
-    F(rows_of) from; /* where the next pass reads */
-    int lowers;      /* whether something is to be taken off some column first */
-    int care;        /* what results need */
-    F(sets) sets;
-    REAL off[FS_TILE];                   /* what that is */
-    REAL least[FS_TILE], magic[FS_TILE]; /* an F(shift) */
-    REAL total[FS_TILE], lost[FS_TILE];  /* an F(sum) over the latest rows */
-    double sum[FS_TILE], error[FS_TILE]; /* the sums of those before, as pairs */
+    fs_line line; /* IN: where it begins */
+    F(shape) shape;
+    REAL *cells; /* x, then the terms, in rows of shape.padded */
+    F(run) run;
 } F(tile);
 
-/* The next pass reads plain REALs at `place`. */
-static inline void F(read_from)(F(tile) *tile, void *place, ptrdiff_t step_n)
+static void F(no_ranges)(F(sets) *sets, ptrdiff_t first, ptrdiff_t last)
 {
-    fs_operand source = F(plain)(place, step_n);
-    tile->from =
-        F(rows_from)(&tile->shape, &source, place, NULL, NULL, (REAL)-INFINITY);
+    for (ptrdiff_t i = first; i < last; i++) {
+        sets->max[i] = (REAL)-INFINITY;
+        sets->min[i] = (REAL)INFINITY;
+        sets->count[i] = 0;
+    }
 }
 
-static inline void F(read_from_cells)(F(tile) *tile)
+/* `abreast` rows into the cells, and into the range. */
+FS_INLINE void F(copy_rows)(int abreast, const REAL *const *x, REAL *cells,
+                            const F(shape) *shape, F(sets) *sets)
 {
-    F(read_from)(tile, tile->cells, 0);
-    tile->from.step = tile->shape.padded * (ptrdiff_t)sizeof(REAL);
-    tile->from.whole = tile->shape.rows;
-}
-
-/* ---- pass 1 ---- */
-
-/* The ranges over `abreast` rows and those before; the rows go to `to`, if anywhere. */
-FS_INLINE void F(range_of_rows)(int op, int abreast, const REAL *const *x,
-                                REAL *const *to, ptrdiff_t padded, F(sets) *sets)
-{
-    for (ptrdiff_t i = 0; i < padded; i += LANES) {
+    for (ptrdiff_t i = 0; i < shape->padded; i += LANES) {
         F(range) range = F(range_at)(sets, i);
         EACH
         {
-            VEC here = V(load)(x[j] + i);
-            if (to[0])
-                V(store)(to[j] + i, here);
-            F(add_range)(op, here, &range);
+            VEC here = F(load_some)(x[j] + i, shape->width - i, V(set)((REAL)NAN));
+            V(store)(cells + j * shape->padded + i, here);
+            range.max = V(max)(here, range.max);
+            range.min = V(min)(here, range.min);
         }
         V(store)(sets->max + i, range.max);
         V(store)(sets->min + i, range.min);
     }
 }
 
-/* Whether x, which is not plain REALs, is staged into y by pass 1, for the others. */
-static inline int F(stages_into_y)(const fs_job *job, const F(tile) *tile)
+/* What a tile's range decides. */
+static void F(tile_depth)(const fs_job *job, F(tile) *tile)
 {
-    return !tile->cells && !job->operand[FS_X].direct && F(keeps_terms)(job);
-}
-
-/* Columns that are folded: the ranges of each become those of the whole column. */
-static void F(join_ranges)(F(tile) *tile)
-{
-    REAL *max = tile->sets.max, *min = tile->sets.min;
-    ptrdiff_t columns = tile->shape.columns;
-    for (ptrdiff_t i = columns; i < tile->shape.width; i++) {
-        max[i % columns] = max[i] > max[i % columns] ? max[i] : max[i % columns];
-        min[i % columns] = min[i] < min[i % columns] ? min[i] : min[i % columns];
-    }
-    for (ptrdiff_t i = columns; i < tile->shape.width; i++) {
-        max[i] = max[i % columns];
-        min[i] = min[i % columns];
-    }
-}
-
-/* Columns that hold -inf: their least other element, and how many there are. */
-static void F(look_past_holes)(F(tile) *tile)
-{
-    REAL buffer[FS_TILE], *min = tile->sets.min, *count = tile->sets.count;
-    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
-        V(store)(min + i, V(set)((REAL)INFINITY));
-        V(store)(count + i, V(set)(0));
-    }
-    for (ptrdiff_t row = 0; row < tile->shape.rows; row++) {
-        const REAL *x = F(read_row)(&tile->shape, &tile->from, row, buffer);
-        for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
-            VEC least = V(load)(min + i), kept = V(load)(count + i);
-            F(add_finite)(V(load)(x + i), &least, &kept);
-            V(store)(min + i, least);
-            V(store)(count + i, kept);
+    const F(shape) *shape = &tile->shape;
+    F(lanes) *lanes = &tile->run.lanes;
+    const REAL *x[1];
+    int depth = F(find_depth)(job->op, job->n, shape->padded, &lanes->sets);
+    if (depth & F(HAS_HOLES)) {
+        REAL max[FS_TILE];
+        memcpy(max, lanes->sets.max, sizeof max);
+        F(no_ranges)(&lanes->sets, 0, shape->padded);
+        memcpy(lanes->sets.max, max, sizeof max);
+        for (ptrdiff_t row = 0; row < shape->rows; row++) {
+            x[0] = tile->cells + row * shape->padded;
+            F(finite_of_rows)(1, x, shape->padded, &lanes->sets);
         }
     }
-    for (ptrdiff_t i = tile->shape.columns; i < tile->shape.width; i++)
-        count[i % tile->shape.columns] += count[i];
-    F(join_ranges)(tile);
+    lanes->clamps = depth & F(IS_DEEP);
+    F(begin_terms)(shape->columns, shape->padded, lanes);
 }
 
-static void F(tile_max)(fs_job *job, F(tile) *tile)
+/* Pass 1: x into the cells. */
+static void F(tile_range)(const fs_job *job, F(tile) *tile)
 {
-    REAL buffer[ABREAST][FS_TILE];
-    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
-        V(store)(tile->sets.max + i, F(no_range)().max);
-        V(store)(tile->sets.min + i, F(no_range)().min);
-    }
-    for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
-        if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
-            return;
-        int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
-        const REAL *x[ABREAST];
-        REAL *to[ABREAST] = {NULL};
-        EACH
-        {
-            if (tile->cells && tile->from.x != (const char *)tile->cells)
-                to[j] = tile->cells + (row + j) * tile->shape.padded;
-            else if (F(stages_into_y)(job, tile))
-                to[j] = F(y_row)(job, &tile->shape, tile->line.at[FS_Y], row + j,
-                                 buffer[j]);
-            x[j] = F(read_row)(&tile->shape, &tile->from, row + j,
-                               to[j] ? to[j] : buffer[j]);
-        }
+    const F(shape) *shape = &tile->shape;
+    F(lanes) *lanes = &tile->run.lanes;
+    F(rows_of) from =
+        F(rows_from)(shape, &job->operand[FS_X], tile->line.at[FS_X],
+                     tile->line.at[FS_MASK], &job->operand[FS_MASK], (REAL)NAN);
+    F(no_ranges)(&lanes->sets, 0, shape->padded);
+    const REAL *x[ABREAST];
+    for (ptrdiff_t row = 0; row < shape->rows;) {
+        int abreast = row + ABREAST <= shape->rows ? ABREAST : 1;
+        REAL *cells = tile->cells + row * shape->padded;
+        EACH x[j] = F(row_at)(shape, &from, row + j, cells + j * shape->padded);
         if (abreast == ABREAST) /* a constant lets the compiler unroll */
-            F(range_of_rows)(FS_SOFTMAX, ABREAST, x, to, tile->shape.padded,
-                             &tile->sets);
+            F(copy_rows)(ABREAST, x, cells, shape, &lanes->sets);
         else
-            F(range_of_rows)(FS_SOFTMAX, abreast, x, to, tile->shape.padded,
-                             &tile->sets);
-        EACH if (F(stages_into_y)(job, tile))
-            F(put_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, to[j]);
+            F(copy_rows)(1, x, cells, shape, &lanes->sets);
+        row += abreast;
     }
-    if (tile->cells)
-        F(read_from_cells)(tile);
-    else if (F(stages_into_y)(job, tile))
-        F(read_from)(tile, tile->line.at[FS_Y], job->operand[FS_Y].n);
-    F(join_ranges)(tile);
+    F(tile_depth)(job, tile);
 }
 
-/* ---- pass 2 ---- */
-
-/* A row less what is to be taken off its columns first: in place where that is nothing.
- */
-static inline const REAL *F(lowered_row)(const REAL *x, const F(tile) *tile,
-                                         REAL *buffer)
+/* Whether y goes past the caches: rows that begin anywhere in a line would leave too
+ * many that are half written. */
+static inline int F(goes_past_caches)(const fs_job *job)
 {
-    if (!tile->lowers)
-        return x;
-    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
-        V(store)(buffer + i, V(sub)(V(load)(x + i), V(load)(tile->off + i)));
-    return buffer;
+    const fs_operand *y = &job->operand[FS_Y];
+    return job->past_caches && y->type == REAL_TYPE && y->n % 64 == 0;
 }
 
-/* The terms of `abreast` rows at columns i to i + LANES are added to the sums;
- * softmax's go to e. */
-FS_INLINE void F(column_terms)(int abreast, const REAL *const *x, REAL *const *e,
-                               ptrdiff_t i, int keeps, F(tile) *tile)
+/* Columns of the line that y begins in, before it: tiles end where lines do. */
+static inline ptrdiff_t F(columns_before)(const fs_job *job)
 {
-    F(shift) shift = {V(load)(tile->least + i), V(load)(tile->magic + i)};
-    F(sum) sum = {V(load)(tile->total + i), V(load)(tile->lost + i)};
-    VEC here[ABREAST], s[ABREAST], q[ABREAST];
-    EACH here[j] = V(load)(x[j] + i);
-    F(exp_terms)(1, abreast, here, &shift, s, q);
-    EACH
-    {
-        VEC term = F(term)(s[j], q[j]);
-        F(add_term)(&sum, s[j], q[j], term);
-        if (keeps)
-            V(store)(e[j] + i, term);
-    }
-    V(store)(tile->total + i, sum.total);
-    V(store)(tile->lost + i, sum.lost);
+    uintptr_t y = (uintptr_t)job->operand[FS_Y].data;
+    return F(goes_past_caches)(job) ? (ptrdiff_t)(y % 64 / sizeof(REAL)) : 0;
 }
 
-FS_INLINE void F(terms_of_some)(int abreast, const REAL *const *x, REAL *const *e,
-                                int keeps, F(tile) *tile)
-{
-    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES)
-        F(column_terms)(abreast, x, e, i, keeps, tile);
-}
+/* What is needed soon: x of the next tile, y of this one; bytes from row to row. */
+typedef struct {
+    const char *x, *y;
+    ptrdiff_t x_step, y_step;
+} F(soon);
 
-/* Constants let the compiler unroll and leave out what is not needed. */
-static void F(terms_of_rows)(int abreast, const REAL *const *x, REAL *const *e,
-                             int keeps, F(tile) *tile)
+/* The terms of `abreast` rows, in place if results are made of them. */
+FS_INLINE void F(make_terms)(int writes, int clamp, int lower, int abreast, REAL *cells,
+                             ptrdiff_t padded, const F(soon) *soon, ptrdiff_t row,
+                             F(lanes) *lanes)
 {
-    switch (keeps ? abreast : -abreast) {
-    case 4: F(terms_of_some)(4, x, e, 1, tile); break;
-    case 3: F(terms_of_some)(3, x, e, 1, tile); break;
-    case 2: F(terms_of_some)(2, x, e, 1, tile); break;
-    case 1: F(terms_of_some)(1, x, e, 1, tile); break;
-    case -4: F(terms_of_some)(4, x, e, 0, tile); break;
-    case -3: F(terms_of_some)(3, x, e, 0, tile); break;
-    case -2: F(terms_of_some)(2, x, e, 0, tile); break;
-    case -1: F(terms_of_some)(1, x, e, 0, tile); break;
-    }
-}
-
-static void F(begin_sums)(int op, ptrdiff_t n, F(tile) *tile)
-{
-    int depth = F(find_depth)(op, n, tile->shape.padded, &tile->sets);
-    tile->care = depth & F(IS_DEEP) ? F(DEEP_TOO) : F(PLAIN);
-    if (depth & F(HAS_HOLES))
-        F(look_past_holes)(tile);
-    tile->lowers = 0;
-    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
-        VEC max = V(load)(tile->sets.max + i), off = F(subtrahend)(max);
-        F(shift) shift = F(shift_for)(max);
-        V(store)(tile->off + i, off);
-        V(store)(tile->least + i, shift.least);
-        V(store)(tile->magic + i, shift.magic);
-        V(store)(tile->total + i, V(set)(ABOVE));
-        V(store)(tile->lost + i, V(set)(0));
-    }
-    for (ptrdiff_t i = 0; i < tile->shape.width; i++) tile->lowers |= tile->off[i] != 0;
-}
-
-/* Moves the latest rows' sums to those of the `before` blocks before. */
-static void F(settle)(F(tile) *tile, ptrdiff_t before)
-{
-    for (ptrdiff_t i = 0; i < tile->shape.padded; i++) {
-        fs_pair latest = {tile->total[i] - ABOVE, tile->lost[i]};
-#if !T_IS_F32 /* f32 adds both up */
-        latest = fs_two_sum(latest.hi, latest.lo);
-#endif
-        if (before > 0)
-            latest = fs_pair_add((fs_pair){tile->sum[i], tile->error[i]}, latest);
-        tile->sum[i] = latest.hi;
-        tile->error[i] = latest.lo;
-        tile->total[i] = ABOVE;
-        tile->lost[i] = 0;
-    }
-}
-
-static void F(tile_sum)(fs_job *job, F(tile) *tile)
-{
-    REAL buffer[ABREAST][FS_TILE];
-    int stores = job->op == FS_SOFTMAX, keeps = stores && F(keeps_terms)(job);
-    F(begin_sums)(job->op, job->n, tile);
-    for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
-        if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
-            return;
-        int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
-        const REAL *x[ABREAST];
-        REAL *e[ABREAST];
+    for (ptrdiff_t i = 0; i < padded; i += LANES) {
+        F(shift) shift = {V(load)(lanes->least + i), V(load)(lanes->magic + i)};
+        F(sum) sum = F(sum_at)(&lanes->sets, i);
+        VEC here[ABREAST], s[ABREAST], q[ABREAST];
+        EACH here[j] = V(load)(cells + j * padded + i);
+        EACH fs_prefetch(soon->x,
+                         (row + j) * soon->x_step + i * (ptrdiff_t)sizeof(REAL));
+        EACH fs_prefetch(soon->y,
+                         (row + j) * soon->y_step + i * (ptrdiff_t)sizeof(REAL));
+        if (lower)
+            EACH here[j] = V(sub)(here[j], V(load)(lanes->off + i));
+        F(exp_terms)(clamp, abreast, here, &shift, s, q);
         EACH
         {
-            x[j] = F(read_row)(&tile->shape, &tile->from, row + j, buffer[j]);
-            x[j] = F(lowered_row)(x[j], tile, buffer[j]);
-            e[j] = tile->cells ? tile->cells + (row + j) * tile->shape.padded
-                   : keeps ? F(y_row)(job, &tile->shape, tile->line.at[FS_Y], row + j,
-                                      buffer[j])
-                           : buffer[j];
+            VEC term = F(term)(s[j], q[j]);
+            F(add_term)(&sum, s[j], q[j], term);
+            if (writes)
+                V(store)(cells + j * padded + i, term);
         }
-        F(terms_of_rows)(abreast, x, e, stores, tile);
-        EACH if (!tile->cells && keeps)
-            F(put_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, e[j]);
-        if (row + ABREAST >= tile->shape.rows || row % BLOCK == BLOCK - ABREAST)
-            F(settle)(tile, row / BLOCK);
+        V(store)(lanes->sets.total + i, sum.total);
+        V(store)(lanes->sets.lost + i, sum.lost);
     }
-    if (!tile->cells && keeps)
-        F(read_from)(tile, tile->line.at[FS_Y], job->operand[FS_Y].n);
 }
 
-static void F(join_sums)(F(tile) *tile)
+/* The sums of the latest rows are added to those before. */
+static void F(settle)(ptrdiff_t padded, F(sets) *sets, REAL *sum, REAL *rest)
 {
-    double *sum = tile->sum, *error = tile->error;
-    for (ptrdiff_t i = tile->shape.columns; i < tile->shape.width;
-         i += tile->shape.columns)
-        for (ptrdiff_t c = 0; c < tile->shape.columns; c++) {
-            fs_pair all = {sum[c], error[c]}, more = {sum[i + c], error[i + c]};
-            all = fs_pair_add(all, more);
-            sum[c] = all.hi;
-            error[c] = all.lo;
-        }
-    for (ptrdiff_t c = 0; c < tile->shape.columns; c++) {
-        tile->sets.total[c] = (REAL)(sum[c] + error[c]);
-        tile->sets.lost[c] = (REAL)((sum[c] - tile->sets.total[c]) + error[c]);
+    for (ptrdiff_t i = 0; i < padded; i += LANES) {
+        VEC more = V(sub)(V(load)(sets->total + i), V(set)(ABOVE)); /* exact */
+        VEC before = V(load)(sum + i), both = V(add)(before, more);
+        VEC added = V(sub)(both, before); /* TwoSum */
+        VEC lost = V(add)(V(sub)(before, V(sub)(both, added)), V(sub)(more, added));
+        lost = V(add)(lost, V(load)(sets->lost + i));
+        V(store)(sum + i, both);
+        V(store)(rest + i, V(add)(V(load)(rest + i), lost));
+        V(store)(sets->total + i, V(set)(ABOVE));
+        V(store)(sets->lost + i, V(set)(0));
     }
 }
 
-/* What column c has becomes that of columns c + columns, c + 2 columns, ... */
-static void F(spread_factors)(F(tile) *tile)
+/* Pass 2, while what is needed soon comes from memory. */
+static void F(tile_sum)(const fs_job *job, F(tile) *tile, const F(soon) *soon)
 {
-    F(sets) *sets = &tile->sets;
-    ptrdiff_t columns = tile->shape.columns;
-    for (ptrdiff_t i = columns; i < tile->shape.width; i++) {
-        sets->hi[i] = sets->hi[i - columns];
-        sets->lo[i] = sets->lo[i - columns];
-        sets->rest[i] = sets->rest[i - columns];
-        sets->top[i] = sets->top[i - columns];
-        sets->share[i] = sets->share[i - columns];
+    const F(shape) *shape = &tile->shape;
+    F(lanes) *lanes = &tile->run.lanes;
+    REAL sum[FS_TILE], rest[FS_TILE];
+    int writes = F(writes_terms)(job->op);
+    for (ptrdiff_t i = 0; i < shape->padded; i++) {
+        sum[i] = rest[i] = lanes->sets.lost[i] = 0;
+        lanes->sets.total[i] = ABOVE;
     }
+    for (ptrdiff_t row = 0; row < shape->rows;) {
+        int abreast = row + ABREAST <= shape->rows ? ABREAST : 1;
+        REAL *cells = tile->cells + row * shape->padded;
+        if (abreast == ABREAST && !lanes->lowers && writes && !lanes->clamps)
+            F(make_terms)(1, 0, 0, ABREAST, cells, shape->padded, soon, row, lanes);
+        else if (abreast == ABREAST && !lanes->lowers && !writes)
+            F(make_terms)(0, 1, 0, ABREAST, cells, shape->padded, soon, row, lanes);
+        else if (abreast == ABREAST && writes)
+            F(make_terms)(1, 1, 1, ABREAST, cells, shape->padded, soon, row, lanes);
+        else if (abreast == ABREAST)
+            F(make_terms)(0, 1, 1, ABREAST, cells, shape->padded, soon, row, lanes);
+        else if (writes)
+            F(make_terms)(1, 1, 1, 1, cells, shape->padded, soon, row, lanes);
+        else
+            F(make_terms)(0, 1, 1, 1, cells, shape->padded, soon, row, lanes);
+        row += abreast;
+        if (row % SETTLED == 0 || row == shape->rows)
+            F(settle)(shape->padded, &lanes->sets, sum, rest);
+    }
+    memcpy(lanes->sets.total, sum, sizeof sum);
+    memcpy(lanes->sets.lost, rest, sizeof rest);
 }
 
-/* What pass 3 multiplies with or subtracts. */
+/* The factors, or logarithms. A set that is looked at again is still in the cells, but
+ * for logsumexp, which may need what was not rounded. */
 static void F(tile_factors)(fs_job *job, F(tile) *tile)
 {
-    F(join_sums)(tile);
-    if (F(finish_sets)(job->op, tile->shape.columns, &tile->sets))
-        tile->care = F(EXACT_TOO);
-    ptrdiff_t longest = fs_least(BLOCK, tile->shape.rows);
-    double doubt = F(doubt)(job->n, longest);
-    int moved = F(stages_into_y)(job, tile); /* to y: x itself may be there no more */
-    const fs_operand *source = moved ? &tile->from.source : &job->operand[FS_X];
-    for (ptrdiff_t j = 0; job->op != FS_SOFTMAX && j < tile->shape.columns; j++) {
-        if (!F(is_special)(job->op, doubt, &tile->sets, j))
-            continue;
-        fs_line line = fs_along_inner(job, tile->line, j);
-        line.at[FS_X] = moved ? line.at[FS_Y] : line.at[FS_X];
-        line.at[FS_MASK] = moved ? NULL : line.at[FS_MASK];
-        F(special_log_sum)(job->op, job, source, line, &tile->sets, j);
-    }
-    F(spread_factors)(tile);
+    ptrdiff_t columns = tile->shape.columns;
+    F(sets) *sets = &tile->run.lanes.sets;
+    int exact = F(finish_sets)(job->op, tile->shape.padded, sets);
+    int all = F(writes_all)(job->op);
+    fs_operand cells =
+        F(plain)(tile->cells, tile->shape.padded * (ptrdiff_t)sizeof(REAL));
+    ptrdiff_t settled = fs_least(SETTLED, job->n);
+    double doubt = F(doubt)(settled, settled);
+    for (ptrdiff_t j = 0; j < columns; j++)
+        if (F(is_special)(job->op, doubt, sets, j)) {
+            fs_line line = fs_along_inner(job, tile->line, j);
+            if (all) {
+                line.at[FS_X] = (char *)(tile->cells + j);
+                line.at[FS_MASK] = NULL;
+            }
+            F(special_log_sum)(job->op, job, all ? &cells : &job->operand[FS_X], line,
+                               sets, j);
+        }
+    for (ptrdiff_t j = 0; !exact && j < tile->shape.padded; j++)
+        sets->top[j] = (REAL)NAN;
+    tile->run.careful = exact || (F(writes_terms)(job->op) && tile->run.lanes.clamps);
+    tile->run.period = columns;
 }
 
-static void F(write_log_sums)(const fs_job *job, const F(tile) *tile)
+/* Pass 3. */
+static void F(tile_results)(const fs_job *job, F(tile) *tile)
 {
-    ptrdiff_t size = fs_size_of(job->operand[FS_Y].type);
-    char *y = tile->line.at[FS_Y];
-    if (job->operand[FS_Y].inner == size) {
-        F(write)(tile->sets.hi, tile->shape.columns, y, job->operand[FS_Y].type);
+    const F(shape) *shape = &tile->shape;
+    if (!F(writes_all)(job->op)) {
+        F(write_sets)(job, tile->line, shape->columns, &tile->run.lanes.sets);
         return;
     }
-    for (ptrdiff_t j = 0; j < tile->shape.columns; j++)
-        F(write)(tile->sets.hi + j, 1, y + j * job->operand[FS_Y].inner,
-                 job->operand[FS_Y].type);
-}
-
-/* ---- pass 3 ---- */
-
-/* The results of `abreast` rows of x, which holds terms where they are kept. */
-FS_INLINE void F(finish_rows)(int abreast, int op, int care, int terms_are_kept,
-                              const REAL *const *x, REAL *const *to,
-                              const F(tile) *tile)
-{
-    for (ptrdiff_t i = 0; i < tile->shape.padded; i += LANES) {
-        F(factor) factor = F(factor_at)(op, care, &tile->sets, i);
-        VEC here[ABREAST], s[ABREAST], q[ABREAST];
-        EACH here[j] = V(load)(x[j] + i);
-        if (op == FS_SOFTMAX && !terms_are_kept) {
-            F(shift) shift = {V(load)(tile->least + i), V(load)(tile->magic + i)};
-            F(exp_terms)(1, abreast, here, &shift, s, q);
-            EACH here[j] = F(term)(s[j], q[j]);
-        }
-        EACH V(store)(to[j] + i, F(result)(op, care, here[j], &factor));
+    tile->run.past_caches = F(goes_past_caches)(job);
+    for (ptrdiff_t row = 0; row < shape->rows; row++) {
+        REAL *cells = tile->cells + row * shape->padded;
+        REAL *to = F(y_at)(job, shape, tile->line.at[FS_Y], row, cells);
+        F(put_run_of)(job->op, MADE, cells, to, shape->width, &tile->run);
+        F(put_row)(job, shape, tile->line.at[FS_Y], row, to);
     }
+    for (ptrdiff_t j = 0; job->operand[FS_MASK].data && j < shape->columns; j++)
+        if (isnan(tile->run.lanes.sets.hi[j]))
+            F(rewrite_masked)(job, fs_along_inner(job, tile->line, j), 0, job->n);
 }
 
-static void F(tile_finish)(fs_job *job, F(tile) *tile)
+/* Columns to a tile: as many as suit its cells, in whole lines. */
+static ptrdiff_t F(columns_of_tile)(const fs_job *job)
 {
-    REAL buffer[ABREAST][FS_TILE];
-    int are_kept = tile->cells || F(keeps_terms)(job);
-    for (ptrdiff_t row = 0; row < tile->shape.rows; row += ABREAST) {
-        if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
-            return;
-        int abreast = (int)fs_least(ABREAST, tile->shape.rows - row);
-        const REAL *x[ABREAST];
-        REAL *to[ABREAST];
+    const ptrdiff_t line = 64 / (ptrdiff_t)sizeof(REAL);
+    ptrdiff_t columns = CELLS_BYTES / (ptrdiff_t)sizeof(REAL) / job->n / line * line;
+    columns = columns < LEAST_LINES * line ? LEAST_LINES * line
+                                           : fs_least(columns, MOST_COLUMNS);
+    if (job->threads > 1) {
+        ptrdiff_t share = job->outer * job->inner / (2 * job->threads) / line * line;
+        columns =
+            share < LEAST_LINES * line ? LEAST_LINES * line : fs_least(columns, share);
+    }
+    return fs_least(columns, job->inner);
+}
+
+static inline ptrdiff_t F(tiles_of_slab)(const fs_job *job)
+{
+    if (job->cut == FS_BY_STRIPS)
+        return (job->inner + LANES - 1) / LANES;
+    ptrdiff_t columns = F(columns_of_tile)(job);
+    return (job->inner + F(columns_before)(job) + columns - 1) / columns;
+}
+
+static inline void F(begin_tile)(const fs_job *job, ptrdiff_t slab, ptrdiff_t first,
+                                 ptrdiff_t columns, F(tile) *tile)
+{
+    tile->line = fs_along_inner(job, fs_locate(job, slab), first);
+    tile->shape = F(shape_of)(job->n, columns, 1);
+}
+
+/* Tiles from `first` to `last`, of all slabs' one behind the other. */
+static void F(tiles)(fs_job *job, ptrdiff_t first, ptrdiff_t last, REAL *cells)
+{
+    const ptrdiff_t most = F(columns_of_tile)(job), tiles = F(tiles_of_slab)(job);
+    const ptrdiff_t before = F(columns_before)(job);
+    F(tile) tile;
+    tile.cells = cells;
+    for (ptrdiff_t i = first; i < last && !(i > first && fs_poll(job->watch)); i++) {
+        ptrdiff_t next = (i % tiles + 1) * most - before;
+        ptrdiff_t column = i % tiles > 0 ? next - most : 0;
+        ptrdiff_t columns = fs_least(next, job->inner) - column;
+        F(begin_tile)(job, i / tiles, column, columns, &tile);
+        F(tile_range)(job, &tile);
+        int goes_on = job->operand[FS_X].direct && i + 1 < last && next < job->inner;
+        const char *here = (const char *)cells;
+        F(soon) soon = {here, here, 0, 0};
+        if (goes_on) {
+            soon.x = tile.line.at[FS_X] + columns * (ptrdiff_t)sizeof(REAL);
+            soon.x_step = job->operand[FS_X].n;
+        }
+        if (F(keeps_terms)(job) && !F(goes_past_caches)(job)) {
+            soon.y = tile.line.at[FS_Y];
+            soon.y_step = job->operand[FS_Y].n;
+        }
+        F(tile_sum)(job, &tile, &soon);
+        F(tile_factors)(job, &tile);
+        F(tile_results)(job, &tile);
+    }
+    if (job->past_caches)
+        stream_fence();
+}
+
+/* ---- strips ---- */
+
+/* What the rows of three strips are read from and written to. */
+typedef struct {
+    const REAL *x; /* of the next */
+    REAL *y;       /* of the one before */
+    REAL *cells;   /* of this one */
+    REAL *other;   /* of the one before; row by row they become the next one's */
+    ptrdiff_t x_step, y_step;
+    ptrdiff_t ahead; /* bytes */
+} F(strip_rows);
+
+/* Strips are asked for so many rows before they are read: two at least, as L1 may hold.
+ */
+enum { ROWS_AHEAD = 48 };
+
+/* What a loop over the rows of strips does. */
+enum { STRIP_RANGE = 1, STRIP_TERMS = 2, STRIP_RESULTS = 4 };
+
+/* `abreast` rows: the terms of this strip, the results of the one before, the range of
+ * the next. */
+FS_INLINE void F(do_strip_rows)(int op, int parts, int careful, int abreast,
+                                ptrdiff_t row, const F(strip_rows) *rows,
+                                const F(shift) *shift, VEC off, const F(factor) *factor,
+                                F(sum) *sum, F(range) *range)
+{
+    VEC x[ABREAST], s[ABREAST], q[ABREAST], e[ABREAST];
+    if (parts & STRIP_TERMS) {
+        EACH x[j] = V(load)(rows->cells + (row + j) * LANES);
+        if (careful)
+            EACH x[j] = V(sub)(x[j], off);
+        F(exp_terms)(careful || !F(writes_terms)(op), abreast, x, shift, s, q);
+        EACH e[j] = F(term)(s[j], q[j]);
+        if (F(writes_terms)(op))
+            EACH V(store)(rows->cells + (row + j) * LANES, e[j]);
+    }
+    if (parts & STRIP_RESULTS)
         EACH
         {
-            x[j] = F(read_row)(&tile->shape, &tile->from, row + j, buffer[j]);
-            if (job->op == FS_SOFTMAX && !are_kept)
-                x[j] = F(lowered_row)(x[j], tile, buffer[j]);
-            to[j] =
-                F(y_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, buffer[j]);
+            VEC a = V(load)(rows->other + (row + j) * LANES);
+            REAL *y = rows->y + (row + j) * rows->y_step;
+            fs_prefetch(y, rows->ahead);
+            V(store)(y, F(result)(op, careful ? F(EXACT_TOO) : F(PLAIN), a, factor));
         }
-        if (abreast == ABREAST && job->op != FS_SOFTMAX)
-            F(finish_rows)(ABREAST, FS_LOG_SOFTMAX, F(PLAIN), 1, x, to, tile);
-        else if (abreast == ABREAST && are_kept && tile->care == F(PLAIN))
-            F(finish_rows)(ABREAST, FS_SOFTMAX, F(PLAIN), 1, x, to, tile);
-        else
-            F(finish_rows)(abreast, job->op, tile->care, are_kept, x, to, tile);
-        EACH F(put_row)(job, &tile->shape, tile->line.at[FS_Y], row + j, to[j]);
+    if (parts & STRIP_RANGE)
+        EACH
+        {
+            const REAL *from = rows->x + (row + j) * rows->x_step;
+            fs_prefetch(from, rows->ahead);
+            VEC a = V(load)(from);
+            V(store)(rows->other + (row + j) * LANES, a);
+            F(add_range)(op, a, range);
+        }
+    if (parts & STRIP_TERMS)
+        EACH F(add_term)(sum, s[j], q[j], e[j]);
+}
+
+/* All rows, of up to three strips. */
+FS_INLINE void F(do_strips)(int op, int parts, int careful, ptrdiff_t n,
+                            const F(strip_rows) *rows, F(tile) *const strip[3])
+{
+    F(lanes) *here = &strip[1]->run.lanes;
+    REAL total[LANES], lost[LANES];
+    F(shift) shift;
+    F(factor) factor;
+    VEC off;
+    F(sum) sum;
+    F(range) range = F(no_range)();
+    if (parts & STRIP_RESULTS)
+        factor = F(factor_at)(op, careful ? F(EXACT_TOO) : F(PLAIN),
+                              &strip[0]->run.lanes.sets, 0);
+    if (parts & STRIP_TERMS) {
+        shift = (F(shift)){V(load)(here->least), V(load)(here->magic)};
+        off = V(load)(here->off);
+        V(store)(total, V(set)(0));
+        V(store)(lost, V(set)(0));
+    }
+    for (ptrdiff_t row = 0; row < n;) {
+        ptrdiff_t end = fs_least(n, row + SETTLED);
+        sum = F(no_terms)();
+        for (; row + ABREAST <= end; row += ABREAST)
+            F(do_strip_rows)(op, parts, careful, ABREAST, row, rows, &shift, off,
+                             &factor, &sum, &range);
+        for (; row < end; row++)
+            F(do_strip_rows)(op, parts, careful, 1, row, rows, &shift, off, &factor,
+                             &sum, &range);
+        if (parts & STRIP_TERMS) {
+            V(store)(here->sets.total, sum.total);
+            V(store)(here->sets.lost, sum.lost);
+            F(settle)(LANES, &here->sets, total, lost);
+        }
+    }
+    if (parts & STRIP_TERMS) {
+        memcpy(here->sets.total, total, sizeof total);
+        memcpy(here->sets.lost, lost, sizeof lost);
+    }
+    if (parts & STRIP_RANGE) {
+        V(store)(strip[2]->run.lanes.sets.max, range.max);
+        V(store)(strip[2]->run.lanes.sets.min, range.min);
     }
 }
 
-/* All passes of one tile; `tile` holds the factors then. */
-static void F(work_tile)(fs_job *job, F(tile) *tile)
+/* All that an operation has, for one strip each. */
+FS_INLINE int F(all_parts)(int op)
 {
-    tile->from =
-        F(rows_from)(&tile->shape, &job->operand[FS_X], tile->line.at[FS_X],
-                     tile->line.at[FS_MASK], &job->operand[FS_MASK], (REAL)-INFINITY);
-    F(tile_max)(job, tile);
-    F(tile_sum)(job, tile);
-    F(tile_factors)(job, tile);
-    if (job->op == FS_LOGSUMEXP)
-        F(write_log_sums)(job, tile);
-    else if (!fs_stopped(job->watch))
-        F(tile_finish)(job, tile);
+    return STRIP_RANGE | STRIP_TERMS | (F(writes_all)(op) ? STRIP_RESULTS : 0);
 }
 
-/* The tile's width that makes the best of `cells`, at most `width` columns; NULL for no
- * cells where it does not fit. */
-static ptrdiff_t F(fit_tile)(const F(shape) *shape, REAL **cells)
+/* Constants let the compiler leave out what is not needed. */
+FS_INLINE void F(do_parts)(int op, int parts, int careful, ptrdiff_t n,
+                           const F(strip_rows) *rows, F(tile) *const strip[3])
 {
-    ptrdiff_t room = CELLS_BYTES / (ptrdiff_t)sizeof(REAL) / shape->rows;
-    ptrdiff_t narrow = NARROW_BYTES / sizeof(REAL);
-    if (shape->padded <= room)
-        return shape->columns;
-    if (room >= narrow && room < shape->columns)
-        return room / narrow * narrow;
-    *cells = NULL;
-    return shape->columns;
+#define DO(parts, careful) F(do_strips)(op, parts, careful, n, rows, strip)
+    if (parts == F(all_parts)(op))
+        DO(F(all_parts)(op), 0);
+    else if (parts == STRIP_RANGE)
+        DO(STRIP_RANGE, 0);
+    else if (parts == STRIP_TERMS && careful)
+        DO(STRIP_TERMS, 1);
+    else if (parts == STRIP_TERMS)
+        DO(STRIP_TERMS, 0);
+    else if (F(writes_terms)(op) && careful)
+        DO(STRIP_RESULTS, 1);
+    else if (F(writes_all)(op))
+        DO(STRIP_RESULTS, 0);
+#undef DO
 }
 
-static void F(rewrite_masked_column)(fs_job *job, fs_line line)
+static void F(do_parts_of)(int op, int parts, int careful, ptrdiff_t n,
+                           const F(strip_rows) *rows, F(tile) *const strip[3])
 {
-    for (ptrdiff_t i = 0; i < job->n && !F(stopped)(job, i); i += BLOCK)
-        F(rewrite_masked)(job, line, i, fs_least(job->n, i + BLOCK));
+    switch (op) {
+    case FS_SOFTMAX: F(do_parts)(FS_SOFTMAX, parts, careful, n, rows, strip); break;
+    case FS_LOG_SOFTMAX:
+        F(do_parts)(FS_LOG_SOFTMAX, parts, careful, n, rows, strip);
+        break;
+    default: F(do_parts)(FS_LOGSUMEXP, parts, careful, n, rows, strip); break;
+    }
 }
 
-static void F(columns)(fs_job *job, ptrdiff_t index)
+/* Strip `index` of all slabs' one behind the other. The last of a slab overlaps the one
+ * before, whose results are written after its x is read. */
+static inline void F(begin_strip)(const fs_job *job, ptrdiff_t index, F(tile) *tile)
+{
+    ptrdiff_t strips = (job->inner + LANES - 1) / LANES;
+    ptrdiff_t first = fs_least(index % strips * LANES, job->inner - LANES);
+    F(begin_tile)(job, index / strips, first, LANES, tile);
+}
+
+/* Parts of up to three strips: before, here, next. In one loop where nothing is rare:
+ * what each waits for is found while the others are worked on. */
+static void F(step_of_strips)(const fs_job *job, int parts, F(tile) *const strip[3])
+{
+    const ptrdiff_t size = sizeof(REAL), n = job->n;
+    F(strip_rows) rows = {NULL,
+                          NULL,
+                          strip[1]->cells,
+                          strip[2]->cells,
+                          job->operand[FS_X].n / size,
+                          job->operand[FS_Y].n / size,
+                          (ROWS_AHEAD + n - 1) / n * (ptrdiff_t)sizeof(VEC)};
+    const F(lanes) *here = &strip[1]->run.lanes;
+    int is_rare = here->lowers || (here->clamps && F(writes_terms)(job->op));
+    if (parts & STRIP_RANGE)
+        rows.x = (const REAL *)strip[2]->line.at[FS_X];
+    if (parts & STRIP_RESULTS)
+        rows.y = (REAL *)strip[0]->line.at[FS_Y];
+    int were_rare = (parts & STRIP_RESULTS) && strip[0]->run.careful;
+    if (parts == F(all_parts)(job->op) && !is_rare && !were_rare) {
+        F(do_parts_of)(job->op, parts, 0, n, &rows, strip);
+        return;
+    }
+    if (parts & STRIP_RESULTS)
+        F(do_parts_of)(job->op, STRIP_RESULTS, strip[0]->run.careful, n, &rows, strip);
+    if (parts & STRIP_TERMS)
+        F(do_parts_of)(job->op, STRIP_TERMS, is_rare, n, &rows, strip);
+    if (parts & STRIP_RANGE)
+        F(do_parts_of)(job->op, STRIP_RANGE, 0, n, &rows, strip);
+}
+
+static void F(all_strips)(fs_job *job, ptrdiff_t first, ptrdiff_t last, REAL *cells)
+{
+    F(tile) ring[3];
+    for (int j = 0; j < 3; j++) ring[j].cells = cells;
+    for (ptrdiff_t i = first - 1; i <= last; i++) {
+        F(tile) *strip[3]; /* before, here, next; the cells of two are the same */
+        for (int j = 0; j < 3; j++) strip[j] = &ring[(i - first + 3 + j) % 3];
+        strip[2]->cells = cells + (i + 1 - first) % 2 * job->n * LANES;
+        int parts = (i > first && F(writes_all)(job->op) ? STRIP_RESULTS : 0) |
+                    (i + 1 < last ? STRIP_RANGE : 0) |
+                    (i >= first && i < last ? STRIP_TERMS : 0);
+        if (parts & STRIP_RANGE)
+            F(begin_strip)(job, i + 1, strip[2]);
+        F(step_of_strips)(job, parts, strip);
+        if (parts & STRIP_RANGE)
+            F(tile_depth)(job, strip[2]);
+        if (parts & STRIP_TERMS)
+            F(tile_factors)(job, strip[1]);
+        if ((parts & STRIP_TERMS) && !F(writes_all)(job->op))
+            F(write_sets)(job, strip[1]->line, LANES, &strip[1]->run.lanes.sets);
+        if (i % 16 == 0 && fs_poll(job->watch))
+            return;
+    }
+}
+
+/* ---- units ---- */
+
+/* Elements of a thread's cells. */
+static size_t F(room_of)(const fs_job *job)
+{
+    ptrdiff_t lanes = job->cut == FS_BY_STRIPS ? 2 * LANES : F(columns_of_tile)(job);
+    return (size_t)(job->n * ((lanes + LANES - 1) / LANES * LANES));
+}
+
+/* Cells for every thread, behind flags that tell which are taken. Tiles of some 32
+ * thousand elements to a unit, if there are enough of them. */
+static ptrdiff_t F(begin_tiles)(fs_job *job, int step)
+{
+    if (step > 0) {
+        free(job->partial);
+        return 0;
+    }
+    ptrdiff_t tiles = job->outer * F(tiles_of_slab)(job);
+    job->step = UNIT_ELEMENTS * F(tiles_of_slab)(job) / (job->n * job->inner);
+    job->step = fs_least(job->step, tiles / (4 * job->threads));
+    job->step = job->threads == 1 ? tiles : job->step < 1 ? 1 : job->step;
+    size_t flags = (size_t)job->threads * sizeof(fs_flag);
+    job->partial =
+        malloc(flags + (size_t)job->threads * F(room_of)(job) * sizeof(REAL) + 128);
+    if (!job->partial)
+        return -1;
+    memset(job->partial, 0, flags);
+    return (tiles + job->step - 1) / job->step;
+}
+
+/* No unit ends between the last two strips of a slab, which overlap. */
+static inline ptrdiff_t F(end_of_unit)(const fs_job *job, ptrdiff_t unit)
+{
+    ptrdiff_t tiles = F(tiles_of_slab)(job);
+    ptrdiff_t end = fs_least(unit * job->step, job->outer * tiles);
+    return end - (job->cut == FS_BY_STRIPS && tiles > 1 && end % tiles == tiles - 1);
+}
+
+static void F(unit_of_tiles)(fs_job *job, ptrdiff_t unit)
+{
+    fs_flag *taken = job->partial;
+    uintptr_t rooms = (uintptr_t)(taken + job->threads);
+    int room = 0; /* a free one: no more threads than rooms do this */
+    while (!FS_TAKE(&taken[room])) room = room + 1 < job->threads ? room + 1 : 0;
+    REAL *cells = (REAL *)((rooms + 63) / 64 * 64) + (size_t)room * F(room_of)(job);
+    ptrdiff_t first = F(end_of_unit)(job, unit), last = F(end_of_unit)(job, unit + 1);
+    if (job->cut == FS_BY_STRIPS)
+        F(all_strips)(job, first, last, cells);
+    else
+        F(tiles)(job, first, last, cells);
+    FS_GIVE_BACK(&taken[room]);
+}
+
+/* The gradients, as yet by tiles of their own. */
+static void F(gradients)(fs_job *job, ptrdiff_t index)
 {
     ptrdiff_t tiles = (job->inner + job->step - 1) / job->step;
     ptrdiff_t first = index % tiles * job->step;
-    ptrdiff_t width = fs_least(job->step, job->inner - first), fold = F(fold_of)(job);
-    fs_line line = fs_along_inner(job, fs_locate(job, index / tiles), first);
-    F(shape) shape = F(shape_of)(job->n, width, fold);
-    if (F(is_vjp)(job)) {
-        F(vjp_columns)(job, line, &shape);
-        return;
-    }
-    F(tile) tile;
-    REAL cells[CELLS_BYTES / sizeof(REAL)];
-    tile.cells = cells;
-    ptrdiff_t step = F(fit_tile)(&shape, &tile.cells);
-    for (ptrdiff_t at = 0; at < width && !fs_stopped(job->watch); at += step) {
-        tile.line = fs_along_inner(job, line, at);
-        tile.shape = F(shape_of)(job->n, fs_least(step, width - at), fold);
-        F(work_tile)(job, &tile);
-        for (ptrdiff_t j = 0; job->operand[FS_MASK].data && j < tile.shape.columns; j++)
-            if (job->op != FS_LOGSUMEXP && isnan(tile.sets.hi[j]))
-                F(rewrite_masked_column)(job, fs_along_inner(job, tile.line, j));
-    }
+    ptrdiff_t width = fs_least(job->step, job->inner - first);
+    F(shape) shape = F(shape_of)(job->n, width, F(fold_of)(job));
+    F(vjp_columns)(job, fs_along_inner(job, fs_locate(job, index / tiles), first),
+                   &shape);
 }

@@ -127,6 +127,14 @@ FS_INLINE VEC F(load_some)(const REAL *x, ptrdiff_t count, VEC rest)
     return count >= LANES ? V(load)(x) : V(load_part)(x, count, rest);
 }
 
+FS_INLINE void F(store_some)(REAL *x, ptrdiff_t count, VEC a)
+{
+    if (count >= LANES)
+        V(store)(x, a);
+    else
+        V(store_part)(x, count, a);
+}
+
 /* Of lanes that are all the same. */
 static inline int F(is_nan)(VEC a)
 {

@@ -421,7 +421,10 @@ static void F(rows_of_a_block)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 #include "loops/tile.h"
 #include "ops/vjp.h"
 
+#include "loops/lanes.h"
 #include "loops/columns.h"
+#include "loops/tall_columns.h"
+#include "loops/tall_results.h"
 #include "loops/long_rows.h"
 #include "loops/short_rows.h"
 

@@ -149,18 +149,20 @@ static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
     tile.line = (fs_line){{(char *)rows.cells}};
     tile.shape = F(shape_of)(job->n, rows.padded, 1);
     tile.cells = rows.cells;
-    F(gather)(job, &rows, &tile.sets);
+    F(sets) *sets = &tile.run.lanes.sets;
+    F(gather)(job, &rows, sets);
     fs_job columns;
     F(transposed)(job, rows.padded, &columns);
-    F(read_from_cells)(&tile);
-    F(tile_sum)(&columns, &tile);
+    F(tile_depth)(&columns, &tile);
+    F(tile_sum)(&columns, &tile,
+                &(F(soon)){(char *)rows.cells, (char *)rows.cells, 0, 0});
     F(tile_factors)(&columns, &tile);
     if (job->op == FS_LOGSUMEXP)
-        F(write_short_log_sums)(job, &rows, tile.sets.hi);
+        F(write_short_log_sums)(job, &rows, sets->hi);
     else
-        F(scatter)(job, &rows, tile.care, &tile.sets);
+        F(scatter)(job, &rows, tile.run.careful ? F(EXACT_TOO) : F(PLAIN), sets);
     for (ptrdiff_t j = 0; job->operand[FS_MASK].data && j < count; j++)
-        if (job->op != FS_LOGSUMEXP && isnan(tile.sets.hi[j]))
+        if (job->op != FS_LOGSUMEXP && isnan(sets->hi[j]))
             F(rewrite_masked)(job, fs_locate(job, first + j), 0, job->n);
 }
 

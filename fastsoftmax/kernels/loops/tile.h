@@ -19,7 +19,8 @@ typedef struct {
     fs_operand source;
     ptrdiff_t mask_n, mask_inner;
     ptrdiff_t step;  /* bytes from row to row */
-    ptrdiff_t whole; /* so many rows are plain REALs, readable in whole vectors */
+    int in_place;    /* rows are plain REALs where they are, */
+    ptrdiff_t whole; /* and so many of them readable in whole vectors */
     REAL padding;    /* what other rows are filled up with */
 } F(rows_of);
 
@@ -45,6 +46,12 @@ static inline ptrdiff_t F(elements_of_row)(const F(shape) *shape, ptrdiff_t row)
     return row < shape->rows - 1 ? shape->width : shape->last;
 }
 
+/* Whether rows of the job, of REALs and `step_n` bytes apart, make rows of the tile. */
+static inline int F(are_contiguous)(const F(shape) *shape, ptrdiff_t step_n)
+{
+    return shape->fold == 1 || step_n == shape->columns * (ptrdiff_t)sizeof(REAL);
+}
+
 /* How many rows of plain REALs, those of the job `step_n` bytes apart, can be used in
  * whole vectors. */
 static inline ptrdiff_t F(whole_rows)(const F(shape) *shape, ptrdiff_t step_n)
@@ -60,7 +67,9 @@ static inline F(rows_of)
                  const char *mask, const fs_operand *mask_steps, REAL padding)
 {
     ptrdiff_t whole = source->direct ? F(whole_rows)(shape, source->n) : 0;
-    F(rows_of) rows = {x, mask, *source, 0, 0, shape->fold * source->n, whole, padding};
+    int in_place = source->direct && F(are_contiguous)(shape, source->n);
+    F(rows_of) rows = {x,        mask,  *source, 0, 0, shape->fold * source->n,
+                       in_place, whole, padding};
     if (mask) {
         rows.mask_n = mask_steps->n;
         rows.mask_inner = mask_steps->inner;
@@ -95,6 +104,25 @@ static inline const REAL *F(read_row)(const F(shape) *shape, const F(rows_of) *f
         return (const REAL *)(from->x + row * from->step);
     F(stage_row)(shape, from, row, buffer);
     return buffer;
+}
+
+/* A row: in place, or converted into `buffer`. */
+static inline const REAL *F(row_at)(const F(shape) *shape, const F(rows_of) *from,
+                                    ptrdiff_t row, REAL *buffer)
+{
+    if (from->in_place)
+        return (const REAL *)(from->x + row * from->step);
+    F(stage_row)(shape, from, row, buffer);
+    return buffer;
+}
+
+/* Where a row's results go: to y, or else into `buffer`, for put_row. */
+static inline REAL *F(y_at)(const fs_job *job, const F(shape) *shape, char *y,
+                            ptrdiff_t row, REAL *buffer)
+{
+    const fs_operand *to = &job->operand[FS_Y];
+    int in_place = to->type == REAL_TYPE && F(are_contiguous)(shape, to->n);
+    return in_place ? (REAL *)(y + row * shape->fold * to->n) : buffer;
 }
 
 /* Where the next results of a row go: to y, or else into `buffer`, */

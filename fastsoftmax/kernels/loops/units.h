@@ -5,6 +5,13 @@
 
 /* ---- the softmax family ---- */
 
+enum {
+    MOST_WHOLE = 2048,
+    NARROW_CHUNKS = 128,
+    LEAST_STRIP = 16,
+    NEAR_BYTES = 12 << 20
+};
+
 /* Long rows in pieces: some rows at a time, a step for each pass over them. Behind this
  * are the rows' states, and their pieces. */
 typedef struct {
@@ -62,12 +69,29 @@ static void F(unit_of_pieces)(fs_job *job, ptrdiff_t unit)
     F(do_piece)(job, line, i, &F(states_of)(job)[r], &F(pieces_of)(job, r)[i]);
 }
 
+/* Which loop takes columns. Bits depend on n alone, as strips and tiles give the same;
+ * of fewer columns than FS_NARROW they may depend on inner. */
+static fs_cut F(cut_of_columns)(const fs_job *job)
+{
+    const fs_operand *x = &job->operand[FS_X], *y = &job->operand[FS_Y];
+    ptrdiff_t slab = 2 * job->n * job->inner * (ptrdiff_t)sizeof(REAL);
+    int near = job->outer * slab <= NEAR_BYTES || slab <= NEAR_BYTES / 12;
+    if (job->n > MOST_WHOLE || (job->inner < FS_NARROW && job->n >= NARROW_CHUNKS))
+        return FS_BY_CHUNKS;
+    if (near && job->n >= LEAST_STRIP && job->inner >= LANES && sizeof(VEC) >= 32 &&
+        x->direct && y->type == REAL_TYPE)
+        return FS_BY_STRIPS;
+    return FS_BY_TILES;
+}
+
 /* Decides how the work is cut: columns into tiles, rows into blocks of some rows, or
  * rows that are fewer than would keep the threads busy into pieces. */
 static void F(cut)(fs_job *job)
 {
     ptrdiff_t threads = job->threads, share;
-    if (job->inner > 1) {
+    if (job->inner > 1 && !F(is_vjp)(job)) {
+        job->cut = F(cut_of_columns)(job);
+    } else if (job->inner > 1) {
         job->cut = FS_BY_TILES;
         job->step = FS_TILE;
         /* FS_NARROW is a vector's worth of float32 in AVX-512, too: less is a waste. */
@@ -168,6 +192,10 @@ static ptrdiff_t F(begin)(fs_job *job, int step)
         F(cut)(job);
     if (job->cut == FS_BY_PIECES)
         return F(begin_pieces)(job, step);
+    if (job->cut == FS_BY_CHUNKS)
+        return F(begin_chunks)(job, step);
+    if (job->inner > 1 && !F(is_vjp)(job))
+        return F(begin_tiles)(job, step);
     if (step > 0)
         return 0;
     ptrdiff_t length = job->cut == FS_BY_TILES ? job->inner : job->outer;
@@ -177,7 +205,6 @@ static ptrdiff_t F(begin)(fs_job *job, int step)
 
 static void F(unit)(fs_job *job, int step, ptrdiff_t unit)
 {
-    (void)step;
     if (job->op == FS_HINGE)
         F(unit_of_hinge)(job, unit);
 #if !T_IS_F32
@@ -186,8 +213,12 @@ static void F(unit)(fs_job *job, int step, ptrdiff_t unit)
 #endif
     else if (job->cut == FS_BY_PIECES)
         F(unit_of_pieces)(job, unit);
+    else if (job->cut == FS_BY_CHUNKS)
+        F(unit_of_chunks)(job, step, unit);
+    else if (job->inner > 1 && !F(is_vjp)(job))
+        F(unit_of_tiles)(job, unit);
     else if (job->cut == FS_BY_TILES)
-        F(columns)(job, unit);
+        F(gradients)(job, unit);
     else
         F(rows)(job, unit * job->step, fs_least(job->outer, (unit + 1) * job->step));
 }

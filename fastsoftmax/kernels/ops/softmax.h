@@ -130,6 +130,16 @@ FS_INLINE void F(set_exact)(F(range) range, F(sum) sum, VEC flat_share,
 
 /* ---- 5: results ---- */
 
+/* Whether results are made of terms, not of x; whether each element has one. */
+FS_INLINE int F(writes_terms)(int op)
+{
+    return op == FS_SOFTMAX;
+}
+FS_INLINE int F(writes_all)(int op)
+{
+    return op != FS_LOGSUMEXP;
+}
+
 /* How much care results need: each includes the one before, and where it is not needed
  * changes nothing. */
 enum { F(PLAIN), F(DEEP_TOO), F(EXACT_TOO) };
