@@ -182,6 +182,14 @@ fs_line fs_locate(const fs_job *job, ptrdiff_t index);
 fs_line fs_along_inner(const fs_job *job, fs_line line, ptrdiff_t j);
 fs_line fs_along_runs(const fs_job *job, fs_line line, ptrdiff_t run);
 
+/* The same of one operand that is there; of one outer dimension without a call. */
+static inline char *fs_locate_one(const fs_job *job, int operand, ptrdiff_t index)
+{
+    if (job->n_outer == 1)
+        return job->operand[operand].data + index * job->outer_step[0][operand];
+    return fs_locate(job, index).at[operand];
+}
+
 /* The sum hi + lo, |lo| at most half an ulp of hi. */
 typedef struct fs_pair {
     double hi, lo;

@@ -128,11 +128,11 @@ FS_INLINE F(range) F(do_chunk)(int op, const REAL *x, ptrdiff_t count, REAL off,
     F(knowledge) known;
     known.shift = F(shift_by)(V(set)(k));
     if (!ahead)
-        F(do_block)(op, alone, 1, F(PLAIN), ABREAST, w, count, &known);
+        F(do_block)(op, alone, 1, F(PLAIN), w, count, &known);
     else if (clamp)
-        F(do_block)(op, two, 1, F(PLAIN), ABREAST, w, count, &known);
+        F(do_block)(op, two, 1, F(PLAIN), w, count, &known);
     else
-        F(do_block)(op, two, 0, F(PLAIN), ABREAST, w, count, &known);
+        F(do_block)(op, two, 0, F(PLAIN), w, count, &known);
     *sum = known.sum;
     return known.ahead;
 }

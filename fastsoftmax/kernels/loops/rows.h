@@ -55,6 +55,10 @@ static F(range) F(range_of)(const REAL *x, ptrdiff_t n)
     return (F(range)){V(max)(b.max, a.max), V(min)(b.min, a.min)};
 }
 
+/* Vectors side by side: four take 1.05 times as long (AVX-512, three rows of 300), as
+ * rows end and registers are few. */
+enum { F(SIDE_BY_SIDE) = 2 };
+
 /* What one loop does for up to three rows. */
 enum { F(TERMS) = 1, F(RANGE) = 2, F(RESULTS) = 4 };
 typedef struct {
@@ -91,10 +95,11 @@ FS_INLINE void F(do_some)(int op, int parts, int clamp, int care, int abreast,
 }
 
 /* All of one block; known->sum and ->ahead are new. The order of additions is the same
- * whatever `abreast` is. */
-FS_INLINE void F(do_block)(int op, int parts, int clamp, int care, int abreast,
-                           F(work) w, ptrdiff_t n, F(knowledge) *known)
+ * however many vectors are side by side. */
+FS_INLINE void F(do_block)(int op, int parts, int clamp, int care, F(work) w,
+                           ptrdiff_t n, F(knowledge) *known)
 {
+    const int abreast = F(SIDE_BY_SIDE);
     F(knowledge) k = *known;
     ptrdiff_t i = 0, end = n - LANES;
     VEC last = V(load)(w.x + end), s, q;
@@ -170,20 +175,20 @@ static ptrdiff_t F(finite_of)(const REAL *x, ptrdiff_t n, REAL *min)
 
 /* A row on its way through the loops. */
 typedef struct {
-    fs_line line;
-    const REAL *x;  /* where its elements are, or have been read to */
-    F(range) range; /* these three: all lanes the same */
-    F(sum) sum;
-    F(factor) factor;
-    int clamp, care; /* what its terms and its results need */
+    F(sum) sum;       /* in lanes, */
+    F(factor) factor; /* the same in all lanes */
+    const REAL *x;    /* where its elements are, or have been read to */
+    REAL *y;
+    REAL max, min;   /* min above -inf */
     REAL flat_share; /* the result if all are equal */
+    int clamp, care; /* what its terms and its results need */
 } F(flying);
 
-/* Terms, results on their way to 16 bits, sums and factors of rows on their way. */
+/* Terms, sums and factors of rows on their way. */
 typedef struct {
+    REAL buffer[3 * (BLOCK + 16)]; /* aligned, as what follows begins with vectors */
     F(flying) row[8];
     ptrdiff_t pitch; /* elements from buffer to buffer */
-    REAL buffer[3 * (BLOCK + 16)];
 } F(flight);
 
 static inline F(flying) *F(row_of)(F(flight) *flight, ptrdiff_t r)
@@ -196,27 +201,19 @@ static inline REAL *F(buffer_of)(F(flight) *flight, ptrdiff_t r)
     return flight->buffer + r % 3 * flight->pitch;
 }
 
-static inline void F(set_row)(const fs_job *job, ptrdiff_t index, REAL *buffer,
-                              F(flying) *row)
-{
-    row->line = fs_locate(job, index);
-    row->x = F(read)(&job->operand[FS_X], row->line.at[FS_X], job->operand[FS_X].n,
-                     row->line.at[FS_MASK], job->operand[FS_MASK].n, job->n, buffer);
-}
-
 /* What the lanes of a range that was found mean. */
-static inline void F(set_range)(int op, ptrdiff_t n, F(range) found, F(flying) *row)
+static inline void F(set_range)(ptrdiff_t n, F(range) found, F(flying) *row)
 {
-    REAL max = V(largest)(found.max), min = -V(largest)(V(sub)(V(set)(0), found.min));
-    row->clamp = op != FS_SOFTMAX || !(max - DEEP < min);
+    row->max = V(largest)(found.max);
+    row->min = -V(largest)(V(sub)(V(set)(0), found.min));
+    row->clamp = !(row->max - DEEP < row->min);
     row->care = row->clamp ? F(DEEP_TOO) : F(PLAIN);
-    row->factor.rest = V(set)(row->clamp ? (REAL)UNSPARE : 1);
-    row->flat_share = (REAL)(1.0 / (double)n);
-    if (op == FS_SOFTMAX && min < max && isinf(min)) {
-        min = (REAL)INFINITY;
-        row->flat_share = (REAL)(1.0 / (double)F(finite_of)(row->x, n, &min));
+    double count = (double)n;
+    if (row->clamp && row->min < row->max && isinf(row->min)) {
+        row->min = (REAL)INFINITY;
+        count = (double)F(finite_of)(row->x, n, &row->min);
     }
-    row->range = (F(range)){V(set)(max), V(set)(min)};
+    row->flat_share = (REAL)(1.0 / count);
 }
 
 /* A sum in all lanes. */
@@ -226,96 +223,121 @@ static inline F(sum) F(as_sum)(fs_pair sum)
     return (F(sum)){V(set)(total), V(set)((REAL)((sum.hi - total) + sum.lo))};
 }
 
+/* factor_of, of one row. For floats in double: others wait for it. */
+static inline F(factor) F(factor_of_row)(fs_pair sum, int deep)
+{
+    VEC none = V(set)((REAL)NAN), rest = V(set)(deep ? (REAL)UNSPARE : 1);
+#if T_IS_F32
+    double inverse = (deep ? 1 / UNSPARE : 1) / (sum.hi + sum.lo);
+    float hi = (float)inverse;
+    return (F(factor)){V(set)(hi), V(set)((float)(inverse - hi)), rest, none, none};
+#else
+    (void)none;
+    return F(factor_of)(F(as_sum)(sum), rest);
+#endif
+}
+
 static inline void F(set_factor)(F(flying) *row)
 {
-    F(sum) sum = F(as_sum)(F(all_lanes)(row->sum));
-    row->factor = F(factor_of)(sum, row->factor.rest);
-    if (F(may_be_exact)(row->range, sum)) {
-        F(set_exact)(row->range, sum, V(set)(row->flat_share), &row->factor);
+    fs_pair sum = F(all_lanes)(row->sum);
+    row->factor = F(factor_of_row)(sum, row->clamp);
+    if (row->min == row->max || (row->min < row->max - FAR && sum.hi < ALONE)) {
+        F(range) range = {V(set)(row->max), V(set)(row->min)};
+        F(set_exact)(range, F(as_sum)(sum), V(set)(row->flat_share), &row->factor);
         row->care = F(EXACT_TOO);
     }
 }
 
 /* The terms of one row, to e; with the range of `ahead`, and the results of `old` made
  * of old_e, if there are any. Returns that range. */
-FS_INLINE F(range) F(do_row)(int abreast, ptrdiff_t n, F(flying) *row, REAL *e,
-                             const REAL *ahead, const F(flying) *old, const REAL *old_e)
+FS_INLINE F(range) F(do_row)(ptrdiff_t n, F(flying) *row, REAL *e, const REAL *ahead,
+                             const F(flying) *old, const REAL *old_e)
 {
     const int alone = F(TERMS), two = alone | F(RANGE), three = two | F(RESULTS);
-    REAL max = V(largest)(row->range.max);
-    F(work) w = {F(lowered)(row->x, n, max, e), e, ahead, old_e, NULL};
+    F(work) w = {F(lowered)(row->x, n, row->max, e), e, ahead, old_e, NULL};
     F(knowledge) known;
-    known.shift = F(shift_for)(row->range.max);
+    known.shift = F(shift_for)(V(set)(row->max));
     if (old) {
-        w.y = (REAL *)old->line.at[FS_Y];
+        w.y = old->y;
         known.factor = old->factor;
     }
     if (!ahead)
-        F(do_block)(FS_SOFTMAX, alone, 1, F(PLAIN), abreast, w, n, &known);
+        F(do_block)(FS_SOFTMAX, alone, 1, F(PLAIN), w, n, &known);
     else if (!old && row->clamp)
-        F(do_block)(FS_SOFTMAX, two, 1, F(PLAIN), abreast, w, n, &known);
+        F(do_block)(FS_SOFTMAX, two, 1, F(PLAIN), w, n, &known);
     else if (!old)
-        F(do_block)(FS_SOFTMAX, two, 0, F(PLAIN), abreast, w, n, &known);
+        F(do_block)(FS_SOFTMAX, two, 0, F(PLAIN), w, n, &known);
     else if (row->clamp || old->care != F(PLAIN))
-        F(do_block)(FS_SOFTMAX, three, 1, F(EXACT_TOO), abreast, w, n, &known);
+        F(do_block)(FS_SOFTMAX, three, 1, F(EXACT_TOO), w, n, &known);
     else
-        F(do_block)(FS_SOFTMAX, three, 0, F(PLAIN), abreast, w, n, &known);
+        F(do_block)(FS_SOFTMAX, three, 0, F(PLAIN), w, n, &known);
     row->sum = known.sum;
     return known.ahead;
 }
 
+/* Row r of those from `first` on, of direct elements and results. */
+static inline F(flying) *F(enter)(const fs_job *job, ptrdiff_t first, ptrdiff_t r,
+                                  F(flight) *flight)
+{
+    F(flying) *row = F(row_of)(flight, r);
+    row->x = (const REAL *)fs_locate_one(job, FS_X, first + r);
+    row->y = (REAL *)fs_locate_one(job, FS_Y, first + r);
+    return row;
+}
+
 /* softmax in a cache: results leave `lag` rows after the terms; in one loop with those
  * of a later row if `fused`. */
-FS_INLINE void F(rows_in_flight)(int fused, int abreast, const fs_job *job,
-                                 ptrdiff_t first, ptrdiff_t last, F(flight) *flight)
+FS_INLINE void F(rows_in_flight)(int fused, const fs_job *job, ptrdiff_t first,
+                                 ptrdiff_t last, F(flight) *flight)
 {
     const ptrdiff_t lag = fused ? 2 : 1, n = job->n, count = last - first;
-    for (ptrdiff_t r = 0; r < fs_least(2, count); r++)
-        F(set_row)(job, first + r, NULL, F(row_of)(flight, r));
-    F(set_range)(FS_SOFTMAX, n, F(range_of)(flight->row[0].x, n), &flight->row[0]);
-    F(range) next = F(range_of)(flight->row[count > 1].x, n), found = next;
+    F(flying) *ahead = F(enter)(job, first, 0, flight);
+    F(set_range)(n, F(range_of)(ahead->x, n), ahead);
+    ahead = F(enter)(job, first, 1, flight);
+    F(range) next = F(range_of)(ahead->x, n);
     for (ptrdiff_t r = 0; r < count + lag; r++) {
         F(flying) *row = F(row_of)(flight, r), *old = NULL;
+        F(range) found = next;
         if (r >= lag)
             old = F(row_of)(flight, r - lag);
         int beside = fused && old && r < count;
         if (r + 2 < count)
-            F(set_row)(job, first + r + 2, NULL, F(row_of)(flight, r + 2));
+            ahead = F(enter)(job, first, r + 2, flight);
         if (r < count)
-            found = F(do_row)(abreast, n, row, F(buffer_of)(flight, r),
-                              F(row_of)(flight, fs_least(r + 2, count - 1))->x,
+            found = F(do_row)(n, row, F(buffer_of)(flight, r), ahead->x,
                               beside ? old : NULL, F(buffer_of)(flight, r + 1));
         if (old && !beside)
-            F(results)(FS_SOFTMAX, old->care, F(buffer_of)(flight, r - lag),
-                       (REAL *)old->line.at[FS_Y], n, &old->factor);
+            F(results)(FS_SOFTMAX, old->care, F(buffer_of)(flight, r - lag), old->y, n,
+                       &old->factor);
         if (r + 1 < count)
-            F(set_range)(FS_SOFTMAX, n, next, F(row_of)(flight, r + 1));
+            F(set_range)(n, next, F(row_of)(flight, r + 1));
         next = found;
         if (r + 1 >= lag && r + 1 - lag < count)
             F(set_factor)(F(row_of)(flight, r + 1 - lag));
     }
 }
 
-/* softmax beyond the caches: terms go to y, which brings its lines into a cache, and
- * are made results there at once. */
+/* softmax beyond the caches, or of few rows: terms go to y, which brings its lines into
+ * a cache, and are made results there at once. */
 static void F(rows_in_memory)(const fs_job *job, ptrdiff_t first, ptrdiff_t last,
                               F(flight) *flight)
 {
     ptrdiff_t n = job->n;
-    F(set_row)(job, first, NULL, F(row_of)(flight, first));
-    F(range) next = F(range_of)(F(row_of)(flight, first)->x, n);
-    for (ptrdiff_t r = first; r < last; r++) {
-        F(flying) *row = F(row_of)(flight, r), *later = row;
-        REAL *y = (REAL *)row->line.at[FS_Y];
-        if (r + 1 < last) {
-            later = F(row_of)(flight, r + 1);
-            F(set_row)(job, r + 1, NULL, later);
-        }
-        F(set_range)(FS_SOFTMAX, n, next, row);
-        next = F(do_row)(ABREAST, n, row, y, later->x, NULL, NULL);
+    F(flying) *row = F(enter)(job, first, 0, flight), *later;
+    F(range) next = F(range_of)(row->x, n);
+    for (ptrdiff_t r = 0; r < last - first; r++, row = later) {
+        later = r + 1 < last - first ? F(enter)(job, first, r + 1, flight) : NULL;
+        F(set_range)(n, next, row);
+        next = F(do_row)(n, row, row->y, later ? later->x : NULL, NULL, NULL);
         F(set_factor)(row);
-        F(results)(FS_SOFTMAX, row->care, y, y, n, &row->factor);
+        F(results)(FS_SOFTMAX, row->care, row->y, row->y, n, &row->factor);
     }
+}
+
+static inline const REAL *F(read_whole)(const fs_job *job, fs_line line, REAL *buffer)
+{
+    const fs_operand *x = &job->operand[FS_X], *mask = &job->operand[FS_MASK];
+    return F(read)(x, line.at[FS_X], x->n, line.at[FS_MASK], mask->n, job->n, buffer);
 }
 
 /* softmax of what has to be read or written first, or later. */
@@ -323,21 +345,23 @@ static void F(rows_converted)(const fs_job *job, ptrdiff_t first, ptrdiff_t last
                               F(flight) *flight)
 {
     ptrdiff_t n = job->n;
-    for (ptrdiff_t r = first; r <= last; r++) {
+    fs_line line, next = fs_locate(job, first);
+    for (ptrdiff_t r = 0; r <= last - first; r++, line = next) {
         F(flying) *row = F(row_of)(flight, r), *old = F(row_of)(flight, r + 7);
         REAL *e = F(buffer_of)(flight, r), *old_e = F(buffer_of)(flight, r + 2);
-        if (r < last) {
-            F(set_row)(job, r, e, row);
-            F(set_range)(FS_SOFTMAX, n, F(range_of)(row->x, n), row);
-            F(do_row)(ABREAST, n, row, e, NULL, NULL, NULL);
+        if (r < last - first) {
+            next = fs_locate(job, first + r);
+            row->x = F(read_whole)(job, next, e);
+            F(set_range)(n, F(range_of)(row->x, n), row);
+            F(do_row)(n, row, e, NULL, NULL, NULL);
         }
-        if (r > first) {
+        if (r > 0) {
             F(results)(FS_SOFTMAX, old->care, old_e, old_e, n, &old->factor);
-            F(write)(old_e, n, old->line.at[FS_Y], job->operand[FS_Y].type);
-            if (old->line.at[FS_MASK] && F(is_nan)(old->factor.hi))
-                F(rewrite_masked)(job, old->line, 0, n);
+            F(write)(old_e, n, line.at[FS_Y], job->operand[FS_Y].type);
+            if (line.at[FS_MASK] && F(is_nan)(old->factor.hi))
+                F(rewrite_masked)(job, line, 0, n);
         }
-        if (r < last)
+        if (r < last - first)
             F(set_factor)(row);
     }
 }
@@ -351,7 +375,8 @@ FS_INLINE void F(log_rows)(int op, fs_job *job, ptrdiff_t first, ptrdiff_t last,
     ptrdiff_t n = job->n, most = F(WAITING);
     const fs_operand *source = &job->operand[FS_X];
     double doubt = F(doubt)(n, (n + LANES - 1) / LANES);
-    F(flying) row[F(WAITING)];
+    fs_line line[F(WAITING)];
+    const REAL *x[F(WAITING)];
     F(sets) sets;
     REAL lowered[BLOCK];
     if (!source->direct)
@@ -359,14 +384,14 @@ FS_INLINE void F(log_rows)(int op, fs_job *job, ptrdiff_t first, ptrdiff_t last,
     for (; first < last; first += most) {
         ptrdiff_t count = fs_least(most, last - first);
         for (ptrdiff_t r = 0; r < count; r++) {
-            F(set_row)(job, first + r, flight->buffer + r * flight->pitch, &row[r]);
-            F(set_range)(op, n, F(range_of)(row[r].x, n), &row[r]);
-            sets.max[r] = V(largest)(row[r].range.max);
-            F(work) w = {F(lowered)(row[r].x, n, sets.max[r], lowered), NULL, NULL,
-                         NULL, NULL};
+            line[r] = fs_locate(job, first + r);
+            x[r] = F(read_whole)(job, line[r], flight->buffer + r * flight->pitch);
+            sets.max[r] = V(largest)(F(range_of)(x[r], n).max);
+            F(work) w = {F(lowered)(x[r], n, sets.max[r], lowered), NULL, NULL, NULL,
+                         NULL};
             F(knowledge) known;
-            known.shift = F(shift_for)(row[r].range.max);
-            F(do_block)(op, 0, 1, F(PLAIN), ABREAST, w, n, &known);
+            known.shift = F(shift_for)(V(set)(sets.max[r]));
+            F(do_block)(op, 0, 1, F(PLAIN), w, n, &known);
             fs_pair sum = F(all_lanes)(known.sum);
             sets.total[r] = (REAL)(sum.hi + sum.lo);
             sets.lost[r] = (REAL)((sum.hi - sets.total[r]) + sum.lo);
@@ -374,8 +399,8 @@ FS_INLINE void F(log_rows)(int op, fs_job *job, ptrdiff_t first, ptrdiff_t last,
         F(finish_sets)(op, count, &sets);
         for (ptrdiff_t r = 0; r < count; r++) {
             if (F(is_special)(op, doubt, &sets, r))
-                F(special_log_sum)(op, job, source, row[r].line, &sets, r);
-            char *y = row[r].line.at[FS_Y];
+                F(special_log_sum)(op, job, source, line[r], &sets, r);
+            char *y = line[r].at[FS_Y];
             fs_type type = job->operand[FS_Y].type;
             if (op == FS_LOGSUMEXP) {
                 F(write)(sets.hi + r, 1, y, type);
@@ -385,11 +410,11 @@ FS_INLINE void F(log_rows)(int op, fs_job *job, ptrdiff_t first, ptrdiff_t last,
             VEC none = V(set)(0);
             F(factor) factor = {V(set)(sets.hi[r]), V(set)(sets.lo[r]), none, none,
                                 none};
-            F(results)(op, F(PLAIN), row[r].x, to, n, &factor);
+            F(results)(op, F(PLAIN), x[r], to, n, &factor);
             if (to == lowered)
                 F(write)(to, n, y, type);
-            if (row[r].line.at[FS_MASK] && sets.hi[r] != sets.hi[r])
-                F(rewrite_masked)(job, row[r].line, 0, n);
+            if (line[r].at[FS_MASK] && sets.hi[r] != sets.hi[r])
+                F(rewrite_masked)(job, line[r], 0, n);
         }
     }
 }
@@ -412,10 +437,10 @@ static void F(rows_of_a_block)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
         F(log_rows)(FS_LOGSUMEXP, job, first, last, &flight);
     else if (!job->operand[FS_X].direct || job->operand[FS_Y].type != REAL_TYPE)
         F(rows_converted)(job, first, last, &flight);
-    else if (job->past_caches)
+    else if (job->past_caches || last - first < 4)
         F(rows_in_memory)(job, first, last, &flight);
     else
-        F(rows_in_flight)(F(FUSES), ABREAST, job, first, last, &flight);
+        F(rows_in_flight)(F(FUSES), job, first, last, &flight);
 }
 
 #include "loops/tile.h"

@@ -103,7 +103,7 @@ static void F(cut)(fs_job *job)
         job->cut = FS_BY_PIECES;
     } else {
         job->cut = FS_BY_ROWS;
-        job->step = FS_PIECE / job->n;
+        job->step = 4 * FS_PIECE / job->n;
         if (threads > 1)
             job->step = fs_least(job->step, job->outer / (4 * threads));
         job->step = job->step < 1 ? 1 : job->step;

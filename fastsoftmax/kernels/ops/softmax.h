@@ -101,15 +101,19 @@ FS_INLINE F(sum) F(top_of)(VEC max)
  * A correction of the sum instead would cost small results beside it an ulp more. */
 #define PEAKED (T_IS_F32 ? (REAL)0x1p-22 : (REAL)0x1p-50)
 
-/* Whether some set may be flat or peaked; of those that are not few may. The largest
- * term is at most sqrt(2) 2^SPARE BASE, and min lies below it by log(1 / PEAKED). */
+/* Of peaked sets min is FAR below max at least, log(1 / PEAKED), and the sum is hardly
+ * more than the largest term, which is at most sqrt(2) BASE 2^SPARE: below ALONE. */
+#define FAR (T_IS_F32 ? (REAL)15 : (REAL)34)
+#define ALONE (1.4143 * BASE / UNSPARE)
+
+/* Whether some set may be flat or peaked; of those that are not few may. */
 FS_INLINE int F(may_be_exact)(F(range) range, F(sum) sum)
 {
-    VEC far_above = V(sub)(range.max, V(set)(T_IS_F32 ? (REAL)15 : (REAL)34));
     VEC many = V(set)((REAL)(4 / UNSPARE));
     VEC others = V(if_equal)(range.min, range.max, V(set)(0), many);
+    VEC far_above = V(sub)(range.max, V(set)(FAR));
     others = V(if_less)(range.min, far_above, sum.total, others);
-    return V(any_less)(others, V(set)((REAL)(1.4143 * BASE / UNSPARE)));
+    return V(any_less)(others, V(set)((REAL)ALONE));
 }
 
 /* top and share. IN flat_share: of sets that are flat. */
