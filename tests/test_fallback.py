@@ -81,7 +81,9 @@ def test_long_double_is_within_a_few_ulps(n, offset):
     assert y.dtype == z.dtype == s.dtype == np.longdouble
     assert np.count_nonzero(y) == n > np.count_nonzero(y == 1)
     for i, v in enumerate(x):
-        assert ulps(y[i], mp.exp(exact(v)) / total) <= 3
+        # In 2^-64 of a value, an ULP of one just below a power of two: terms 1.2 off
+        # (glibc), their sum as much and what adding rounds, the quotient 1.
+        assert ulps(y[i], mp.exp(exact(v)) / total) <= 3.5
         assert ulps(z[i], exact(v) - mp.log(total)) <= 3
     assert ulps(s, mp.log(total)) <= 2
 
