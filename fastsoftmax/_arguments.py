@@ -200,9 +200,7 @@ def as_real(value: Any, name: str, compute: type[np.floating[Any]]) -> np.floati
             return compute(math.inf)
 
 
-def as_temperature(
-    temperature: float, dtype: np.dtype[Any]
-) -> float | np.floating[Any]:
+def as_temperature(temperature: Any, dtype: np.dtype[Any]) -> float | np.floating[Any]:
     """Return the temperature in the type computed in."""
     if type(temperature) is float and temperature == 1.0:
         return temperature
@@ -213,11 +211,52 @@ def as_temperature(
         compute = np.longdouble
     value = as_real(temperature, "temperature", compute)
     if not 0 < value < math.inf:
-        raise ValueError(
-            f"temperature must be finite and > 0 in {np.dtype(compute)}, got "
-            f"{temperature!r}"
-        )
+        raise _bad_temperature(repr(temperature), value == 0, np.dtype(compute))
     return value
+
+
+def as_temperatures(
+    temperature: ArrayLike,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+) -> Array:
+    """Return temperatures, one for each set of x, in the type computed in."""
+    given = as_array(temperature, "temperature", has_where=False)
+    if given.dtype.kind == "c":
+        raise TypeError(f"temperature must be real, got dtype {given.dtype}")
+    check_temperatures(given.shape, shape, axes)
+    compute = np.dtype(np.float32) if type_name(dtype) in COMPUTED_IN_FLOAT32 else dtype
+    values = cast(given, np.finfo(compute).dtype)
+    bad = np.argwhere(~((values > 0) & (values < math.inf)))
+    if len(bad):
+        place = tuple(bad[0])
+        words = f"{given[place]} at {', '.join(map(str, place))}"
+        raise _bad_temperature(words, values[place] == 0, values.dtype)
+    return values
+
+
+def check_temperatures(
+    given: tuple[int, ...], shape: tuple[int, ...], axes: tuple[int, ...]
+) -> None:
+    """Refuse temperatures that are not one for each set of x."""
+    padded = (1,) * (len(shape) - len(given)) + given
+    fits = len(padded) == len(shape) and all(
+        size == 1 or (size == other and axis not in axes)
+        for axis, (size, other) in enumerate(zip(padded, shape, strict=True))
+    )
+    if not fits:
+        raise ValueError(
+            "temperature must broadcast against x, with length 1 along the reduced "
+            f"axes {axes}: got shape {given} for x of shape {shape}"
+        )
+
+
+def _bad_temperature(got: str, is_zero: bool, compute: np.dtype[Any]) -> ValueError:
+    limit = ": towards 0 softmax becomes 1 at argmax(x), 0 elsewhere" if is_zero else ""
+    return ValueError(
+        f"temperature must be finite and > 0 in {compute}, got {got}{limit}"
+    )
 
 
 # ---- hinge losses ----

@@ -23,7 +23,7 @@ def softmax_like(
     is_log: bool,
     x: Array,
     axis: Axis,
-    temperature: float,
+    temperature: ArrayLike,
     where: ArrayLike | None,
     out: Array | None,
     dtype: DTypeLike | None,
@@ -40,7 +40,7 @@ def vjp(
     y: Array,
     dy: Array,
     axis: Axis,
-    temperature: float,
+    temperature: ArrayLike,
     out: Array | None,
     dtype: np.dtype[Any],
 ) -> Any:
@@ -56,19 +56,29 @@ def _elementwise(
     x: Array,
     second: Array | None,
     axis: Axis,
-    temperature: float,
+    temperature: ArrayLike,
     out: Array | None,
     dtype: np.dtype[Any],
 ) -> Any:
     if out is not None:
         _arguments.check_out(out, x.shape, dtype)
-    shape = x.shape or (1,)
-    y = formula(
-        _arguments.cast(x, dtype).reshape(shape),
-        _arguments.as_axes(axis, x.ndim),
-        None if second is None else second.reshape(shape),
-        temperature=_arguments.as_temperature(temperature, dtype),
-    ).reshape(x.shape)
+    shape, axes = x.shape or (1,), _arguments.as_axes(axis, x.ndim)
+    divisor: Any
+    if np.ndim(temperature) == 0:
+        divisor = _arguments.as_temperature(temperature, dtype)
+    else:
+        divisor = _arguments.as_temperatures(temperature, dtype, x.shape, axes)
+    given = x.reshape(shape)
+    mate = None if second is None else second.reshape(shape)
+    after = None
+    if formula in (_formulas.softmax, _formulas.log_softmax):
+        given, divisor = quotients(given, axes, mate, divisor, dtype), 1.0
+    elif np.ndim(divisor) > 0:
+        after, divisor = divisor, 1.0
+    given = _arguments.cast(given, dtype)
+    y = formula(given, axes, mate, temperature=divisor).reshape(x.shape)
+    if after is not None:
+        y = divided(y, after, None, dtype)
     return _delivered(y, out)
 
 
@@ -138,6 +148,64 @@ def _delivered(y: Array, out: Array | None) -> Any:
         out[...] = y
         return out
     return y[()] if y.ndim == 0 else y
+
+
+# ---- temperatures ----
+
+
+def quotients(
+    x: Array,
+    axes: tuple[int, ...],
+    where: Array | None,
+    temperature: Any,
+    compute: np.dtype[Any],
+) -> Array:
+    """Return x / temperature in the type computed in, of which softmax is to be taken.
+
+    Of a set where that overflows, (x - max) / temperature, which has the same softmax;
+    beside +inf and NaN elements are finite as before, which is all that matters there.
+    """
+    with np.errstate(all="ignore"):
+        y = _divided(x.astype(compute), temperature)
+        overflows = np.isinf(y) & np.isfinite(x)
+        if where is not None:
+            overflows &= where
+        sets = overflows.any(axis=axes, keepdims=True)
+        if sets.any():
+            wide = x if compute.kind == x.dtype.kind == "f" else x.astype(compute)
+            wide = wide.astype(np.result_type(wide, compute), copy=False)
+            kept = True if where is None else where
+            largest = wide.real.max(axes, keepdims=True, initial=-np.inf, where=kept)
+            lowered = _divided(wide - largest, temperature)
+            sets &= largest < np.inf
+            np.copyto(y, lowered, "same_kind", where=sets)
+            most = np.copysign(np.finfo(compute).max, x.real)
+            np.copyto(y, most, "same_kind", where=overflows & ~sets)
+    return y
+
+
+def _divided(x: Array, temperature: Any) -> Array:
+    """Divide in place, complex numbers by parts: inf + 0j stays so."""
+    x.real /= temperature
+    if x.dtype.kind == "c":
+        x.imag /= temperature
+    return x
+
+
+def divided(
+    x: Array, temperature: Array, out: Array | None, dtype: np.dtype[Any]
+) -> Array:
+    """Return x / temperature as dtype, in `out` if there is one; x is overwritten."""
+    with np.errstate(all="ignore"):
+        x /= temperature
+    if out is None:
+        return _arguments.cast(x, dtype)
+    return _copied(out, x)
+
+
+def overflows(x: Array, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a finite element of x is infinite in another type."""
+    return bool(np.any(np.isinf(_arguments.cast(x, dtype)) & np.isfinite(x)))
 
 
 # ---- copies ----

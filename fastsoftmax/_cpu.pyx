@@ -22,6 +22,7 @@ import os
 from cpython.long cimport PyLong_AsLongAndOverflow
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
+from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport INFINITY, NAN, fabs
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport (
@@ -100,6 +101,7 @@ cdef void one_row(fs_op op, const real *x, real *y, Py_ssize_t n) noexcept nogil
         job.operand[a].n = job.operand[a].inner = sizeof(real)
         job.operand[a].temperature = 1
         job.operand[a].via_float = 0
+        job.operand[a].overflow = NULL
     job.op = op
     job.compute = job.operand[FS_X].type
     job.operand[FS_X].data = <char *>x

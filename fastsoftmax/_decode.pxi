@@ -135,7 +135,9 @@ cdef int begin(fs_job *job, layout *whole, fs_op op, int y_type, cnp.ndarray x,
         job.operand[a].data = NULL
         job.operand[a].temperature = 1
         job.operand[a].via_float = 0
+        job.operand[a].overflow = NULL
     job.op = op
+    job.overflow = 0
     job.compute = computed_in(y_type)
     return set_axes(whole, x, axis)
 

@@ -37,6 +37,7 @@ cdef object elementwise(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray s
                         cnp.ndarray out, int y_type, str name):
     """The result, in `out` or a new array; `x` has at least one axis."""
     cdef cnp.ndarray y = out, target
+    cdef uint64_t reduced = whole.reduced
     if out is None:
         y = like(x, y_type)
     x = apart(x, out, True)
@@ -47,12 +48,58 @@ cdef object elementwise(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray s
             _arguments.broadcast(second, np.shape(x), "dy", name)
         elif second is not None:
             _arguments.as_mask(second, np.shape(x), name)
-    elif run_elementwise(job, whole, x, second, target, name):
-        if target is not y:
+        return y
+    job.overflow = not is_vjp(job) and is_overwritten(job, x, target)
+    if not job.overflow:
+        if not run_elementwise(job, whole, x, second, target, name):
+            copy_and_run(job, whole, x, second, y, target, name)
+        elif target is not y:
             np.copyto(y, target)
-    else:
-        copy_and_run(job, whole, x, second, y, target, name)
+    if job.overflow:
+        whole.reduced = reduced
+        x = quotients(job, whole, x, second, job.operand[FS_X].temperature)
+        return elementwise(job, whole, x, second, y, y_type, name)
     return y
+
+
+cdef bint is_overwritten(const fs_job *job, cnp.ndarray x, cnp.ndarray y) noexcept:
+    """Whether quotients may overflow that would replace their elements."""
+    cdef ptrdiff_t i, size = cnp.PyArray_SIZE(x)
+    cdef double temperature = job.operand[FS_X].temperature
+    cdef const float *narrow
+    cdef const double *wide
+    cdef size_t first, last
+    cdef int some = 0
+    if temperature >= 1 or PyArray_DATA(x) != PyArray_DATA(y):
+        return False
+    extent(x, &first, &last)  # dense, as y is
+    narrow = <const float *>first
+    wide = <const double *>first
+    if type_of(y) != <int>job.compute:
+        return temperature < 1e-30  # beyond float32 for any of 16 bits
+    with nogil:
+        if job.compute == FS_F32:
+            for i in range(size):
+                some |= fabs(narrow[i]) >= temperature * FLT_MAX
+        else:
+            for i in range(size):
+                some |= fabs(wide[i]) >= temperature * DBL_MAX
+    return some
+
+
+cdef cnp.ndarray quotients(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray mask,
+                           temperature):
+    """x / temperature, or what has the same softmax, as the new x of an empty job."""
+    x = _by_numpy.quotients(x, axes_of(whole), mask, temperature,
+                            dtype_of(job.compute))
+    begin(job, whole, job.op, type_of(x), x, axes_of(whole))
+    return x
+
+
+cdef inline bint is_number(temperature) except -1:
+    return type(temperature) is float or type(temperature) is int or (
+        np.ndim(temperature) == 0
+    )
 
 
 cdef bint joins_as(fs_job *job, layout *whole, cnp.ndarray a) noexcept:
@@ -74,6 +121,8 @@ cdef int copy_and_run(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray sec
     cdef cnp.ndarray copy, mate
     cdef bint is_done
     compute = dtype_of(job.compute)
+    if not is_vjp(job) and job.compute == FS_F32 and type_of(x) == FS_F64:
+        job.overflow = _by_numpy.overflows(x, compute)  # in the copies, unnoticed
     if joins_as(job, whole, target):
         mate = None if second is None else _by_numpy.ordered_as(target, second)
         is_done = second is not None and (
@@ -98,7 +147,7 @@ def softmax_like(int op, x, axis, temperature, where, out, dtype):
     """softmax and log_softmax."""
     cdef fs_job job
     cdef layout whole
-    cdef cnp.ndarray a, y = None
+    cdef cnp.ndarray a, mask, y = None
     cdef int y_type
     cdef bint is_scalar
     if is_foreign(x) or is_foreign(where) or is_foreign(out):
@@ -108,8 +157,6 @@ def softmax_like(int op, x, axis, temperature, where, out, dtype):
     if y_type == NO_KERNEL:
         return _by_numpy.softmax_like(op == FS_LOG_SOFTMAX, a, axis, temperature, where,
                                       out, dtype)
-    if type_of(a) == NO_KERNEL:
-        a = _arguments.cast(a, dtype_of(computed_in(y_type)))
     is_scalar = cnp.PyArray_NDIM(a) == 0
     if is_scalar:
         axis = _arguments.as_axes(axis, 0)
@@ -119,8 +166,18 @@ def softmax_like(int op, x, axis, temperature, where, out, dtype):
         a = a.reshape(1)
         y = None if out is None else y.reshape(1)
     begin(&job, &whole, <fs_op>op, y_type, a, axis)
-    job.operand[FS_X].temperature = divisor(temperature, y_type)
-    y = elementwise(&job, &whole, a, mask_for(where, a, "x"), y, y_type, "x")
+    mask = mask_for(where, a, "x")
+    job.operand[FS_X].overflow = &job.overflow
+    if is_number(temperature):
+        job.operand[FS_X].temperature = divisor(temperature, y_type)
+        if type_of(a) == NO_KERNEL:
+            a = quotients(&job, &whole, a, mask, job.operand[FS_X].temperature)
+    else:
+        temperature = _arguments.as_temperatures(
+            temperature, dtype_of(y_type), np.shape(x), axes_of(&whole)
+        )
+        a = quotients(&job, &whole, a, mask, temperature)
+    y = elementwise(&job, &whole, a, mask, y, y_type, "x")
     if out is not None:
         return out
     return scalar_of(y) if is_scalar else y
@@ -137,7 +194,7 @@ def vjp(int op, y, dy, axis, temperature, out):
     """softmax_vjp and log_softmax_vjp."""
     cdef fs_job job
     cdef layout whole
-    cdef cnp.ndarray a, b, dx = None
+    cdef cnp.ndarray a, b, last, dx = None
     cdef int y_type
     cdef bint is_scalar
     if is_foreign(y) or is_foreign(dy) or is_foreign(out):
@@ -165,8 +222,16 @@ def vjp(int op, y, dy, axis, temperature, out):
         dx = None if out is None else dx.reshape(1)
         b = _arguments.broadcast(b, (), "dy", "y").reshape(1)
     begin(&job, &whole, <fs_op>op, y_type, a, axis)
-    job.divisor = divisor(temperature, y_type)
-    dx = elementwise(&job, &whole, a, b, dx, y_type, "y")
+    job.divisor = 1
+    if is_number(temperature):
+        job.divisor = divisor(temperature, y_type)
+        dx = elementwise(&job, &whole, a, b, dx, y_type, "y")
+    else:
+        temperature = _arguments.as_temperatures(
+            temperature, dtype_of(y_type), np.shape(y), axes_of(&whole)
+        )
+        last = elementwise(&job, &whole, a, b, None, job.compute, "y")
+        dx = _by_numpy.divided(last, temperature, dx, dtype_of(y_type))
     if out is not None:
         return out
     return scalar_of(dx) if is_scalar else dx

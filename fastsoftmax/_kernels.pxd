@@ -39,6 +39,7 @@ cdef extern from "kernels/process/mapped.h":
 
 
 cdef extern from "kernels/process/watch.h" nogil:
+    ctypedef int fs_flag
     ctypedef struct fs_watch:
         pass
     int fs_stopped(fs_watch *watch)
@@ -95,6 +96,7 @@ cdef extern from "kernels/job.h" nogil:
         ptrdiff_t n, inner
         double temperature
         int via_float
+        fs_flag *overflow
     ctypedef enum fs_written:
         FS_NOTHING
         FS_GRADIENT
@@ -116,6 +118,7 @@ cdef extern from "kernels/job.h" nogil:
         int past_caches, threads
         fs_watch *watch
         double total
+        fs_flag overflow
     ctypedef struct fs_kernels:
         ptrdiff_t (*begin)(fs_job *job, int step) noexcept nogil
         void (*unit)(fs_job *job, int step, ptrdiff_t unit) noexcept nogil

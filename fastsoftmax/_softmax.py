@@ -14,7 +14,7 @@ def softmax(
     x: ArrayLike,
     axis: Axis = None,
     *,
-    temperature: float = 1.0,
+    temperature: ArrayLike = 1.0,
     where: ArrayLike | None = None,
     out: Array | None = None,
     dtype: DTypeLike | None = None,
@@ -28,8 +28,10 @@ def softmax(
     axis : int, tuple of int, or None, optional
         Axes that sum to 1. The default, None, is the whole array, as in SciPy; for a
         batch of rows pass ``axis=-1``.
-    temperature : float, optional
-        x is divided by it first, as ``x / temperature`` does. Finite and > 0.
+    temperature : float or array_like of float, optional
+        x is divided by it first, as ``x / temperature`` does; where that overflows,
+        ``x - max(x)`` is. Finite and > 0. An array broadcasts against x and has one
+        value for each set: length 1 along `axis`.
     where : array_like of bool, optional
         Broadcasts against x. False takes an entry out of the set: its result is 0.
     out : ndarray, optional
@@ -110,7 +112,7 @@ def log_softmax(
     x: ArrayLike,
     axis: Axis = None,
     *,
-    temperature: float = 1.0,
+    temperature: ArrayLike = 1.0,
     where: ArrayLike | None = None,
     out: Array | None = None,
     dtype: DTypeLike | None = None,
@@ -124,8 +126,10 @@ def log_softmax(
     axis : int, tuple of int, or None, optional
         Axes of one set. The default, None, is the whole array, as in SciPy; for a batch
         of rows pass ``axis=-1``.
-    temperature : float, optional
-        x is divided by it first, as ``x / temperature`` does. Finite and > 0.
+    temperature : float or array_like of float, optional
+        x is divided by it first, as ``x / temperature`` does; where that overflows,
+        ``x - max(x)`` is. Finite and > 0. An array broadcasts against x and has one
+        value for each set: length 1 along `axis`.
     where : array_like of bool, optional
         Broadcasts against x. False takes an entry out of the set: its result is -inf.
     out : ndarray, optional
@@ -300,7 +304,7 @@ def softmax_vjp(
     dy: ArrayLike,
     axis: Axis = None,
     *,
-    temperature: float = 1.0,
+    temperature: ArrayLike = 1.0,
     out: Array | None = None,
 ) -> Any:
     """Gradient through softmax, ``y * (dy - sum(y * dy)) / temperature``.
@@ -313,7 +317,7 @@ def softmax_vjp(
         Gradient of a loss with respect to y; broadcasts against y.
     axis : int, tuple of int, or None, optional
         Axes that sum to 1, as given to `softmax`. None is the whole array.
-    temperature : float, optional
+    temperature : float or array_like of float, optional
         As given to `softmax`. Finite and > 0.
     out : ndarray, optional
         Where to write the result: exactly its shape and dtype. May be y or dy itself.
@@ -372,7 +376,7 @@ def log_softmax_vjp(
     dy: ArrayLike,
     axis: Axis = None,
     *,
-    temperature: float = 1.0,
+    temperature: ArrayLike = 1.0,
     out: Array | None = None,
 ) -> Any:
     """Gradient through log_softmax, ``(dy - exp(y) * sum(dy)) / temperature``.
@@ -385,7 +389,7 @@ def log_softmax_vjp(
         Gradient of a loss with respect to y; broadcasts against y.
     axis : int, tuple of int, or None, optional
         Axes of one set, as given to `log_softmax`. None is the whole array.
-    temperature : float, optional
+    temperature : float or array_like of float, optional
         As given to `log_softmax`. Finite and > 0.
     out : ndarray, optional
         Where to write the result: exactly its shape and dtype. May be y or dy itself.

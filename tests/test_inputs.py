@@ -620,7 +620,7 @@ def test_dtype_must_hold_complex_numbers(function):
 @of_all
 def test_values_beyond_float32(function):
     x = np.array([1e300, 0.0])
-    expected = {softmax: [NAN, NAN], log_softmax: [NAN, -INF], logsumexp: INF}[function]
+    expected = {softmax: [1, 0], log_softmax: [0, -INF], logsumexp: INF}[function]
     np.testing.assert_array_equal(silently(function, x, dtype=np.float32), expected)
     x = x.astype(np.longdouble)
     np.testing.assert_array_equal(silently(function, x, dtype=np.float32), expected)
@@ -674,17 +674,10 @@ def test_temperature_must_fit_the_dtype(temperature, function):
 
 
 @of_both
-@pytest.mark.parametrize("temperature", [[1.0], np.ones(3), "1", None, 1j, "warm"])
+@pytest.mark.parametrize("temperature", [["1"], [1j], "1", None, 1j, "warm"])
 def test_temperature_must_be_a_number(temperature, function):
     with pytest.raises(TypeError, match="temperature"):
         function(draw((3, 4)), axis=1, temperature=temperature)
-
-
-@of_both
-def test_a_quotient_that_overflows(function):
-    x = np.float32([1e38, 0])
-    y = silently(function, x, temperature=1e-3)
-    np.testing.assert_array_equal(y, function(np.float32([INF, 0])))
 
 
 # ---- random everything ----

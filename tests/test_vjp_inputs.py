@@ -231,7 +231,7 @@ def test_bad_temperatures(dtype, function):
     for temperature in (0, -1, -0.0, NAN, INF, -INF):
         with pytest.raises(ValueError, match=f"temperature must.*{temperature}"):
             function(*given, axis=1, temperature=temperature)
-    for temperature in ("a", None, [1.0], 1j, np.ones(2)):
+    for temperature in ("a", None, 1j):
         with pytest.raises(TypeError, match="temperature must be a real number"):
             function(*given, axis=1, temperature=temperature)
 

@@ -269,6 +269,18 @@ def _as_temperature(temperature: float, dtype: np.dtype[Any]) -> np.floating[Any
     return value
 
 
+def _as_temperatures(
+    temperature: Any, dtype: np.dtype[Any], x: Array, axis: Axis
+) -> Array:
+    """Return one temperature for each set; only those of the host are looked at."""
+    axes = _arguments.as_axes(axis, x.ndim)
+    if not isinstance(temperature, cupy.ndarray):
+        values = _arguments.as_temperatures(temperature, dtype, x.shape, axes)
+        return cupy.asarray(values)
+    _arguments.check_temperatures(temperature.shape, x.shape, axes)
+    return _as_array(temperature, "temperature").astype(_computed(dtype), copy=False)
+
+
 def _as_mask(where: Any, shape: tuple[int, ...], name: str = "x") -> Array | None:
     if where is None or where is True:
         return None
@@ -402,8 +414,18 @@ def _softmax_like(
     temperature: float,
     dtype: Any,
 ) -> Any:
-    call = _decode(x, axis, dtype, temperature)
-    return _elementwise(operation, call, _as_mask(where, call.x.shape), out)
+    if np.ndim(temperature) == 0:
+        call = _decode(x, axis, dtype, temperature)
+        return _elementwise(operation, call, _as_mask(where, call.x.shape), out)
+    array = _as_array(x, "x")
+    wanted = _result_dtype(array, dtype)
+    compute = np.dtype(_computed(wanted))
+    divisors = _as_temperatures(temperature, wanted, array, axis)
+    call = _decode(array.astype(compute, copy=False) / divisors, axis, compute)
+    mask = _as_mask(where, call.x.shape)
+    if wanted == compute:
+        return _elementwise(operation, call, mask, out)
+    return _delivered(_elementwise(operation, call, mask, None), wanted, out)
 
 
 @_on_device_of
@@ -425,13 +447,30 @@ def _vjp(
 ) -> Any:
     probabilities, gradient = _as_array(y, "y"), _as_array(dy, "dy")
     dtype = _arguments.promote((y, probabilities), (dy, gradient))
+    wanted = np.dtype(np.float64) if dtype.kind in "biu" else dtype
+    divisors = None
+    if np.ndim(temperature) > 0:
+        divisors = _as_temperatures(temperature, wanted, probabilities, axis)
+        dtype, temperature = np.dtype(_computed(wanted)), 1.0
     call = _decode(
         probabilities, axis, None if dtype.kind in "biu" else dtype, temperature
     )
     second = _broadcast(
         gradient.astype(call.dtype, copy=False), call.x.shape, "dy", "y"
     )
-    return _elementwise(operation, call, second, out)
+    if divisors is None:
+        return _elementwise(operation, call, second, out)
+    last = _elementwise(operation, call, second, None)
+    return _delivered(last / divisors, wanted, out)
+
+
+def _delivered(result: Array, dtype: np.dtype[Any], out: Any) -> Any:
+    result = result.astype(dtype, copy=False)
+    if out is None:
+        return result
+    _check_out(out, result.shape, dtype)
+    out[...] = result
+    return out
 
 
 @_on_device_of

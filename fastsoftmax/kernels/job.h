@@ -72,6 +72,8 @@ typedef struct fs_operand {
     ptrdiff_t n, inner; /* bytes between neighbours along n, along inner */
     double temperature; /* its elements are divided by it */
     int via_float;      /* read as double, what float would have read */
+    fs_flag *overflow;  /* OUT: raised where an element that is finite is read as an
+                         * infinite one: too large, or its quotient is; may be NULL */
 } fs_operand;
 
 /* What is written to y beside the hinge losses. */
@@ -122,6 +124,7 @@ typedef struct fs_job {
     int threads;        /* IN: so many will take units */
     fs_watch *watch;    /* IN */
     double total;       /* OUT: the sum of the losses */
+    fs_flag overflow;   /* OUT: what an operand's may point at */
     fs_cut cut;         /* these three are the kernels' own */
     ptrdiff_t step;     /* rows or columns to a unit; no result depends on it */
     void *partial;      /* what units of one step leave for the next */

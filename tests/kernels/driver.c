@@ -60,7 +60,7 @@ static fs_operand over_elements(const request *r, char *data, int64_t type,
     ptrdiff_t size = fs_size_of((fs_type)type);
     int direct = type == r->compute && temperature == 1;
     return (fs_operand){data, (fs_type)type, 0, direct, r->inner * size,
-                        size, temperature,   0};
+                        size, temperature,   0, NULL};
 }
 
 /* A job over x, the mask or dy in `second`, and y. */

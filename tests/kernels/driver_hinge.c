@@ -35,7 +35,8 @@ static void describe(fs_job *job, const request *r, char *const data[FS_OPERANDS
                                        along_n * size,
                                        elements ? along_rows * size : size,
                                        1,
-                                       0};
+                                       0,
+                                       NULL};
     }
 }
 

@@ -6,6 +6,7 @@
  * F(name) a type or function of this unit alone. What one unit calls of another is
  * fs_..., and HIDDEN from the rest of the process.
  */
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>

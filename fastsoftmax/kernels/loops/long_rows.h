@@ -79,8 +79,7 @@ static void F(add_range_of)(const REAL *x, ptrdiff_t count, REAL max, REAL min,
     piece->min = min < piece->min ? min : piece->min;
     piece->least = min < piece->least && !isinf(min) ? min : piece->least;
     piece->count +=
-        (double)(min < max && isinf(min) ? F(finite_of)(x, count, &piece->least)
-                                         : count);
+        (double)(isinf(min) && min < 0 ? F(finite_of)(x, count, &piece->least) : count);
 }
 
 static inline void F(lanes_of)(F(range) range, REAL *max, REAL *min)

@@ -36,7 +36,7 @@ CONVERSION(bf16)
 /* Native elements of the computing type, `n` bytes apart along n. */
 static inline fs_operand F(plain)(void *data, ptrdiff_t n)
 {
-    return (fs_operand){data, REAL_TYPE, 0, 1, n, sizeof(REAL), 1, 0};
+    return (fs_operand){data, REAL_TYPE, 0, 1, n, sizeof(REAL), 1, 0, NULL};
 }
 
 /* Whether elements need no conversion, whatever else is to be done to them. */
@@ -46,6 +46,21 @@ static inline int F(are_floats)(const fs_operand *source, const char *x,
     return source->type == REAL_TYPE && !source->swapped && x_step == sizeof(REAL) &&
            (uintptr_t)x % sizeof(REAL) == 0;
 }
+
+#if T_IS_F32
+/* Says so if a finite double became an infinite float. */
+static void F(find_large_double)(const fs_operand *source, const char *x,
+                                 ptrdiff_t x_step, ptrdiff_t count, const REAL *out)
+{
+    for (ptrdiff_t i = 0; i < count; i++) {
+        double wide = INFINITY;
+        if (isinf(out[i]))
+            fs_stage_f64(x + i * x_step, 0, FS_F64, source->swapped, 1, &wide);
+        if (isfinite(wide))
+            FS_RAISE(source->overflow);
+    }
+}
+#endif
 
 static void F(convert)(const fs_operand *source, const char *x, ptrdiff_t x_step,
                        ptrdiff_t count, REAL *out)
@@ -59,7 +74,24 @@ static void F(convert)(const fs_operand *source, const char *x, ptrdiff_t x_step
     else
 #endif
         JOIN(fs_stage, T)(x, x_step, source->type, source->swapped, count, out);
+#if T_IS_F32
+    if (source->type == FS_F64 && source->overflow)
+        F(find_large_double)(source, x, x_step, count, out);
+#endif
     for (ptrdiff_t i = 0; source->via_float && i < count; i++) out[i] = (float)out[i];
+}
+
+/* Says so if the quotient of a finite element is infinite. */
+static void F(find_large_quotient)(const REAL *x, ptrdiff_t count, REAL temperature,
+                                   fs_flag *overflow)
+{
+    const REAL most = T_IS_F32 ? (REAL)FLT_MAX : (REAL)DBL_MAX;
+    REAL large = most * temperature;
+    int some = 0;
+    for (ptrdiff_t i = 0; i < count; i++) some |= (x[i] >= large) | (x[i] <= -large);
+    for (ptrdiff_t i = 0; some && i < count; i++)
+        if (isfinite(x[i]) && isinf(x[i] / temperature))
+            FS_RAISE(overflow);
 }
 
 /* `count` elements at x become plain floats at `out`: converted, divided by the
@@ -74,6 +106,8 @@ static void F(stage)(const fs_operand *source, const char *x, ptrdiff_t x_step,
         F(convert)(source, x, x_step, count, out);
     if (source->temperature != 1.0) {
         REAL temperature = (REAL)source->temperature;
+        if (temperature < 1 && source->overflow)
+            F(find_large_quotient)(from, count, temperature, source->overflow);
         for (ptrdiff_t i = 0; i < count; i++) out[i] = from[i] / temperature;
         from = out;
     }

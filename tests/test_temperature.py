@@ -1,0 +1,174 @@
+"""Temperatures that are arrays, and quotients beyond the type computed in."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from references import LAYOUTS, silently
+
+from fastsoftmax import log_softmax, log_softmax_vjp, softmax, softmax_vjp
+
+INF, NAN = np.inf, np.nan
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
+
+of_both = pytest.mark.parametrize("function", [softmax, log_softmax])
+
+
+def draw(shape, dtype=np.float64):
+    return np.random.default_rng([*shape]).normal(0, 3, shape).astype(dtype)
+
+
+# ---- temperatures, one for each set ----
+
+
+@of_both
+@pytest.mark.parametrize("axis", [0, 1, -1, (0, 2), None])
+@pytest.mark.parametrize(
+    "dtype", [*DTYPES, np.int16, ">f4", np.longdouble, np.complex128]
+)
+def test_a_temperature_for_each_set(dtype, axis, function):
+    x = draw((5, 19, 7)).astype(dtype)
+    shape = np.empty(x.shape).sum(axis, keepdims=True).shape
+    t = np.random.default_rng(0).uniform(0.3, 3, shape)
+    y = silently(function, x, axis=axis, temperature=t)
+    for place in np.ndindex(t.shape):
+        part = tuple(
+            slice(None) if size == 1 else slice(i, i + 1)
+            for i, size in zip(place, shape, strict=True)
+        )
+        alone = function(x[part], axis=axis, temperature=t[place])
+        assert alone.dtype == y.dtype
+        np.testing.assert_allclose(
+            y[part].astype(complex), alone.astype(complex), rtol=1e-6, atol=1e-6
+        )
+    assert not np.array_equal(y, function(x, axis=axis))
+
+
+@of_both
+def test_temperatures_with_other_options(function):
+    x = draw((6, 70), np.float32)
+    t = np.float32([[0.1], [0.5], [1], [2], [3], [10]])
+    where, out = x > -1, np.empty((6, 70), np.float32)
+    expected = function(x / t, axis=1, where=where)
+    for given in (t, t.tolist(), t.astype("f8"), np.broadcast_to(t[:1], (1, 1))):
+        wanted = expected
+        if np.shape(given) == (1, 1):
+            wanted = function(x / t[0], axis=1, where=where)
+        y = function(x, axis=1, temperature=given, where=where, out=out)
+        assert y is out
+        np.testing.assert_array_equal(y, wanted)
+    same = x.copy()
+    function(same, axis=1, temperature=t, where=where, out=same)
+    np.testing.assert_array_equal(same, expected)
+
+
+@of_both
+def test_temperatures_of_another_shape(function):
+    x = draw((3, 4), np.float32)
+    for shape in ((3,), (3, 4), (1, 4), (4,), (2, 3, 1), (2, 1)):
+        with pytest.raises(ValueError, match="temperature must broadcast against x"):
+            function(x, axis=1, temperature=np.ones(shape))
+    for bad in (-1, INF, NAN):
+        words = r"temperature must be finite and > 0 in float32, got .* at 1, 0"
+        with pytest.raises(ValueError, match=words):
+            function(x, axis=1, temperature=[[1], [bad], [1]])
+
+
+@of_both
+@pytest.mark.parametrize("temperature", [0, 0.0, [[1], [0], [2]], np.zeros((3, 1))])
+def test_at_temperature_0_the_limit_is_named(temperature, function):
+    with pytest.raises(ValueError, match="argmax"):
+        function(draw((3, 4), np.float32), axis=1, temperature=temperature)
+
+
+# ---- a set of finite numbers never gives NaN ----
+
+FAR = np.finfo("f4").max
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("n", [3, 30, 300, 5000])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_quotients_that_overflow(in_place, n, axis):
+    rows = {
+        0.9: np.full(n, -FAR, "f4"),
+        0.4: np.array([FAR] + [0] * (n - 1), "f4"),
+        0.5: np.array([FAR, FAR] + [-FAR] * (n - 2), "f4"),
+        1e-39: np.arange(n).astype("f4"),
+        1e-44: np.linspace(-1, 1, n).astype("f4"),
+    }
+    exact = {0.9: 1 / n, 0.5: 0.5}  # beside chunks of -inf alone
+    for t, row in rows.items():
+        x = np.stack([row, np.linspace(0, 1e-9, n), row], dtype="f4")
+        x = np.ascontiguousarray(np.moveaxis(x, 1, axis))
+        wanted = np.where(row == row.max(), np.float32(exact.get(t, 1)), 0)
+        for function, one in ((softmax, wanted), (log_softmax, np.float32(0))):
+            given = x.copy()
+            y = silently(
+                function, given, axis, temperature=t, out=given if in_place else None
+            )
+            y = np.moveaxis(y, axis, 1)
+            assert not np.isnan(y).any()
+            if function is softmax:
+                np.testing.assert_array_equal(y[[0, 2]], [one, one])
+            elif t == 0.4:
+                np.testing.assert_array_equal(y[0], [0] + [-INF] * (n - 1))
+            if t > 1e-30:
+                alone = function(np.linspace(0, 1e-9, n, dtype="f4"), temperature=t)
+                np.testing.assert_allclose(y[1], alone, rtol=1e-6)
+
+
+@of_both
+def test_a_smaller_dtype(function):
+    wide = np.array([[1e299, 2.0, 1e298], [1, 2, 3], [-1e300, -1e300, -INF]])
+    for layout in LAYOUTS.values():
+        for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
+            y = silently(function, layout(wide), axis=1, dtype=dtype).astype(float)
+            with np.errstate(all="ignore"):
+                expected = function(wide, axis=1)
+                expected = expected.astype(dtype).astype(float)
+            np.testing.assert_allclose(y, expected, rtol=1e-2)
+    cube = np.stack([wide, wide]).transpose(1, 0, 2)
+    y = silently(function, cube, axis=(0, 2), dtype=np.float32)
+    assert not np.isnan(y).any()
+    huge = np.longdouble([1e300, 1]) * np.longdouble(1e300)
+    y = silently(function, huge, dtype=np.float32)
+    np.testing.assert_array_equal(y, [1, 0] if function is softmax else [0, -INF])
+
+
+@of_both
+def test_infinities_beside_quotients_that_overflow(function):
+    x = np.float32([[INF, FAR], [NAN, FAR], [-INF, FAR], [-INF, -INF]])
+    y = silently(function, x, axis=1, temperature=0.5)
+    expected = silently(function, np.float32([[INF, 1], [NAN, 1], [-INF, 1]]), axis=1)
+    np.testing.assert_array_equal(y[:3], expected)
+    assert np.isnan(y[3]).all()
+    masked = silently(function, x, axis=1, temperature=0.5, where=np.isfinite(x))
+    np.testing.assert_array_equal(
+        np.exp(masked) if function is log_softmax else masked,
+        [[0, 1], [0, 1], [0, 1], [0, 0]],
+    )
+
+
+# ---- gradients ----
+
+
+@pytest.mark.parametrize("vjp", [softmax_vjp, log_softmax_vjp])
+@pytest.mark.parametrize("dtype", [*DTYPES, np.longdouble])
+def test_gradients_with_a_temperature_for_each_set(dtype, vjp):
+    x, dy = draw((6, 40)), draw((6, 40)).astype(dtype)
+    t = np.array([[0.1], [0.5], [1], [2], [3], [10]])
+    forward = softmax if vjp is softmax_vjp else log_softmax
+    y = forward(x, axis=1, temperature=t).astype(dtype)
+    out = np.empty_like(y)
+    dx = silently(vjp, y, dy, axis=1, temperature=t, out=out)
+    assert dx is out
+    np.testing.assert_array_equal(dx, vjp(y, dy, axis=1, temperature=t))
+    for i, one in enumerate(t[:, 0]):
+        alone = vjp(y[i], dy[i], temperature=one)
+        np.testing.assert_array_equal(dx[i], alone)
+    with pytest.raises(ValueError, match="argmax"):
+        vjp(y, dy, axis=1, temperature=0 * t)
+    with pytest.raises(ValueError, match="temperature must broadcast"):
+        vjp(y, dy, axis=0, temperature=t)
