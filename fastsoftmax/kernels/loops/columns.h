@@ -18,13 +18,14 @@ static void F(write_sets)(const fs_job *job, fs_line line, ptrdiff_t columns,
 
 /* ---- tiles ---- */
 
-/* Of a tile's cells, where columns are not few; columns of a tile at most, less than
- * FS_TILE by a vector: see put_run; elements to a unit. */
+/* Bytes of a tile's cells, and lines to their rows at least: 600x10000 takes .98 ns an
+ * element with 2, .68 with 4 and 8; 1333x2500 1.4, .98 and .89. Columns at most: less
+ * than FS_TILE by a vector, see put_run. Elements to a unit of threads. */
 enum {
     CELLS_BYTES = 65536,
+    LEAST_LINES = 8,
     MOST_COLUMNS = 960 / (int)sizeof(REAL),
-    UNIT_ELEMENTS = 32768,
-    LEAST_LINES = 8
+    UNIT_ELEMENTS = 32768
 };
 
 /* Rows whose sums are added up apart, so that they lose little. */
@@ -46,22 +47,32 @@ static void F(no_ranges)(F(sets) *sets, ptrdiff_t first, ptrdiff_t last)
     }
 }
 
-/* `abreast` rows into the cells, and into the range. */
+/* Up to a vector of `abreast` rows, into the cells and into the range. */
+FS_INLINE void F(copy_vectors)(int abreast, const REAL *const *x, ptrdiff_t i,
+                               ptrdiff_t count, REAL *cells, ptrdiff_t padded,
+                               F(sets) *sets)
+{
+    F(range) range = F(range_at)(sets, i);
+    EACH
+    {
+        VEC here = F(load_some)(x[j] + i, count, V(set)((REAL)NAN));
+        V(store)(cells + j * padded + i, here);
+        range.max = V(max)(here, range.max);
+        range.min = V(min)(here, range.min);
+    }
+    V(store)(sets->max + i, range.max);
+    V(store)(sets->min + i, range.min);
+}
+
 FS_INLINE void F(copy_rows)(int abreast, const REAL *const *x, REAL *cells,
                             const F(shape) *shape, F(sets) *sets)
 {
-    for (ptrdiff_t i = 0; i < shape->padded; i += LANES) {
-        F(range) range = F(range_at)(sets, i);
-        EACH
-        {
-            VEC here = F(load_some)(x[j] + i, shape->width - i, V(set)((REAL)NAN));
-            V(store)(cells + j * shape->padded + i, here);
-            range.max = V(max)(here, range.max);
-            range.min = V(min)(here, range.min);
-        }
-        V(store)(sets->max + i, range.max);
-        V(store)(sets->min + i, range.min);
-    }
+    const ptrdiff_t width = shape->width, padded = shape->padded;
+    ptrdiff_t i = 0;
+    for (; i + LANES <= width; i += LANES)
+        F(copy_vectors)(abreast, x, i, LANES, cells, padded, sets);
+    if (i < width)
+        F(copy_vectors)(abreast, x, i, width - i, cells, padded, sets);
 }
 
 /* What a tile's range decides. */
@@ -95,15 +106,16 @@ static void F(tile_range)(const fs_job *job, F(tile) *tile)
                      tile->line.at[FS_MASK], &job->operand[FS_MASK], (REAL)NAN);
     F(no_ranges)(&lanes->sets, 0, shape->padded);
     const REAL *x[ABREAST];
-    for (ptrdiff_t row = 0; row < shape->rows;) {
-        int abreast = row + ABREAST <= shape->rows ? ABREAST : 1;
+    for (ptrdiff_t row = 0; row < shape->rows; row += ABREAST) {
+        int abreast = (int)fs_least(ABREAST, shape->rows - row);
         REAL *cells = tile->cells + row * shape->padded;
         EACH x[j] = F(row_at)(shape, &from, row + j, cells + j * shape->padded);
-        if (abreast == ABREAST) /* a constant lets the compiler unroll */
-            F(copy_rows)(ABREAST, x, cells, shape, &lanes->sets);
-        else
-            F(copy_rows)(1, x, cells, shape, &lanes->sets);
-        row += abreast;
+        switch (abreast) { /* constants let the compiler unroll */
+        case 4: F(copy_rows)(4, x, cells, shape, &lanes->sets); break;
+        case 3: F(copy_rows)(3, x, cells, shape, &lanes->sets); break;
+        case 2: F(copy_rows)(2, x, cells, shape, &lanes->sets); break;
+        default: F(copy_rows)(1, x, cells, shape, &lanes->sets); break;
+        }
     }
     F(tile_depth)(job, tile);
 }
@@ -130,7 +142,7 @@ typedef struct {
 } F(soon);
 
 /* The terms of `abreast` rows, in place if results are made of them. */
-FS_INLINE void F(make_terms)(int writes, int clamp, int lower, int abreast, REAL *cells,
+FS_INLINE void F(make_terms)(int writes, int careful, int abreast, REAL *cells,
                              ptrdiff_t padded, const F(soon) *soon, ptrdiff_t row,
                              F(lanes) *lanes)
 {
@@ -143,9 +155,9 @@ FS_INLINE void F(make_terms)(int writes, int clamp, int lower, int abreast, REAL
                          (row + j) * soon->x_step + i * (ptrdiff_t)sizeof(REAL));
         EACH fs_prefetch(soon->y,
                          (row + j) * soon->y_step + i * (ptrdiff_t)sizeof(REAL));
-        if (lower)
+        if (careful)
             EACH here[j] = V(sub)(here[j], V(load)(lanes->off + i));
-        F(exp_terms)(clamp, abreast, here, &shift, s, q);
+        F(exp_terms)(careful || !writes, abreast, here, &shift, s, q);
         EACH
         {
             VEC term = F(term)(s[j], q[j]);
@@ -175,37 +187,46 @@ static void F(settle)(ptrdiff_t padded, F(sets) *sets, REAL *sum, REAL *rest)
 }
 
 /* Pass 2, while what is needed soon comes from memory. */
-static void F(tile_sum)(const fs_job *job, F(tile) *tile, const F(soon) *soon)
+FS_INLINE void F(tile_sum_of)(int writes, F(tile) *tile, const F(soon) *soon)
 {
     const F(shape) *shape = &tile->shape;
     F(lanes) *lanes = &tile->run.lanes;
     REAL sum[FS_TILE], rest[FS_TILE];
-    int writes = F(writes_terms)(job->op);
     for (ptrdiff_t i = 0; i < shape->padded; i++) {
         sum[i] = rest[i] = lanes->sets.lost[i] = 0;
         lanes->sets.total[i] = ABOVE;
     }
+    const int careful = lanes->lowers || (writes && lanes->clamps);
     for (ptrdiff_t row = 0; row < shape->rows;) {
-        int abreast = row + ABREAST <= shape->rows ? ABREAST : 1;
+        int abreast = (int)fs_least(ABREAST, shape->rows - row);
+        if (careful && abreast < ABREAST)
+            abreast = 1;
         REAL *cells = tile->cells + row * shape->padded;
-        if (abreast == ABREAST && !lanes->lowers && writes && !lanes->clamps)
-            F(make_terms)(1, 0, 0, ABREAST, cells, shape->padded, soon, row, lanes);
-        else if (abreast == ABREAST && !lanes->lowers && !writes)
-            F(make_terms)(0, 1, 0, ABREAST, cells, shape->padded, soon, row, lanes);
-        else if (abreast == ABREAST && writes)
-            F(make_terms)(1, 1, 1, ABREAST, cells, shape->padded, soon, row, lanes);
-        else if (abreast == ABREAST)
-            F(make_terms)(0, 1, 1, ABREAST, cells, shape->padded, soon, row, lanes);
-        else if (writes)
-            F(make_terms)(1, 1, 1, 1, cells, shape->padded, soon, row, lanes);
-        else
-            F(make_terms)(0, 1, 1, 1, cells, shape->padded, soon, row, lanes);
+#define MAKE(careful, abreast)                                                         \
+    F(make_terms)(writes, careful, abreast, cells, shape->padded, soon, row, lanes)
+        switch (careful ? -abreast : abreast) { /* constants let the compiler unroll */
+        case 4: MAKE(0, 4); break;
+        case 3: MAKE(0, 3); break;
+        case 2: MAKE(0, 2); break;
+        case 1: MAKE(0, 1); break;
+        case -4: MAKE(1, 4); break;
+        default: MAKE(1, 1); break;
+        }
+#undef MAKE
         row += abreast;
         if (row % SETTLED == 0 || row == shape->rows)
             F(settle)(shape->padded, &lanes->sets, sum, rest);
     }
     memcpy(lanes->sets.total, sum, sizeof sum);
     memcpy(lanes->sets.lost, rest, sizeof rest);
+}
+
+static void F(tile_sum)(const fs_job *job, F(tile) *tile, const F(soon) *soon)
+{
+    if (F(writes_terms)(job->op))
+        F(tile_sum_of)(1, tile, soon);
+    else
+        F(tile_sum_of)(0, tile, soon);
 }
 
 /* The factors, or logarithms. A set that is looked at again is still in the cells, but
@@ -230,9 +251,10 @@ static void F(tile_factors)(fs_job *job, F(tile) *tile)
             F(special_log_sum)(job->op, job, all ? &cells : &job->operand[FS_X], line,
                                sets, j);
         }
-    for (ptrdiff_t j = 0; !exact && j < tile->shape.padded; j++)
+    int deep = F(writes_terms)(job->op) && tile->run.lanes.clamps;
+    for (ptrdiff_t j = 0; deep && !exact && j < tile->shape.padded; j++)
         sets->top[j] = (REAL)NAN;
-    tile->run.careful = exact || (F(writes_terms)(job->op) && tile->run.lanes.clamps);
+    tile->run.careful = exact || deep;
     tile->run.period = columns;
 }
 
@@ -245,12 +267,17 @@ static void F(tile_results)(const fs_job *job, F(tile) *tile)
         return;
     }
     tile->run.past_caches = F(goes_past_caches)(job);
-    for (ptrdiff_t row = 0; row < shape->rows; row++) {
-        REAL *cells = tile->cells + row * shape->padded;
-        REAL *to = F(y_at)(job, shape, tile->line.at[FS_Y], row, cells);
-        F(put_run_of)(job->op, MADE, cells, to, shape->width, &tile->run);
-        F(put_row)(job, shape, tile->line.at[FS_Y], row, to);
-    }
+    const fs_operand *y = &job->operand[FS_Y];
+    if (y->type == REAL_TYPE)
+        F(put_runs)(job->op, MADE, shape->rows, tile->cells, shape->padded,
+                    (REAL *)tile->line.at[FS_Y], y->n / (ptrdiff_t)sizeof(REAL),
+                    shape->width, &tile->run);
+    else
+        F(put_runs)(job->op, MADE, shape->rows, tile->cells, shape->padded, tile->cells,
+                    shape->padded, shape->width, &tile->run);
+    for (ptrdiff_t row = 0; y->type != REAL_TYPE && row < shape->rows; row++)
+        F(put_row)(job, shape, tile->line.at[FS_Y], row,
+                   tile->cells + row * shape->padded);
     for (ptrdiff_t j = 0; job->operand[FS_MASK].data && j < shape->columns; j++)
         if (isnan(tile->run.lanes.sets.hi[j]))
             F(rewrite_masked)(job, fs_along_inner(job, tile->line, j), 0, job->n);
@@ -478,7 +505,7 @@ static void F(step_of_strips)(const fs_job *job, int parts, F(tile) *const strip
                           strip[2]->cells,
                           job->operand[FS_X].n / size,
                           job->operand[FS_Y].n / size,
-                          (ROWS_AHEAD + n - 1) / n * (ptrdiff_t)sizeof(VEC)};
+                          (ROWS_AHEAD + n - 1) / n * 64};
     const F(lanes) *here = &strip[1]->run.lanes;
     int is_rare = here->lowers || (here->clamps && F(writes_terms)(job->op));
     if (parts & STRIP_RANGE)

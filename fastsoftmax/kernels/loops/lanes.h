@@ -132,12 +132,15 @@ FS_INLINE void F(put_run)(int op, int made, int careful, int past_caches, const 
         F(put_results)(op, made, careful, 0, 1, x + i, y + i, count - i, c, r);
 }
 
-/* Constants let the compiler leave out what is not needed. */
-static void F(put_run_of)(int op, int made, const REAL *x, REAL *y, ptrdiff_t count,
-                          const F(run) *r)
+/* The same of some rows. Constants let the compiler leave out what is not needed. */
+static void F(put_runs)(int op, int made, ptrdiff_t rows, const REAL *x,
+                        ptrdiff_t x_pitch, REAL *y, ptrdiff_t y_pitch, ptrdiff_t count,
+                        const F(run) *r)
 {
     int past = r->past_caches;
-#define PUT(op, made, careful, past) F(put_run)(op, made, careful, past, x, y, count, r)
+#define PUT(op, made, careful, past)                                                   \
+    for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch)             \
+    F(put_run)(op, made, careful, past, x, y, count, r)
     if (op == FS_LOG_SOFTMAX && past)
         PUT(FS_LOG_SOFTMAX, MADE, 0, 1);
     else if (op == FS_LOG_SOFTMAX)

@@ -72,8 +72,9 @@ static void F(results_of_stretch)(const fs_job *job, ptrdiff_t index)
         is_run ? AHEAD : ROWS_AHEAD_OF_RESULTS * source.n / (ptrdiff_t)sizeof(REAL);
     for (ptrdiff_t row = 0; row < shape.rows; row++) {
         REAL *to = F(y_at)(job, &shape, line.at[FS_Y], row, buffer);
-        F(put_run_of)(job->op, r.made, r.made ? to : F(row_at)(&shape, &x, row, buffer),
-                      to, F(elements_of_row)(&shape, row), &r);
+        const REAL *of = r.made ? to : F(row_at)(&shape, &x, row, buffer);
+        F(put_runs)(job->op, r.made, 1, of, 0, to, 0, F(elements_of_row)(&shape, row),
+                    &r);
         F(put_row)(job, &shape, line.at[FS_Y], row, to);
     }
     if (r.past_caches)
