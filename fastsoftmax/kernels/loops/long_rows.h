@@ -183,7 +183,7 @@ static int F(shift_factor)(REAL d, const F(long_row_state) *row, F(factor) *fact
     }
     factor->hi = V(set)(row->hi * scale);
     factor->lo = V(set)(row->lo * scale);
-    return F(EXACT_TOO);
+    return d < -20 || row->rest != 1 ? F(DEEP_TOO) : F(PLAIN);
 }
 
 /* softmax's terms once more, where y cannot hold them. */

@@ -369,52 +369,73 @@ static void F(rows_converted)(const fs_job *job, ptrdiff_t first, ptrdiff_t last
 /* log_softmax and logsumexp: so many rows wait for their logarithms. */
 enum { F(WAITING) = 16 };
 
+/* The max and the sum of row r of those. `next` is the range of `x`, and then that of
+ * `ahead`, or of nothing if that is NULL. */
+FS_INLINE void F(add_up_row)(int op, ptrdiff_t n, const REAL *x, const REAL *ahead,
+                             ptrdiff_t r, F(range) *next, F(sets) *sets)
+{
+    REAL max = V(largest)(next->max), lowered[BLOCK];
+    F(work) w = {F(lowered)(x, n, max, lowered), NULL, ahead, NULL, NULL};
+    F(knowledge) known;
+    known.shift = F(shift_for)(V(set)(max));
+    if (ahead)
+        F(do_block)(op, F(RANGE), 1, F(PLAIN), w, n, &known);
+    else
+        F(do_block)(op, 0, 1, F(PLAIN), w, n, &known);
+    *next = known.ahead;
+    fs_pair sum = F(all_lanes)(known.sum);
+    sets->max[r] = max;
+    sets->total[r] = (REAL)(sum.hi + sum.lo);
+    sets->lost[r] = (REAL)((sum.hi - sets->total[r]) + sum.lo);
+}
+
+static void F(write_log_softmax)(const fs_job *job, ptrdiff_t index, const REAL *x,
+                                 REAL hi, REAL lo)
+{
+    REAL buffer[BLOCK], *to = (REAL *)fs_locate_one(job, FS_Y, index);
+    int converts = job->operand[FS_Y].type != REAL_TYPE;
+    F(factor) factor = {V(set)(hi), V(set)(lo), V(set)(1), V(set)(0), V(set)(0)};
+    F(results)(FS_LOG_SOFTMAX, F(PLAIN), x, converts ? buffer : to, job->n, &factor);
+    if (converts)
+        F(write)(buffer, job->n, (char *)to, job->operand[FS_Y].type);
+    if (job->operand[FS_MASK].data && hi != hi)
+        F(rewrite_masked)(job, fs_locate(job, index), 0, job->n);
+}
+
 FS_INLINE void F(log_rows)(int op, fs_job *job, ptrdiff_t first, ptrdiff_t last,
                            F(flight) *flight)
 {
     ptrdiff_t n = job->n, most = F(WAITING);
     const fs_operand *source = &job->operand[FS_X];
     double doubt = F(doubt)(n, (n + LANES - 1) / LANES);
-    fs_line line[F(WAITING)];
-    const REAL *x[F(WAITING)];
+    const REAL *x[F(WAITING)], *ahead = NULL;
+    F(range) next = F(no_range)();
     F(sets) sets;
-    REAL lowered[BLOCK];
     if (!source->direct)
         most = fs_least(most, 3 * BLOCK / flight->pitch);
     for (; first < last; first += most) {
         ptrdiff_t count = fs_least(most, last - first);
         for (ptrdiff_t r = 0; r < count; r++) {
-            line[r] = fs_locate(job, first + r);
-            x[r] = F(read_whole)(job, line[r], flight->buffer + r * flight->pitch);
-            sets.max[r] = V(largest)(F(range_of)(x[r], n).max);
-            F(work) w = {F(lowered)(x[r], n, sets.max[r], lowered), NULL, NULL, NULL,
-                         NULL};
-            F(knowledge) known;
-            known.shift = F(shift_for)(V(set)(sets.max[r]));
-            F(do_block)(op, 0, 1, F(PLAIN), w, n, &known);
-            fs_pair sum = F(all_lanes)(known.sum);
-            sets.total[r] = (REAL)(sum.hi + sum.lo);
-            sets.lost[r] = (REAL)((sum.hi - sets.total[r]) + sum.lo);
+            REAL *buffer = flight->buffer + r * flight->pitch;
+            x[r] =
+                ahead ? ahead : F(read_whole)(job, fs_locate(job, first + r), buffer);
+            if (!ahead)
+                next = F(range_of)(x[r], n);
+            ahead = NULL;
+            if (source->direct && first + r + 1 < last)
+                ahead = (const REAL *)fs_locate_one(job, FS_X, first + r + 1);
+            F(add_up_row)(op, n, x[r], ahead, r, &next, &sets);
         }
         F(finish_sets)(op, count, &sets);
         for (ptrdiff_t r = 0; r < count; r++) {
             if (F(is_special)(op, doubt, &sets, r))
-                F(special_log_sum)(op, job, source, line[r], &sets, r);
-            char *y = line[r].at[FS_Y];
-            fs_type type = job->operand[FS_Y].type;
-            if (op == FS_LOGSUMEXP) {
-                F(write)(sets.hi + r, 1, y, type);
-                continue;
-            }
-            REAL *to = type == REAL_TYPE ? (REAL *)y : lowered;
-            VEC none = V(set)(0);
-            F(factor) factor = {V(set)(sets.hi[r]), V(set)(sets.lo[r]), none, none,
-                                none};
-            F(results)(op, F(PLAIN), x[r], to, n, &factor);
-            if (to == lowered)
-                F(write)(to, n, y, type);
-            if (line[r].at[FS_MASK] && sets.hi[r] != sets.hi[r])
-                F(rewrite_masked)(job, line[r], 0, n);
+                F(special_log_sum)(op, job, source, fs_locate(job, first + r), &sets,
+                                   r);
+            if (op == FS_LOG_SOFTMAX)
+                F(write_log_softmax)(job, first + r, x[r], sets.hi[r], sets.lo[r]);
+            else
+                F(write)(sets.hi + r, 1, fs_locate_one(job, FS_Y, first + r),
+                         job->operand[FS_Y].type);
         }
     }
 }

@@ -410,28 +410,27 @@ static fs_pair F(sum_of_others)(fs_job *job, const fs_operand *source, fs_line l
  * unit of float64. */
 HIDDEN fs_pair JOIN(fs_log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line);
 
-/* Below which part of the largest term the others are to be summed again, without it:
- * sums lose so little of them, 2^-26 (f64: 2^-55), from there on.
+/* Below which part of 2^SPARE the others are to be summed again, without the largest
+ * term: from there on the sum has lost no more than 2^-26 (f64: 2^-55) of them.
  *
- * A chunk's terms have one start and shift. What of `lost` is rounded: one lane's sum
- * over k terms by k 2^-48 (f64: 2^-106) of the chunk's largest term at most, after each
- * of `longest` terms; all lanes', `chunk` terms, by half of chunk longest 2^-48.
- * Where that is much, cut here, others are half the largest term, and add up to no less
- * than a thousand times as much. */
+ * Of `chunk` terms with one start, `longest` to a lane: each adds to `lost` at most
+ * half an ulp of ABOVE, 2^41 (2^460). The k-th addition rounds by 2^17 k (2^407 k), all
+ * lanes' by chunk longest 2^16 (2^406). Cut where it is much: the others are then no
+ * less than two fifths of the largest term, and it is not the only one. */
 static inline double F(doubt)(ptrdiff_t chunk, ptrdiff_t longest)
 {
-    double part = (double)chunk * (double)longest * (T_IS_F32 ? 0x1p-23 : 0x1p-51);
-    return part < 0.4 ? part : 0.4;
+    double part = (double)chunk * (double)longest * (T_IS_F32 ? 0x1p-22 : 0x1p-51);
+    return part < 0.6 ? part : 0.6;
 }
 
 /* Whether hi + lo of set j is not the result yet: the maximum is infinite; the sum
  * cannot tell what the others are; or max and logarithm cancel so that what floats have
- * lost would show. Largest terms are below 1.54 2^SPARE. */
+ * lost would show. */
 static inline int F(is_special)(int op, double doubt, const F(sets) *sets, ptrdiff_t j)
 {
     double max = sets->max[j], lse = sets->hi[j];
     int cancels = T_IS_F32 && op == FS_LOGSUMEXP && fabs(lse) < lse - max;
-    return op != FS_SOFTMAX && (isinf(max) || cancels || sets->total[j] < doubt * 1.54);
+    return op != FS_SOFTMAX && (isinf(max) || cancels || sets->total[j] < doubt);
 }
 
 /* Puts log(sum(exp(x))) of such a set, read from `source`, into its hi + lo. */
