@@ -159,6 +159,9 @@ def test_chunks_far_apart(function, dtype, scale):
 
 HOLES: dict[str, Callable[[Array], Array]] = {
     "none": lambda x: np.zeros(x.shape, bool),
+    "whole chunks": lambda x: np.broadcast_to(
+        np.arange(len(x))[:, None] // 900 % 2 > 0, x.shape
+    ),
     "some": lambda x: np.broadcast_to(np.arange(len(x))[:, None] % 3 > 0, x.shape),
 }
 
