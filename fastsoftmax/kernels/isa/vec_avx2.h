@@ -242,13 +242,10 @@ typedef struct {
     __m256d low, high;
 } f32_wide;
 typedef __m256d f64_wide;
-static inline __m256d low_half(f32_vec a)
+/* Halves of a vector, converted on their way from memory. */
+static inline __m256d f32_half(const float *p)
 {
-    return _mm256_cvtps_pd(_mm256_castps256_ps128(a));
-}
-static inline __m256d high_half(f32_vec a)
-{
-    return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+    return _mm256_cvtps_pd(_mm_loadu_ps(p));
 }
 static inline f32_wide f32_wide_load(const double *p)
 {
@@ -275,25 +272,27 @@ static inline f64_wide f64_wide_zero(void)
 {
     return _mm256_setzero_pd();
 }
-static inline f32_wide f32_wide_add(f32_wide sum, f32_vec a)
+static inline f32_wide f32_wide_add(f32_wide sum, const float *a)
 {
-    sum.low = _mm256_add_pd(sum.low, low_half(a));
-    sum.high = _mm256_add_pd(sum.high, high_half(a));
+    sum.low = _mm256_add_pd(sum.low, f32_half(a));
+    sum.high = _mm256_add_pd(sum.high, f32_half(a + 4));
     return sum;
 }
-static inline f64_wide f64_wide_add(f64_wide sum, f64_vec a)
+static inline f64_wide f64_wide_add(f64_wide sum, const double *a)
 {
-    return _mm256_add_pd(sum, a);
+    return _mm256_add_pd(sum, _mm256_loadu_pd(a));
 }
-static inline f32_wide f32_wide_add_product(f32_wide sum, f32_vec a, f32_vec b)
+static inline f32_wide f32_wide_add_product(f32_wide sum, const float *a,
+                                            const float *b)
 {
-    sum.low = _mm256_fmadd_pd(low_half(a), low_half(b), sum.low);
-    sum.high = _mm256_fmadd_pd(high_half(a), high_half(b), sum.high);
+    sum.low = _mm256_fmadd_pd(f32_half(a), f32_half(b), sum.low);
+    sum.high = _mm256_fmadd_pd(f32_half(a + 4), f32_half(b + 4), sum.high);
     return sum;
 }
-static inline f64_wide f64_wide_add_product(f64_wide sum, f64_vec a, f64_vec b)
+static inline f64_wide f64_wide_add_product(f64_wide sum, const double *a,
+                                            const double *b)
 {
-    return _mm256_fmadd_pd(a, b, sum);
+    return _mm256_fmadd_pd(_mm256_loadu_pd(a), _mm256_loadu_pd(b), sum);
 }
 static inline double f64_wide_total(f64_wide sum)
 {

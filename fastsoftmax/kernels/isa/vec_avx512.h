@@ -193,21 +193,20 @@ static inline double f32_sum_lanes(f32_vec a, f32_vec b)
     return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
 }
 
+/* Quarters of a vector, converted on their way from memory: 16 products take half as
+ * long as from registers (Zen 4). */
 typedef struct {
-    __m512d low, high;
+    __m256d part[4];
 } f32_wide;
 typedef __m512d f64_wide;
-static inline __m512d low_half(f32_vec a)
+static inline __m256d f32_quarter(const float *p, int part)
 {
-    return _mm512_cvtps_pd(_mm512_castps512_ps256(a));
-}
-static inline __m512d high_half(f32_vec a)
-{
-    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+    return _mm256_cvtps_pd(_mm_loadu_ps(p + 4 * part));
 }
 static inline f32_wide f32_wide_load(const double *p)
 {
-    return (f32_wide){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)};
+    return (f32_wide){{_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4),
+                       _mm256_loadu_pd(p + 8), _mm256_loadu_pd(p + 12)}};
 }
 static inline f64_wide f64_wide_load(const double *p)
 {
@@ -215,8 +214,7 @@ static inline f64_wide f64_wide_load(const double *p)
 }
 static inline void f32_wide_store(double *p, f32_wide sum)
 {
-    _mm512_storeu_pd(p, sum.low);
-    _mm512_storeu_pd(p + 8, sum.high);
+    for (int i = 0; i < 4; i++) _mm256_storeu_pd(p + 4 * i, sum.part[i]);
 }
 static inline void f64_wide_store(double *p, f64_wide sum)
 {
@@ -224,31 +222,35 @@ static inline void f64_wide_store(double *p, f64_wide sum)
 }
 static inline f32_wide f32_wide_zero(void)
 {
-    return (f32_wide){_mm512_setzero_pd(), _mm512_setzero_pd()};
+    __m256d zero = _mm256_setzero_pd();
+    return (f32_wide){{zero, zero, zero, zero}};
 }
 static inline f64_wide f64_wide_zero(void)
 {
     return _mm512_setzero_pd();
 }
-static inline f32_wide f32_wide_add(f32_wide sum, f32_vec a)
+static inline f32_wide f32_wide_add(f32_wide sum, const float *a)
 {
-    sum.low = _mm512_add_pd(sum.low, low_half(a));
-    sum.high = _mm512_add_pd(sum.high, high_half(a));
+    for (int i = 0; i < 4; i++)
+        sum.part[i] = _mm256_add_pd(sum.part[i], f32_quarter(a, i));
     return sum;
 }
-static inline f64_wide f64_wide_add(f64_wide sum, f64_vec a)
+static inline f64_wide f64_wide_add(f64_wide sum, const double *a)
 {
-    return _mm512_add_pd(sum, a);
+    return _mm512_add_pd(sum, _mm512_loadu_pd(a));
 }
-static inline f32_wide f32_wide_add_product(f32_wide sum, f32_vec a, f32_vec b)
+static inline f32_wide f32_wide_add_product(f32_wide sum, const float *a,
+                                            const float *b)
 {
-    sum.low = _mm512_fmadd_pd(low_half(a), low_half(b), sum.low);
-    sum.high = _mm512_fmadd_pd(high_half(a), high_half(b), sum.high);
+    for (int i = 0; i < 4; i++)
+        sum.part[i] =
+            _mm256_fmadd_pd(f32_quarter(a, i), f32_quarter(b, i), sum.part[i]);
     return sum;
 }
-static inline f64_wide f64_wide_add_product(f64_wide sum, f64_vec a, f64_vec b)
+static inline f64_wide f64_wide_add_product(f64_wide sum, const double *a,
+                                            const double *b)
 {
-    return _mm512_fmadd_pd(a, b, sum);
+    return _mm512_fmadd_pd(_mm512_loadu_pd(a), _mm512_loadu_pd(b), sum);
 }
 static inline double f64_wide_total(f64_wide sum)
 {
@@ -256,7 +258,11 @@ static inline double f64_wide_total(f64_wide sum)
 }
 static inline double f32_wide_total(f32_wide sum)
 {
-    return f64_wide_total(_mm512_add_pd(sum.low, sum.high));
+    __m256d all = _mm256_add_pd(_mm256_add_pd(sum.part[0], sum.part[1]),
+                                _mm256_add_pd(sum.part[2], sum.part[3]));
+    __m128d half =
+        _mm_add_pd(_mm256_castpd256_pd128(all), _mm256_extractf128_pd(all, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
 }
 
 static inline f32_vec f32_load_f16(const uint16_t *p)

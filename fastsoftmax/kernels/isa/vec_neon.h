@@ -264,25 +264,29 @@ static inline f64_wide f64_wide_zero(void)
 {
     return vdupq_n_f64(0);
 }
-static inline f32_wide f32_wide_add(f32_wide sum, f32_vec a)
+static inline f32_wide f32_wide_add(f32_wide sum, const float *p)
 {
+    f32_vec a = vld1q_f32(p);
     sum.low = vaddq_f64(sum.low, low_half(a));
     sum.high = vaddq_f64(sum.high, high_half(a));
     return sum;
 }
-static inline f64_wide f64_wide_add(f64_wide sum, f64_vec a)
+static inline f64_wide f64_wide_add(f64_wide sum, const double *p)
 {
-    return vaddq_f64(sum, a);
+    return vaddq_f64(sum, vld1q_f64(p));
 }
-static inline f32_wide f32_wide_add_product(f32_wide sum, f32_vec a, f32_vec b)
+static inline f32_wide f32_wide_add_product(f32_wide sum, const float *p,
+                                            const float *q)
 {
+    f32_vec a = vld1q_f32(p), b = vld1q_f32(q);
     sum.low = vfmaq_f64(sum.low, low_half(a), low_half(b));
     sum.high = vfmaq_f64(sum.high, high_half(a), high_half(b));
     return sum;
 }
-static inline f64_wide f64_wide_add_product(f64_wide sum, f64_vec a, f64_vec b)
+static inline f64_wide f64_wide_add_product(f64_wide sum, const double *p,
+                                            const double *q)
 {
-    return vfmaq_f64(sum, a, b);
+    return vfmaq_f64(sum, vld1q_f64(p), vld1q_f64(q));
 }
 static inline double f64_wide_total(f64_wide sum)
 {

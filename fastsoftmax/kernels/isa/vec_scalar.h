@@ -201,8 +201,9 @@ static inline double f32_sum_lanes(f32_vec a, f32_vec b)
 }
 
 /* T_wide: a sum in double for each lane. T_wide_load, T_wide_store: one double a lane.
- * T_wide_add, T_wide_add_product: sum + a and sum + a * b, where the product of two
- * floats is exact. T_wide_total: all lanes added up, in an order of the ISA's. */
+ * T_wide_add, T_wide_add_product: sum + a and sum + a * b for the lanes of the vectors
+ * at a and b, where the product of two floats is exact. T_wide_total: all lanes added
+ * up, in an order of the ISA's. */
 typedef double f32_wide;
 typedef double f64_wide;
 static inline f32_wide f32_wide_load(const double *p)
@@ -229,21 +230,23 @@ static inline f64_wide f64_wide_zero(void)
 {
     return 0;
 }
-static inline f32_wide f32_wide_add(f32_wide sum, f32_vec a)
+static inline f32_wide f32_wide_add(f32_wide sum, const float *a)
 {
-    return sum + (double)a;
+    return sum + (double)*a;
 }
-static inline f64_wide f64_wide_add(f64_wide sum, f64_vec a)
+static inline f64_wide f64_wide_add(f64_wide sum, const double *a)
 {
-    return sum + a;
+    return sum + *a;
 }
-static inline f32_wide f32_wide_add_product(f32_wide sum, f32_vec a, f32_vec b)
+static inline f32_wide f32_wide_add_product(f32_wide sum, const float *a,
+                                            const float *b)
 {
-    return sum + (double)a * (double)b;
+    return sum + (double)*a * (double)*b;
 }
-static inline f64_wide f64_wide_add_product(f64_wide sum, f64_vec a, f64_vec b)
+static inline f64_wide f64_wide_add_product(f64_wide sum, const double *a,
+                                            const double *b)
 {
-    return sum + a * b;
+    return sum + *a * *b;
 }
 static inline double f32_wide_total(f32_wide sum)
 {

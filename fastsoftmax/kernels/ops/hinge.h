@@ -135,6 +135,10 @@ typedef struct {
     REAL hi, lo, slope;
 } F(row);
 
+/* Terms are added up so many vectors at a time: those to be converted come from memory,
+ * see T_wide_add. */
+#define HINGE_STEP (T_IS_F32 ? 16 : 1)
+
 /* Adds up `count` terms; writes the gradient or the terms to `out`. */
 static inline void F(hinge_terms)(F(row) row, const REAL *x, const F(counted) *counted,
                                   REAL *out, ptrdiff_t count, int p, fs_written written,
@@ -142,31 +146,36 @@ static inline void F(hinge_terms)(F(row) row, const REAL *x, const F(counted) *c
 {
     VEC hi = V(set)(row.hi), lo = V(set)(row.lo), slope = V(set)(row.slope);
     VEC zero = V(set)(0);
-    V(wide) terms = V(wide_zero)(), slopes = V(wide_zero)();
-    for (ptrdiff_t i = 0; i < count; i += LANES) {
-        ptrdiff_t here = fs_least(LANES, count - i);
-        VEC s = here == LANES ? V(load)(x + i) : V(load_part)(x + i, here, zero);
-        VEC t = V(max)(zero, F(excess)(s, hi, lo));
-        fs_prefetch(x, (i + AHEAD) * (ptrdiff_t)sizeof *x);
-        if (F(has_gaps)(counted, i, here))
-            t = F(only_kept)(t, F(lanes_kept)(counted, i, here));
-        if (p == 1)
-            terms = V(wide_add)(terms, t);
-        else
-            terms = V(wide_add_product)(terms, t, t);
-        if (written == FS_NOTHING)
-            continue;
-        VEC y =
-            written == FS_GRADIENT ? F(slope_of)(t, slope, p) : F(pair_of)(t, slope, p);
-        slopes = V(wide_add)(slopes, y);
-        if (here == LANES)
-            V(store)(out + i, y);
-        else
-            V(store_part)(out + i, here, y);
+    REAL terms[HINGE_STEP * LANES], slopes[HINGE_STEP * LANES];
+    F(double_sums) of_terms = F(no_double_sums)(), of_slopes = F(no_double_sums)();
+    for (ptrdiff_t i = 0; i < count;) {
+        int k = 0;
+        for (; k < HINGE_STEP && i < count; k++, i += LANES) {
+            ptrdiff_t here = fs_least(LANES, count - i);
+            VEC s = here == LANES ? V(load)(x + i) : V(load_part)(x + i, here, zero);
+            VEC t = V(max)(zero, F(excess)(s, hi, lo));
+            fs_prefetch(x, (i + AHEAD) * (ptrdiff_t)sizeof *x);
+            if (F(has_gaps)(counted, i, here))
+                t = F(only_kept)(t, F(lanes_kept)(counted, i, here));
+            V(store)(terms + k * LANES, t);
+            if (written == FS_NOTHING)
+                continue;
+            VEC y = written == FS_GRADIENT ? F(slope_of)(t, slope, p)
+                                           : F(pair_of)(t, slope, p);
+            V(store)(slopes + k * LANES, y);
+            if (here == LANES)
+                V(store)(out + i, y);
+            else
+                V(store_part)(out + i, here, y);
+        }
+        F(add_to_sums)(p == 2, terms, terms, k * LANES, &of_terms);
+        if (written != FS_NOTHING)
+            F(add_to_sums)(0, NULL, slopes, k * LANES, &of_slopes);
     }
-    part->terms += V(wide_total)(terms);
-    part->slopes += V(wide_total)(slopes);
+    part->terms += F(total_of)(&of_terms);
+    part->slopes += F(total_of)(&of_slopes);
 }
+#undef HINGE_STEP
 
 /* Where the first NaN among the terms of `count` scores is; there is one. */
 static ptrdiff_t F(first_nan)(REAL hi, const REAL *x, const F(counted) *counted,
@@ -478,30 +487,34 @@ static void F(fill_cells)(const fs_job *job, fs_line line, ptrdiff_t width,
     }
 }
 
-/* The terms of the i-th scores in `cells`; `out` becomes what is written of them. */
-static inline void F(column_of_terms)(const fs_job *job, ptrdiff_t width,
-                                      const F(hinge_cells) *cells, ptrdiff_t i,
-                                      F(hinge_tile) *tile, REAL *out)
+/* Adds up the terms of `count` scores of the rows at lanes j, j + 1 ...; what is
+ * written of them takes the place of the scores. */
+FS_INLINE void F(terms_of_columns)(ptrdiff_t j, ptrdiff_t count, int p,
+                                   fs_written written, F(hinge_cells) *cells,
+                                   F(hinge_tile) *tile)
 {
-    int p = job->p;
-    for (ptrdiff_t j = 0; j < width; j += LANES) {
-        ptrdiff_t at = i * FS_HINGE_TILE + j;
-        VEC hi = V(load)(tile->hi + j), lo = V(load)(tile->lo + j);
-        VEC t = V(max)(V(set)(0), F(excess)(V(load)(cells->x + at), hi, lo));
+    VEC hi = V(load)(tile->hi + j), lo = V(load)(tile->lo + j);
+    VEC slope = V(load)(tile->slope + j);
+    REAL t[HINGE_CHUNK * LANES];
+    for (ptrdiff_t i = 0; i < count; i++) {
+        REAL *x = cells->x + i * FS_HINGE_TILE + j;
+        VEC here = V(max)(V(set)(0), F(excess)(V(load)(x), hi, lo));
         if (!cells->all)
-            t = F(only_kept)(t, V(load)(cells->kept + at));
-        V(wide) terms = V(wide_load)(tile->terms + j);
-        terms = p == 1 ? V(wide_add)(terms, t) : V(wide_add_product)(terms, t, t);
-        V(wide_store)(tile->terms + j, terms);
-        if (job->written == FS_NOTHING)
-            continue;
-        VEC slope = V(load)(tile->slope + j);
-        VEC y = job->written == FS_GRADIENT ? F(slope_of)(t, slope, p)
-                                            : F(pair_of)(t, slope, p);
-        V(wide) slopes = V(wide_load)(tile->slopes + j);
-        V(wide_store)(tile->slopes + j, V(wide_add)(slopes, y));
-        V(store)(out + j, y);
+            here = F(only_kept)(here, V(load)(cells->kept + i * FS_HINGE_TILE + j));
+        V(store)(t + i * LANES, here);
+        if (written != FS_NOTHING)
+            V(store)(x, written == FS_GRADIENT ? F(slope_of)(here, slope, p)
+                                               : F(pair_of)(here, slope, p));
     }
+    V(wide) terms = V(wide_load)(tile->terms + j);
+    V(wide) slopes = V(wide_load)(tile->slopes + j);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        terms = F(add_wide)(p == 2, terms, t + i * LANES, t + i * LANES);
+        if (written != FS_NOTHING)
+            slopes = V(wide_add)(slopes, cells->x + i * FS_HINGE_TILE + j);
+    }
+    V(wide_store)(tile->terms + j, terms);
+    V(wide_store)(tile->slopes + j, slopes);
 }
 
 static ptrdiff_t F(first_nan_of_column)(REAL hi, const F(hinge_cells) *cells,
@@ -561,22 +574,26 @@ static void F(hinge_columns)(fs_job *job, fs_line line, ptrdiff_t width,
                              F(hinge_tile) *tile)
 {
     F(hinge_cells) cells;
-    REAL out[FS_HINGE_TILE] = {0};
     int best = job->largest && job->written != FS_PAIRS;
     for (ptrdiff_t first = 0; first < job->n; first += HINGE_CHUNK) {
         ptrdiff_t count = fs_least(HINGE_CHUNK, job->n - first);
         if (first > 0 && first % BLOCK == 0 && fs_poll(job->watch))
             return;
         F(fill_cells)(job, line, width, first, count, tile, &cells);
-        for (ptrdiff_t j = 0; best && j < width; j += LANES)
-            F(best_of_columns)(j, width, first, count, &cells, tile);
-        for (ptrdiff_t i = 0; i < count; i++) {
-            if (!best)
-                F(column_of_terms)(job, width, &cells, i, tile, out);
-            if (job->written != FS_NOTHING) /* for the largest alone zeros, at first */
-                F(put)(out, width, line.at[FS_Y] + (first + i) * job->operand[FS_Y].n,
-                       job->operand[FS_Y].inner, job->operand[FS_Y].type);
+        for (ptrdiff_t j = 0; j < width; j += LANES) {
+            if (best)
+                F(best_of_columns)(j, width, first, count, &cells, tile);
+            else if (job->written == FS_NOTHING) /* constants leave out of the loop */
+                F(terms_of_columns)(j, count, job->p, FS_NOTHING, &cells, tile);
+            else
+                F(terms_of_columns)(j, count, job->p, job->written, &cells, tile);
         }
+        if (best && job->written != FS_NOTHING) /* zeros, at first */
+            memset(cells.x, 0, sizeof cells.x);
+        for (ptrdiff_t i = 0; i < count && job->written != FS_NOTHING; i++)
+            F(put)(cells.x + i * FS_HINGE_TILE, width,
+                   line.at[FS_Y] + (first + i) * job->operand[FS_Y].n,
+                   job->operand[FS_Y].inner, job->operand[FS_Y].type);
     }
 }
 

@@ -72,67 +72,48 @@ static inline void F(divide)(REAL *x, ptrdiff_t count, double divisor)
 
 /* ---- rows ---- */
 
-static inline const REAL *F(read_dy)(const fs_job *job, fs_line line, ptrdiff_t i,
-                                     ptrdiff_t count, REAL *buffer)
+/* sum + a b, or sum + b, of the vectors there. */
+FS_INLINE V(wide) F(add_wide)(int products, V(wide) sum, const REAL *a, const REAL *b)
 {
-    return F(read)(&job->operand[FS_DY], line.at[FS_DY] + i * job->operand[FS_DY].n,
-                   job->operand[FS_DY].n, NULL, 0, count, buffer);
-}
-
-static inline const REAL *F(read_y)(const fs_job *job, fs_line line, ptrdiff_t i,
-                                    ptrdiff_t count, REAL *buffer)
-{
-    const fs_operand *source = &job->operand[FS_X];
-    return F(read)(source, line.at[FS_X] + i * source->n, source->n, NULL, 0, count,
-                   buffer);
+    return products ? V(wide_add_product)(sum, a, b) : V(wide_add)(sum, b);
 }
 
 /* Two sums side by side: one addition need not wait for the other. */
-static inline double F(dot)(const REAL *a, const REAL *b, ptrdiff_t count)
+typedef struct {
+    V(wide) even, odd;
+} F(double_sums);
+
+FS_INLINE F(double_sums) F(no_double_sums)(void)
 {
-    V(wide) sum[2] = {V(wide_zero)(), V(wide_zero)()};
-    VEC zero = V(set)(0);
-    ptrdiff_t i = 0;
-    for (; i + 2 * LANES <= count; i += 2 * LANES)
-        for (int j = 0; j < 2; j++)
-            sum[j] = V(wide_add_product)(sum[j], V(load)(a + i + j * LANES),
-                                         V(load)(b + i + j * LANES));
-    for (; i + LANES <= count; i += LANES)
-        sum[0] = V(wide_add_product)(sum[0], V(load)(a + i), V(load)(b + i));
-    if (i < count)
-        sum[1] = V(wide_add_product)(sum[1], V(load_part)(a + i, count - i, zero),
-                                     V(load_part)(b + i, count - i, zero));
-    return V(wide_total)(sum[0]) + V(wide_total)(sum[1]);
+    return (F(double_sums)){V(wide_zero)(), V(wide_zero)()};
 }
 
-static inline double F(total)(const REAL *a, ptrdiff_t count)
+/* Adds `count` products, or elements of b. */
+FS_INLINE void F(add_to_sums)(int products, const REAL *a, const REAL *b,
+                              ptrdiff_t count, F(double_sums) *sums)
 {
-    V(wide) sum[2] = {V(wide_zero)(), V(wide_zero)()};
     ptrdiff_t i = 0;
-    for (; i + 2 * LANES <= count; i += 2 * LANES)
-        for (int j = 0; j < 2; j++)
-            sum[j] = V(wide_add)(sum[j], V(load)(a + i + j * LANES));
-    for (; i + LANES <= count; i += LANES) sum[0] = V(wide_add)(sum[0], V(load)(a + i));
-    if (i < count)
-        sum[1] = V(wide_add)(sum[1], V(load_part)(a + i, count - i, V(set)(0)));
-    return V(wide_total)(sum[0]) + V(wide_total)(sum[1]);
-}
-
-/* Pass 1 over [first, last). */
-static fs_pair F(vjp_row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
-                              ptrdiff_t last)
-{
-    REAL y_block[BLOCK], dy_block[BLOCK];
-    double sum = 0;
-    for (ptrdiff_t i = first; i < last; i += BLOCK) {
-        ptrdiff_t count = fs_least(BLOCK, last - i);
-        const REAL *dy = F(read_dy)(job, line, i, count, dy_block);
-        if (job->op == FS_SOFTMAX_VJP)
-            sum += F(dot)(F(read_y)(job, line, i, count, y_block), dy, count);
-        else
-            sum += F(total)(dy, count);
+    for (; i + 2 * LANES <= count; i += 2 * LANES) {
+        sums->even = F(add_wide)(products, sums->even, a + i, b + i);
+        sums->odd = F(add_wide)(products, sums->odd, a + i + LANES, b + i + LANES);
     }
-    return (fs_pair){sum, 0};
+    if (i + LANES <= count) {
+        sums->even = F(add_wide)(products, sums->even, a + i, b + i);
+        i += LANES;
+    }
+    if (i < count) {
+        REAL a_last[LANES], b_last[LANES];
+        VEC zero = V(set)(0);
+        if (products)
+            V(store)(a_last, V(load_part)(a + i, count - i, zero));
+        V(store)(b_last, V(load_part)(b + i, count - i, zero));
+        sums->odd = F(add_wide)(products, sums->odd, a_last, b_last);
+    }
+}
+
+FS_INLINE double F(total_of)(const F(double_sums) *sums)
+{
+    return V(wide_total)(sums->even) + V(wide_total)(sums->odd);
 }
 
 /* The next `abreast` vectors, of which `count` elements are there. */
@@ -161,68 +142,125 @@ FS_INLINE void F(vjp_step)(int abreast, fs_op op, const REAL *y, const REAL *dy,
     }
 }
 
-static inline void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *to,
-                                ptrdiff_t count, const F(vjp_sums) *sums)
+FS_INLINE void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *to,
+                            ptrdiff_t count, fs_pair sum)
 {
     const ptrdiff_t step = ABREAST * LANES;
+    REAL hi, lo, scale;
+    F(vjp_norm)(op, sum, &hi, &lo, &scale);
+    F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
     F(shift) shift = F(shift_for)(V(set)(0));
     ptrdiff_t i = 0;
-    for (; i + step <= count; i += step) {
-        for (ptrdiff_t j = i + AHEAD; j < i + AHEAD + step;
-             j += 64 / (ptrdiff_t)sizeof *y) {
-            fs_prefetch(y, j * (ptrdiff_t)sizeof *y);
-            fs_prefetch(dy, j * (ptrdiff_t)sizeof *dy);
-        }
-        F(vjp_step)(ABREAST, op, y + i, dy + i, to + i, step, sums, &shift);
-    }
+    for (; i + step <= count; i += step)
+        F(vjp_step)(ABREAST, op, y + i, dy + i, to + i, step, &sums, &shift);
     for (; i < count; i += LANES)
-        F(vjp_step)(1, op, y + i, dy + i, to + i, fs_least(LANES, count - i), sums,
+        F(vjp_step)(1, op, y + i, dy + i, to + i, fs_least(LANES, count - i), &sums,
                     &shift);
+}
+
+/* At most BLOCK elements of a line: y and dy as plain floats, where the results go. */
+typedef struct {
+    const REAL *y, *dy;
+    char *place;
+    ptrdiff_t count;
+} F(vjp_part);
+
+/* Room for y and dy where they are staged. */
+typedef struct {
+    REAL y[BLOCK], dy[BLOCK];
+} F(vjp_room);
+
+FS_INLINE F(vjp_part) F(vjp_part_of)(const fs_job *job, fs_line line, ptrdiff_t i,
+                                     ptrdiff_t count, REAL *y, REAL *dy)
+{
+    const fs_operand *of_y = &job->operand[FS_X], *of_dy = &job->operand[FS_DY];
+    F(vjp_part) part = {NULL, NULL, line.at[FS_Y] + i * job->operand[FS_Y].n, count};
+    part.y = F(read)(of_y, line.at[FS_X] + i * of_y->n, of_y->n, NULL, 0, count, y);
+    part.dy =
+        F(read)(of_dy, line.at[FS_DY] + i * of_dy->n, of_dy->n, NULL, 0, count, dy);
+    return part;
+}
+
+FS_INLINE double F(sum_of_part)(fs_op op, const F(vjp_part) *part)
+{
+    F(double_sums) sums = F(no_double_sums)();
+    F(add_to_sums)(op == FS_SOFTMAX_VJP, part->y, part->dy, part->count, &sums);
+    return F(total_of)(&sums);
+}
+
+FS_INLINE void F(finish_part)(fs_op op, const fs_job *job, const F(vjp_part) *part,
+                              fs_pair sum)
+{
+    REAL out[BLOCK];
+    fs_type type = job->operand[FS_Y].type;
+    REAL *to = type == REAL_TYPE ? (REAL *)part->place : out;
+    F(vjp_block)(op, part->y, part->dy, to, part->count, sum);
+    F(divide)(to, part->count, job->divisor);
+    if (to == out)
+        F(write)(out, part->count, part->place, type);
+}
+
+/* Pass 1 over [first, last). */
+static fs_pair F(vjp_row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
+                              ptrdiff_t last)
+{
+    F(vjp_room) room;
+    double sum = 0;
+    for (ptrdiff_t i = first; i < last; i += BLOCK) {
+        ptrdiff_t count = fs_least(BLOCK, last - i);
+        F(vjp_part) part = F(vjp_part_of)(job, line, i, count, room.y, room.dy);
+        if (job->op == FS_SOFTMAX_VJP) /* constants take the choice out of the loop */
+            sum += F(sum_of_part)(FS_SOFTMAX_VJP, &part);
+        else
+            sum += F(sum_of_part)(FS_LOG_SOFTMAX_VJP, &part);
+    }
+    return (fs_pair){sum, 0};
 }
 
 /* Pass 2 over [first, last). */
 static void F(vjp_row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
                               ptrdiff_t last, fs_pair sum)
 {
-    REAL y_block[BLOCK], dy_block[BLOCK], out[BLOCK], hi, lo, scale;
-    F(vjp_norm)(job->op, sum, &hi, &lo, &scale);
-    F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
+    F(vjp_room) room;
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
-        const REAL *y = F(read_y)(job, line, i, count, y_block);
-        const REAL *dy = F(read_dy)(job, line, i, count, dy_block);
-        char *place = line.at[FS_Y] + i * job->operand[FS_Y].n;
-        REAL *to = job->operand[FS_Y].type == REAL_TYPE ? (REAL *)place : out;
-        if (job->op == FS_SOFTMAX_VJP) /* constants take the choice out of the loop */
-            F(vjp_block)(FS_SOFTMAX_VJP, y, dy, to, count, &sums);
+        F(vjp_part) part = F(vjp_part_of)(job, line, i, count, room.y, room.dy);
+        if (job->op == FS_SOFTMAX_VJP)
+            F(finish_part)(FS_SOFTMAX_VJP, job, &part, sum);
         else
-            F(vjp_block)(FS_LOG_SOFTMAX_VJP, y, dy, to, count, &sums);
-        F(divide)(to, count, job->divisor);
-        if (to == out)
-            F(write)(out, count, place, job->operand[FS_Y].type);
+            F(finish_part)(FS_LOG_SOFTMAX_VJP, job, &part, sum);
     }
 }
 
+/* Up to this n a row's sum is found before the results of the row before it, which need
+ * not wait for the lanes' sum then. Longer ones push each other out of the first-level
+ * cache. */
+#define SKEWED 256
+
 /* Rows of one block each: read once. */
-static inline void F(vjp_short_rows)(fs_op op, const fs_job *job, ptrdiff_t first,
-                                     ptrdiff_t last)
+FS_INLINE void F(vjp_short_rows)(fs_op op, const fs_job *job, ptrdiff_t first,
+                                 ptrdiff_t last)
 {
-    REAL y_block[BLOCK], dy_block[BLOCK], out[BLOCK], hi, lo, scale;
-    ptrdiff_t n = job->n;
-    for (ptrdiff_t row = first; row < last; row++) {
-        fs_line line = fs_locate(job, row);
-        const REAL *y = F(read_y)(job, line, 0, n, y_block);
-        const REAL *dy = F(read_dy)(job, line, 0, n, dy_block);
-        REAL *to = job->operand[FS_Y].type == REAL_TYPE ? (REAL *)line.at[FS_Y] : out;
-        double sum = op == FS_SOFTMAX_VJP ? F(dot)(y, dy, n) : F(total)(dy, n);
-        F(vjp_norm)(op, (fs_pair){sum, 0}, &hi, &lo, &scale);
-        F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
-        F(vjp_block)(op, y, dy, to, n, &sums);
-        F(divide)(to, n, job->divisor);
-        if (to == out)
-            F(write)(out, n, line.at[FS_Y], job->operand[FS_Y].type);
+    ptrdiff_t n = job->n, ahead = n <= SKEWED;
+    F(vjp_room) room;
+    F(vjp_part) part[2];
+    fs_pair sum[2] = {{0, 0}, {0, 0}};
+    for (ptrdiff_t row = first - ahead; row < last; row++) {
+        ptrdiff_t next = row + ahead, slot = next & ahead, place = slot * SKEWED;
+        if (next < last) {
+            fs_line line = {{NULL}};
+            line.at[FS_X] = fs_locate_one(job, FS_X, next);
+            line.at[FS_DY] = fs_locate_one(job, FS_DY, next);
+            line.at[FS_Y] = fs_locate_one(job, FS_Y, next);
+            part[slot] =
+                F(vjp_part_of)(job, line, 0, n, room.y + place, room.dy + place);
+            sum[slot].hi = F(sum_of_part)(op, &part[slot]);
+        }
+        if (row >= first)
+            F(finish_part)(op, job, &part[row & ahead], sum[row & ahead]);
     }
 }
+#undef SKEWED
 
 static void F(vjp_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
@@ -247,12 +285,7 @@ FS_INLINE void F(column_sums)(int abreast, fs_op op, const REAL *const *y,
 {
     for (ptrdiff_t i = 0; i < padded; i += LANES) {
         V(wide) sum = V(wide_load)(sums + i);
-        EACH
-        {
-            VEC b = V(load)(dy[j] + i);
-            sum = op == FS_SOFTMAX_VJP ? V(wide_add_product)(sum, V(load)(y[j] + i), b)
-                                       : V(wide_add)(sum, b);
-        }
+        EACH sum = F(add_wide)(op == FS_SOFTMAX_VJP, sum, y[j] + i, dy[j] + i);
         V(wide_store)(sums + i, sum);
     }
 }
