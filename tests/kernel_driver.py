@@ -219,6 +219,16 @@ def job(task: str, x: Array, second: Array | None = None, **options: Any) -> Job
     return Job(request, ((shape, graded(x.dtype)),))
 
 
+def weighted_job(
+    x: Array, weights: Array, mask: Array | None = None, **options: Any
+) -> Job:
+    """A logsumexp of x with weights: logarithms and signs."""
+    options["masked"] = mask is not None
+    request = pack(len(TASKS) + 1, x, [mask, weights], **options)
+    results = ((x.shape[0], x.shape[2]), graded(x.dtype))
+    return Job(request, (results, results))
+
+
 def hinge_job(
     x: Array, positives: Array, mask: Array | None = None, **options: Any
 ) -> Job:

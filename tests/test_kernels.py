@@ -33,6 +33,7 @@ from kernel_driver import (
     job,
     need,
     targets,
+    weighted_job,
 )
 from references import (
     WIDE_ENOUGH,
@@ -41,12 +42,13 @@ from references import (
     assert_close,
     by_table,
     exact,
+    finfo,
     in_units,
     unit,
 )
 from test_special_values import masks, special_rows
 
-from fastsoftmax import _cpu, log_softmax_vjp, softmax_vjp
+from fastsoftmax import _cpu, log_softmax_vjp, logsumexp, softmax_vjp
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="memory as on Linux"),
@@ -267,6 +269,32 @@ def test_columns_of_every_length_and_number(do, name):
         for function in NAMES:
             y = next(results)[0][0]
             judged(name, *shape).assert_right(function, y.T)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_weights(do, name):
+    """As the package has it, which test_weights.py judges; one result in any shape."""
+    rng = np.random.default_rng(0)
+    shapes = [(1, 7), (70, 3), (70, 33), (13, 97), (5, 1025)]
+    for rows, n in [*shapes, *([(2, 65_600)] if name == "float64" else [])]:
+        x, b = draw(name, rows, n), draw(name, rows, n)
+        b = np.where(rng.random(b.shape) < 0.2, 0, b).astype(x.dtype)
+        x[0], b[0] = x[0, 0], (-1.0) ** np.arange(n)
+        for mask in (None, rng.random(x.shape) < 0.8):
+            shaped = [None if a is None else a[..., None] for a in (x, b, mask)]
+            turned = [None if a is None else a.T[None] for a in (x, b, mask)]
+            where = True if mask is None else mask
+            expected = logsumexp(x, -1, b, return_sign=True, where=where)
+            jobs = [weighted_job(*shaped), weighted_job(*turned)]
+            first, *others = do([*jobs, weighted_job(*shaped, in_pieces=True)])
+            log, sign = (y.ravel().astype(np.float64) for y in first)
+            bound = 2 * finfo(first[0].dtype).eps * abs(x.astype(np.float64)).max()
+            np.testing.assert_allclose(log, expected[0], rtol=0, atol=float(bound))
+            np.testing.assert_array_equal(sign, expected[1])
+            assert np.isfinite(log[1:]).any() or rows == 1
+            for other in others:
+                for y, same in zip(first, other, strict=True):
+                    vjp_references.assert_same_bits(y.ravel(), same.ravel())
 
 
 @pytest.mark.parametrize("name", ["float32", "float64"])

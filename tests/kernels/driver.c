@@ -110,6 +110,36 @@ static void run_softmax(const fs_kernels *kernels, const request *r)
     release(x, x_bytes);
 }
 
+/* Weights of x's type follow x and, if there is one, the mask. */
+static void run_weighted(const fs_table *table, const request *r)
+{
+    size_t elements = (size_t)(r->outer * r->n * r->inner);
+    size_t x_bytes = elements * size_of(r->x_type);
+    size_t y_bytes = (size_t)(r->outer * r->inner) * size_of(r->y_type);
+    char *x = receive(x_bytes), *mask = r->masked ? receive(elements) : NULL;
+    char *weights = receive(x_bytes), *y = guarded(y_bytes), *signs = guarded(y_bytes);
+    fs_job job;
+    describe(&job, r, x, mask, y);
+    job.compute = FS_F64;
+    job.run = r->n;
+    job.operand[FS_X].direct = 1;
+    job.operand[FS_WEIGHTS] = job.operand[FS_X];
+    job.operand[FS_WEIGHTS].data = weights;
+    job.operand[FS_SIGNS] = job.operand[FS_Y];
+    job.operand[FS_SIGNS].data = signs;
+    job.outer_step[0][FS_WEIGHTS] = job.outer_step[0][FS_X];
+    job.outer_step[0][FS_Y] = job.outer_step[0][FS_SIGNS] = job.operand[FS_Y].n;
+    run_backwards(table->f64, &job);
+    send_back(y, y_bytes);
+    send_back(signs, y_bytes);
+    release(x, x_bytes);
+    release(weights, x_bytes);
+    if (mask)
+        release(mask, elements);
+    release(y, y_bytes);
+    release(signs, y_bytes);
+}
+
 static void run_all(const fs_table *table)
 {
     request r;
@@ -117,6 +147,8 @@ static void run_all(const fs_table *table)
         const fs_kernels *kernels = r.compute == FS_F32 ? table->f32 : table->f64;
         if (r.task == HINGE)
             run_hinge(kernels, &r);
+        else if (r.task == WEIGHTED)
+            run_weighted(table, &r);
         else
             run_softmax(kernels, &r);
     }

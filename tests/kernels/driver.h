@@ -7,7 +7,7 @@
 
 /* One job over C-contiguous arrays, as test_kernels.py packs it; arrays follow. */
 typedef struct request {
-    int64_t task; /* an fs_op, or HINGE */
+    int64_t task; /* an fs_op */
     int64_t compute, x_type, y_type;
     int64_t outer, n, inner;
     int64_t masked;      /* a mask of x's shape follows x */
@@ -19,7 +19,7 @@ typedef struct request {
     double temperature, margin;
 } request;
 
-enum { HINGE = 5 };
+enum { HINGE = FS_HINGE, WEIGHTED = FS_WEIGHTED };
 
 /* Bytes to an element of an fs_type. */
 static inline size_t size_of(int64_t type)
