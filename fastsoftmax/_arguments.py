@@ -382,6 +382,32 @@ def as_options(p: int, variant: str, reduction: str, return_grad: bool) -> int:
     return int(p)
 
 
+def as_one_axis(axis: Any, ndim: int) -> int:
+    """Return the axis of the classes."""
+    if ndim == 0:
+        raise ValueError("scores must have an axis of classes, got a scalar")
+    axes = as_axes(axis, ndim)
+    if len(axes) != 1:
+        raise TypeError(f"axis must be one integer, got {axis!r}")
+    return axes[0]
+
+
+def check_reduction(reduction: Any, choices: tuple[str, ...]) -> None:
+    """Refuse what is not one of these."""
+    if not isinstance(reduction, str) or reduction not in choices:
+        raise ValueError(f"reduction must be one of {choices}, got {reduction!r}")
+
+
+def as_smoothing(label_smoothing: Any) -> float:
+    """Return the part of each target that is spread over all entries."""
+    value = float(as_real(label_smoothing, "label_smoothing", np.float64))
+    if not 0 <= value <= 1:
+        raise ValueError(
+            f"label_smoothing must be between 0 and 1, got {label_smoothing!r}"
+        )
+    return value
+
+
 def as_margin(margin: float, compute: np.dtype[Any]) -> float:
     """Return the margin, rounded to the type computed in."""
     value = float(as_real(margin, "margin", compute.type))

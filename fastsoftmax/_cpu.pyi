@@ -67,3 +67,15 @@ def pair_hinge_loss(
     where: object,
     return_grad: bool,
 ) -> Any: ...
+def cross_entropy(
+    scores: object,
+    labels: object,
+    axis: object,
+    temperature: object,
+    ignore_index: object,
+    label_smoothing: object,
+    reduction: object,
+    sample_weight: object,
+    where: object,
+    return_grad: bool,
+) -> Any: ...

@@ -87,6 +87,7 @@ include "_run.pxi"
 include "_decode.pxi"
 include "_family.pxi"
 include "_hinge.pxi"
+include "_entropy.pxi"
 
 # ---- from other Cython code (_cpu.pxd) ----
 

@@ -183,9 +183,9 @@ cdef void set_rows_operand(fs_job *job, layout *whole, int which, cnp.ndarray a,
 
 # ---- running ----
 
-cdef ptrdiff_t count_those_that_do(fs_job *job) except -1:
+cdef double count_those_that_do(fs_job *job) except? -1:
     cdef fs_listener listener
-    cdef ptrdiff_t count
+    cdef double count
     job.watch = watch_over(job.outer * job.inner * max(job.n, 1), &listener)
     with nogil:
         count = fs_hinge_count(job)
@@ -199,8 +199,8 @@ cdef object run_hinge(fs_job *job, layout *whole, const request *asked):
     cdef ptrdiff_t rows = count_rows(whole)
     cdef ptrdiff_t elements = rows * whole.shape[whole.ndim - 1]
     cdef cnp.ndarray losses = None
-    cdef double total = 0
-    cdef bint is_inner
+    cdef double total = 0, counted = rows
+    cdef bint is_inner, is_plain
     dtype = dtype_of(job.compute)
     if asked.by_row:
         losses = np.zeros(rows_of(whole), dtype)
@@ -211,20 +211,23 @@ cdef object run_hinge(fs_job *job, layout *whole, const request *asked):
     if not is_inner and job.n_outer > 0 and elements > 0:
         job.outer //= job.outer_shape[job.n_outer - 1]
         take_inner(job)
-    settle_direct(job, FS_X, True, is_inner)
+    is_plain = job.op == FS_HINGE or (
+        job.operand[FS_MASK].data == NULL and job.operand[FS_X].temperature == 1
+    )
+    settle_direct(job, FS_X, is_plain, is_inner)
     if asked.is_mean:
         if asked.ignores or job.operand[FS_WEIGHTS].data != NULL or (
             job.operand[FS_MASK].data != NULL
         ):
-            rows = count_those_that_do(job)
-        job.scale = 1.0 / rows if rows > 0 else 0
+            counted = count_those_that_do(job)
+        job.scale = job.scale / counted if counted != 0 else 0
     if elements > 0:
         execute(job)
         total = job.total
     if asked.by_row:
         return scalar_of(losses) if cnp.PyArray_NDIM(losses) == 0 else losses
     if asked.is_mean:
-        total = total / rows if rows > 0 else NAN
+        total = total / counted if counted != 0 else NAN
     if job.compute == FS_F32:
         return np.float32(<float>total)
     return np.float64(total)

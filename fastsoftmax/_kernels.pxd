@@ -62,6 +62,7 @@ cdef extern from "kernels/job.h" nogil:
         FS_LOG_SOFTMAX_VJP
         FS_HINGE
         FS_WEIGHTED
+        FS_CROSS_ENTROPY
     ctypedef enum fs_type:
         FS_F32
         FS_F64
@@ -113,7 +114,7 @@ cdef extern from "kernels/job.h" nogil:
         int n_runs
         double divisor
         int p, largest
-        double margin, scale
+        double margin, scale, smoothing
         fs_written written
         int past_caches, threads
         fs_watch *watch
@@ -132,4 +133,4 @@ cdef extern from "kernels/job.h" nogil:
 
 
 cdef extern from "kernels/ops/hinge_part.h" nogil:
-    ptrdiff_t fs_hinge_count(const fs_job *job)
+    double fs_hinge_count(const fs_job *job)

@@ -264,3 +264,127 @@ def pair_hinge_loss(
         reduction=reduction,
         return_grad=return_grad,
     )
+
+
+def cross_entropy(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    axis: int = -1,
+    *,
+    temperature: ArrayLike = 1.0,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    return_grad: bool = False,
+) -> Any:
+    """Cross-entropy of logits, ``-sum(t * log_softmax(scores))`` for targets t.
+
+    Parameters
+    ----------
+    scores : array_like
+        Logits, [..., C] or with the classes along another `axis`; any real dtype and
+        layout; not changed.
+    labels : array_like
+        Integers in [0, C), shaped like scores without `axis`: t is 1 there, 0
+        elsewhere. Or t itself, shaped like scores: probabilities of the classes, of any
+        real dtype, used as they are.
+    axis : int, optional
+        Of the classes.
+    temperature : float or array_like of float, optional
+        As of `softmax`: scores are divided by it first.
+    ignore_index : int, optional
+        Rows with this label do not count. It need not be in [0, C).
+    label_smoothing : float, optional
+        Between 0 and 1: that part of each target is spread evenly over the classes that
+        `where` leaves.
+    reduction : {"mean", "sum", "none"}, optional
+        Over rows: the sum of their losses, divided by the weight of those that count;
+        the sum; or the losses, one a row.
+    sample_weight : array_like, optional
+        One factor for the loss of each row (shaped like integer labels), or one for
+        all. A row of weight 0 does not count.
+    where : array_like of bool, optional
+        Broadcasts against scores. False takes a class out: its gradient is 0. A row
+        without any left does not count.
+    return_grad : bool, optional
+        Return a pair: the loss, and its gradient with respect to the scores.
+
+    Returns
+    -------
+    loss : scalar or ndarray
+        Float64 for float64 and integers, else float32. With "none" shaped like scores
+        without `axis`.
+    grad : ndarray
+        Only with `return_grad`: shaped and laid out like scores, of their dtype
+        (float64 for integers). For "none" it is the gradient of the sum.
+
+    Raises
+    ------
+    IndexError
+        If a label is neither in [0, C) nor ignored: names the first such row.
+    TypeError, ValueError
+        As `hinge_loss` and `softmax`; also if `label_smoothing` is not in [0, 1], or if
+        `ignore_index` meets probabilities.
+
+    See Also
+    --------
+    log_softmax, log_softmax_vjp, hinge_loss
+
+    Notes
+    -----
+    The loss of a label is minus what `log_softmax` gives there, as accurate next to 0
+    as anywhere. The gradient is ``weight * (softmax(scores) * sum(t) - t)``, within 3
+    units of 2^-23 (float64: 2^-52) of the larger of its terms, over the temperature.
+    Sums over rows are float64 ones, in an order that shape and layout decide.
+
+    ==============================  ============================================
+    a row holds                     its loss
+    ==============================  ============================================
+    a NaN, or nothing but -inf      NaN
+    -inf where the target is        inf (so does a label that is masked out)
+    +inf                            NaN if the target is there, else inf
+    anything, and does not count    0, and so is all of its gradient
+    ==============================  ============================================
+
+    The mean of no row that counts is NaN. No input makes it warn.
+
+    CuPy arrays are not taken yet: `log_softmax` and `log_softmax_vjp` take them.
+
+    References
+    ----------
+    Bridle (1990), doi:10.1007/978-3-642-76153-9_28. Szegedy et al., "Rethinking the
+    Inception architecture for computer vision", CVPR 2016 (label smoothing).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import cross_entropy
+    >>> scores = np.array([[2.0, 1.0, 0.5], [0.1, 0.2, 9.9]])
+    >>> cross_entropy(scores, [0, 2]).round(4)
+    np.float64(0.2322)
+    >>> labels = [0, -100]
+    >>> _, grad = cross_entropy(scores, labels, ignore_index=-100, return_grad=True)
+    >>> grad.round(3)
+    array([[-0.371,  0.231,  0.14 ],
+           [ 0.   ,  0.   ,  0.   ]])
+    """
+    result = _cpu.cross_entropy(
+        scores,
+        labels,
+        axis,
+        temperature,
+        ignore_index,
+        label_smoothing,
+        reduction,
+        sample_weight,
+        where,
+        return_grad,
+    )
+    if result is NotImplemented:
+        raise TypeError(
+            "cross_entropy takes no CuPy arrays yet: use log_softmax and "
+            "log_softmax_vjp"
+        )
+    return result

@@ -23,7 +23,8 @@ typedef enum {
     FS_SOFTMAX_VJP,
     FS_LOG_SOFTMAX_VJP,
     FS_HINGE,
-    FS_WEIGHTED /* logsumexp with weights; computed in double, whatever y is */
+    FS_WEIGHTED, /* logsumexp with weights; computed in double, whatever y is */
+    FS_CROSS_ENTROPY
 } fs_op;
 
 /* Element types that arrays can have in memory. */
@@ -118,7 +119,8 @@ typedef struct fs_job {
     double divisor;     /* IN: the VJPs' result is divided by it */
     int p, largest;     /* IN: hinge: the power; the largest term instead of the sum */
     double margin;      /* IN: hinge: a number of the type computed in */
-    double scale;       /* IN: hinge: multiplies the gradient */
+    double scale;       /* IN: losses: multiplies the gradient */
+    double smoothing;   /* IN: cross-entropy: the part of targets that is spread */
     fs_written written; /* IN: hinge */
     int past_caches;    /* IN: no cache will hold y until it is read */
     int threads;        /* IN: so many will take units */

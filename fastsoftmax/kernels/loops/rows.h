@@ -476,6 +476,8 @@ static void F(rows_of_a_block)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 
 #include "ops/hinge.h"
 
+#include "ops/cross_entropy.h"
+
 static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
     if (job->n > BLOCK)

@@ -125,10 +125,11 @@ static inline ptrdiff_t F(pieces_of_hinge)(const fs_job *job)
 static int F(cut_hinge)(fs_job *job)
 {
     ptrdiff_t sets = job->outer * job->inner, units, size = sizeof(double);
-    job->cut = fs_hinge_by_columns(job) ? FS_BY_TILES : FS_BY_ROWS;
+    int by_columns = job->op == FS_HINGE && fs_hinge_by_columns(job);
+    job->cut = by_columns ? FS_BY_TILES : FS_BY_ROWS;
     units = fs_hinge_units(job);
-    if (job->cut == FS_BY_ROWS && job->threads > 1 && job->n >= 2 * FS_PIECE &&
-        units < 2 * job->threads) {
+    if (job->op == FS_HINGE && job->cut == FS_BY_ROWS && job->threads > 1 &&
+        job->n >= 2 * FS_PIECE && units < 2 * job->threads) {
         job->cut = FS_BY_PIECES;
         units = sets * F(pieces_of_hinge)(job);
         size = sizeof(fs_hinge_part);
@@ -180,14 +181,16 @@ static void F(unit_of_hinge)(fs_job *job, ptrdiff_t unit)
         ((fs_hinge_part *)job->partial)[unit] =
             F(hinge_piece)(job, unit / pieces, unit % pieces);
     else
-        ((double *)job->partial)[unit] = F(hinge_unit)(job, unit);
+        ((double *)job->partial)[unit] = job->op == FS_HINGE
+                                             ? F(hinge_unit)(job, unit)
+                                             : F(cross_entropy_unit)(job, unit);
 }
 
 /* ---- both ---- */
 
 static ptrdiff_t F(begin)(fs_job *job, int step)
 {
-    if (job->op == FS_HINGE)
+    if (job->op == FS_HINGE || job->op == FS_CROSS_ENTROPY)
         return F(begin_hinge)(job, step);
 #if !T_IS_F32
     if (job->op == FS_WEIGHTED)
@@ -210,7 +213,7 @@ static ptrdiff_t F(begin)(fs_job *job, int step)
 
 static void F(unit)(fs_job *job, int step, ptrdiff_t unit)
 {
-    if (job->op == FS_HINGE)
+    if (job->op == FS_HINGE || job->op == FS_CROSS_ENTROPY)
         F(unit_of_hinge)(job, unit);
 #if !T_IS_F32
     else if (job->op == FS_WEIGHTED)

@@ -60,10 +60,11 @@ static inline int fs_hinge_has_negatives(const fs_job *job, fs_line set,
     return i < job->n;
 }
 
-/* How many sets count; a smaller number if the job was stopped. */
-static inline ptrdiff_t fs_hinge_count(const fs_job *job)
+/* How many sets count; of cross-entropies, their weight. Less if the job was stopped.
+ */
+static inline double fs_hinge_count(const fs_job *job)
 {
-    ptrdiff_t count = 0;
+    double count = 0;
     for (ptrdiff_t outer = 0; outer < job->outer; outer++) {
         fs_line line = fs_locate(job, outer);
         for (ptrdiff_t j = 0; j < job->inner; j++) {
@@ -71,14 +72,17 @@ static inline ptrdiff_t fs_hinge_count(const fs_job *job)
                 return count;
             fs_line set = fs_along_inner(job, line, j);
             ptrdiff_t label = -1;
-            int counts = !set.at[FS_WEIGHTS] || *(const double *)set.at[FS_WEIGHTS];
+            double weight =
+                set.at[FS_WEIGHTS] ? *(const double *)set.at[FS_WEIGHTS] : 1;
+            int counts = weight != 0;
             if (set.at[FS_LABELS]) {
                 label = (ptrdiff_t)(*(const int64_t *)set.at[FS_LABELS]);
                 counts &= label >= 0;
             }
+            label = job->op == FS_HINGE ? label : -1;
             if (counts && set.at[FS_MASK] && job->n > (label >= 0))
                 counts = fs_hinge_has_negatives(job, set, label);
-            count += counts;
+            count += !counts ? 0 : job->op == FS_HINGE ? 1 : weight;
         }
     }
     return count;
