@@ -29,7 +29,7 @@ def softmax_like(
     dtype: DTypeLike | None,
 ) -> Any:
     """Run softmax or log_softmax."""
-    wanted = _arguments.result_dtype(x, dtype)
+    wanted = _arguments.result_dtype(x.dtype, dtype)
     mask = _arguments.as_mask(where, x.shape, "x")
     formula = _formulas.log_softmax if is_log else _formulas.softmax
     return _elementwise(formula, x, mask, axis, temperature, out, wanted)
@@ -45,7 +45,7 @@ def vjp(
     dtype: np.dtype[Any],
 ) -> Any:
     """Run softmax_vjp or log_softmax_vjp."""
-    wanted = _arguments.result_dtype(y, dtype)
+    wanted = _arguments.result_dtype(y.dtype, dtype)
     formula = _formulas.log_softmax_vjp if is_log else _formulas.softmax_vjp
     second = _arguments.cast(_arguments.broadcast(dy, y.shape, "dy", "y"), wanted)
     return _elementwise(formula, y, second, axis, temperature, out, wanted)
@@ -100,7 +100,7 @@ def logsumexp(
     weights = None
     if b is not None:
         exponents, weights, dtype = _weighted(a, exponents, b, dtype)
-    wanted = _arguments.result_dtype(exponents, dtype)
+    wanted = _arguments.result_dtype(exponents.dtype, dtype)
     if weights is not None:
         if weights.dtype.kind == "c" and wanted.kind != "c":
             raise TypeError(f"dtype {wanted} cannot hold the complex weights b")

@@ -96,7 +96,7 @@ cdef int result_type(cnp.ndarray x, dtype) except -2:
     learn(wanted)
     if type != NO_KERNEL and is_floating(type_of_num(wanted.type_num, wanted.itemsize)):
         return type_of_num(wanted.type_num, wanted.itemsize)
-    wanted = _arguments.result_dtype(x, wanted)
+    wanted = _arguments.result_dtype(x.dtype, wanted)
     return type_of_num(wanted.type_num, wanted.itemsize)
 
 

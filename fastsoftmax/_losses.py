@@ -157,19 +157,17 @@ def hinge_loss(
     from .cuda import call
 
     return call.hinge_loss(
-        {
-            "scores": scores,
-            "labels": labels,
-            "sample_weight": sample_weight,
-            "where": where,
-        },
-        negatives=negatives,
-        margin=margin,
-        p=p,
-        variant=variant,
-        reduction=reduction,
-        ignore_index=ignore_index,
-        return_grad=return_grad,
+        scores,
+        labels,
+        sample_weight,
+        where,
+        negatives,
+        ignore_index,
+        margin,
+        p,
+        variant,
+        reduction,
+        return_grad,
     )
 
 
@@ -257,12 +255,7 @@ def pair_hinge_loss(
     from .cuda import call
 
     return call.pair_hinge_loss(
-        {"pos": pos, "neg": neg, "sample_weight": sample_weight, "where": where},
-        margin=margin,
-        p=p,
-        variant=variant,
-        reduction=reduction,
-        return_grad=return_grad,
+        pos, neg, sample_weight, where, margin, p, variant, reduction, return_grad
     )
 
 

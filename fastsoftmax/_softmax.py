@@ -104,8 +104,7 @@ def softmax(
         return y
     from .cuda import call
 
-    arrays = {"x": x, "where": where, "out": out}
-    return call.softmax(arrays, axis=axis, temperature=temperature, dtype=dtype)
+    return call.softmax(x, where, out, axis, temperature, dtype)
 
 
 def log_softmax(
@@ -190,8 +189,7 @@ def log_softmax(
         return y
     from .cuda import call
 
-    arrays = {"x": x, "where": where, "out": out}
-    return call.log_softmax(arrays, axis=axis, temperature=temperature, dtype=dtype)
+    return call.log_softmax(x, where, out, axis, temperature, dtype)
 
 
 def logsumexp(
@@ -290,13 +288,7 @@ def logsumexp(
         return y
     from .cuda import call
 
-    return call.logsumexp(
-        {"a": a, "b": b, "where": where, "out": out},
-        axis=axis,
-        keepdims=keepdims,
-        return_sign=return_sign,
-        dtype=dtype,
-    )
+    return call.logsumexp(a, b, where, out, axis, keepdims, return_sign, dtype)
 
 
 def softmax_vjp(
@@ -367,8 +359,7 @@ def softmax_vjp(
         return dx
     from .cuda import call
 
-    arrays = {"y": y, "dy": dy, "out": out}
-    return call.softmax_vjp(arrays, axis=axis, temperature=temperature)
+    return call.softmax_vjp(y, dy, out, axis, temperature)
 
 
 def log_softmax_vjp(
@@ -442,5 +433,4 @@ def log_softmax_vjp(
         return dx
     from .cuda import call
 
-    arrays = {"y": y, "dy": dy, "out": out}
-    return call.log_softmax_vjp(arrays, axis=axis, temperature=temperature)
+    return call.log_softmax_vjp(y, dy, out, axis, temperature)

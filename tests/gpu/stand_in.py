@@ -375,6 +375,10 @@ def get_device() -> int:
     return machine.device
 
 
+def get_device_count() -> int:
+    return len(CARDS)
+
+
 # ---- kernels ----
 
 
@@ -464,7 +468,10 @@ class RawKernel:
         shared_bytes: int,
     ) -> None:
         spans = _Spans([a for a in args if isinstance(a, ndarray)])
-        values = [spans.pointer(a) if isinstance(a, ndarray) else a for a in args]
+        values = [
+            spans.pointer(a) if isinstance(a, ndarray) else 0 if a is None else a
+            for a in args
+        ]
         ptx.launch(
             kernel,
             spans.memory,
@@ -494,6 +501,9 @@ def _check_argument(value: Any, size: int) -> None:
             )
         if size != 8:
             raise DriverError(f"an array for a parameter of {size} bytes")
+    elif value is None:  # a null pointer
+        if size != 8:
+            raise DriverError(f"None for a parameter of {size} bytes")
     elif not isinstance(value, np.generic):
         raise TypeError(f"{value!r}: CuPy passes a Python number as 8 or 16 bytes")
     elif value.dtype.itemsize != size:
@@ -570,6 +580,7 @@ def _module() -> ModuleType:
     cuda.MemoryPointer = MemoryPointer  # type: ignore[attr-defined]
     cuda.runtime = ModuleType("cupy.cuda.runtime")  # type: ignore[attr-defined]
     cuda.runtime.getDevice = get_device
+    cuda.runtime.getDeviceCount = get_device_count
     cupy.cuda = cuda  # type: ignore[attr-defined]
     return cupy
 
@@ -591,7 +602,8 @@ def installed() -> Iterator[ModuleType]:
 
 
 def _forget_gpu() -> None:
-    sys.modules.pop("fastsoftmax.cuda.call", None)
     cuda = sys.modules.get("fastsoftmax.cuda")
-    if hasattr(cuda, "call"):
-        del cuda.call
+    for name in ("call", "launch", "losses"):
+        sys.modules.pop(f"fastsoftmax.cuda.{name}", None)
+        if hasattr(cuda, name):
+            delattr(cuda, name)

@@ -146,7 +146,7 @@ def test_what_is_around_an_array_is_out_of_bounds(cupy):
         ({"more": np.float64(1)}, "parameter of 4 bytes"),
         ({"n": 32}, "Python number"),
         ({"more": 1.0}, "Python number"),
-        ({"n": None}, "Python number"),
+        ({"n": None}, "None for a parameter of 4 bytes"),
         ({"n": "x"}, "Python number"),
     ],
 )
