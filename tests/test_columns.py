@@ -186,3 +186,13 @@ def test_what_people_look_at_is_exact(dtype, holes, width):
             )
             np.testing.assert_array_equal(y[:, flat], share[:, flat])
             np.testing.assert_array_equal(y[n // 3 * 3 % n, peaked], 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_so_many_columns_that_they_are_done_in_parts(threads, use_threads):
+    """Some 280 MB of states, if all were kept at once."""
+    use_threads(threads)
+    x = np.random.default_rng(5).normal(size=(2049, 1)).astype(np.float32)
+    expected = logsumexp(np.broadcast_to(x, (2049, 64)), axis=0)
+    many = logsumexp(np.broadcast_to(x, (2049, 500_037)), axis=0)
+    assert (many == expected[0]).all()

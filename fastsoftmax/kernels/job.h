@@ -101,7 +101,8 @@ typedef enum {
     FS_BY_PIECES, /* of long rows */
     FS_BY_TILES,
     FS_BY_STRIPS, /* tiles of a vector's width */
-    FS_BY_CHUNKS  /* of tall columns */
+    FS_BY_CHUNKS, /* of tall columns */
+    FS_BY_PARTS   /* of so many tall columns that their chunks' states take memory */
 } fs_cut;
 
 typedef struct fs_job {
@@ -130,6 +131,7 @@ typedef struct fs_job {
     fs_cut cut;         /* these three are the kernels' own */
     ptrdiff_t step;     /* rows or columns to a unit; no result depends on it */
     void *partial;      /* what units of one step leave for the next */
+    fs_flag lacks_memory; /* raised by a unit that found none */
 } fs_job;
 
 typedef struct fs_kernels {

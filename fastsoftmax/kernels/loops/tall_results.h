@@ -162,3 +162,47 @@ static void F(unit_of_chunks)(fs_job *job, int step, ptrdiff_t unit)
         for (ptrdiff_t i = unit * job->step; i < last && !fs_stopped(job->watch); i++)
             F(sums_of_block)(job, i, fs_least(i + 1, all - 1));
 }
+
+/* ---- in parts ---- */
+
+/* The states of all chunks take some hundredth to tenth of x: where that is more than
+ * so many bytes, each unit does so many columns, or fewer than twice as many at the
+ * end, all by itself. No bit depends on it. */
+enum { MOST_KEPT_BYTES = 256 << 20, PART = 4096 };
+
+static inline ptrdiff_t F(parts_of)(const fs_job *job)
+{
+    return job->inner < PART ? 1 : job->inner / PART;
+}
+
+static inline int F(takes_parts)(const fs_job *job)
+{
+    ptrdiff_t of_column = (F(chunks_of)(job) + 1) * FIELDS * (ptrdiff_t)sizeof(double);
+    return job->outer * F(parts_of)(job) >= 2 * job->threads &&
+           job->outer * job->inner > MOST_KEPT_BYTES / of_column;
+}
+
+static ptrdiff_t F(begin_parts)(fs_job *job, int step)
+{
+    if (step == 0) {
+        job->lacks_memory = 0;
+        return job->outer * F(parts_of)(job);
+    }
+    return FS_RAISED(&job->lacks_memory) ? -1 : 0;
+}
+
+static void F(unit_of_parts)(fs_job *job, ptrdiff_t unit)
+{
+    ptrdiff_t parts = F(parts_of)(job), first = unit % parts * PART, units;
+    fs_line line = fs_along_inner(job, fs_locate(job, unit / parts), first);
+    fs_job part = *job;
+    for (int a = 0; a < FS_OPERANDS; a++) part.operand[a].data = line.at[a];
+    part.outer = part.threads = 1;
+    part.n_outer = 0;
+    part.inner = unit % parts < parts - 1 ? PART : job->inner - first;
+    for (int step = 0; (units = F(begin_chunks)(&part, step)) > 0; step++)
+        for (ptrdiff_t i = 0; i < units && !fs_poll(job->watch); i++)
+            F(unit_of_chunks)(&part, step, i);
+    if (units < 0)
+        FS_RAISE(&job->lacks_memory);
+}

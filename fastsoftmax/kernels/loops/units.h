@@ -82,7 +82,7 @@ static fs_cut F(cut_of_columns)(const fs_job *job)
     int near = job->outer * slab <= NEAR_BYTES || slab <= NEAR_BYTES / 12;
     int wide_enough = job->inner >= LANES && sizeof(VEC) >= 32;
     if (job->n > MOST_WHOLE || (job->inner < FS_NARROW && job->n >= NARROW_CHUNKS))
-        return FS_BY_CHUNKS;
+        return F(takes_parts)(job) ? FS_BY_PARTS : FS_BY_CHUNKS;
     if (near && job->n >= LEAST_STRIP && wide_enough && x->direct &&
         y->type == REAL_TYPE)
         return FS_BY_STRIPS;
@@ -202,6 +202,8 @@ static ptrdiff_t F(begin)(fs_job *job, int step)
         return F(begin_pieces)(job, step);
     if (job->cut == FS_BY_CHUNKS)
         return F(begin_chunks)(job, step);
+    if (job->cut == FS_BY_PARTS)
+        return F(begin_parts)(job, step);
     if (job->inner > 1 && !F(is_vjp)(job))
         return F(begin_tiles)(job, step);
     if (step > 0)
@@ -223,6 +225,8 @@ static void F(unit)(fs_job *job, int step, ptrdiff_t unit)
         F(unit_of_pieces)(job, unit);
     else if (job->cut == FS_BY_CHUNKS)
         F(unit_of_chunks)(job, step, unit);
+    else if (job->cut == FS_BY_PARTS)
+        F(unit_of_parts)(job, unit);
     else if (job->inner > 1 && !F(is_vjp)(job))
         F(unit_of_tiles)(job, unit);
     else if (job->cut == FS_BY_TILES)
