@@ -164,10 +164,12 @@ def test_host_cost(cupy, monkeypatch, function):
     [(kernel, *given)] = launches
     monkeypatch.setattr(cupy, "empty", lambda shape, dtype: y)
     best = [1.0, 1.0]
-    for _ in range(100):
+    for turn in range(1000):  # 100 tell, where nothing else runs
         bare = _least(lambda: kernel(*given, shared_mem=0))
         whole = _least(lambda: function(x, axis=-1))
         best = [min(best[0], bare), min(best[1], whole)]
+        if turn >= 100 and best[1] <= HOST_RATIO * best[0]:
+            break
     assert best[1] <= HOST_RATIO * best[0], best
 
 
