@@ -216,6 +216,11 @@ def as_real(value: Any, name: str, compute: type[np.floating[Any]]) -> np.floati
             return compute(math.inf)
 
 
+def is_one_number(value: Any) -> bool:
+    """Tell whether something is no array of any library, or one without axes."""
+    return bool((value.ndim if hasattr(value, "ndim") else np.ndim(value)) == 0)
+
+
 def as_temperature(temperature: Any, dtype: np.dtype[Any]) -> float | np.floating[Any]:
     """Return the temperature in the type computed in."""
     if type(temperature) is float and temperature == 1.0:

@@ -98,7 +98,7 @@ cdef cnp.ndarray quotients(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarra
 
 cdef inline bint is_number(temperature) except -1:
     return type(temperature) is float or type(temperature) is int or (
-        np.ndim(temperature) == 0
+        _arguments.is_one_number(temperature)
     )
 
 

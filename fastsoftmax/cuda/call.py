@@ -186,7 +186,9 @@ def _temperature(value: Any, plan: _Plan) -> np.floating[Any]:
 
 
 def _has_temperatures(temperature: Any) -> bool:
-    return type(temperature) is not float and np.ndim(temperature) > 0
+    return type(temperature) is not float and not (
+        _arguments.is_one_number(temperature)
+    )
 
 
 def _temperatures(temperature: Any, plan: _Plan, x: Array, axis: Axis) -> Array:

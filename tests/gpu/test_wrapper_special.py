@@ -244,3 +244,31 @@ def test_log_of_a_weighted_sum_next_to_one(cupy):
         log, sign = run(logsumexp, a, where=where, return_sign=True)
         assert_close(log, np.log1p(np.exp(-12.0)))
         assert sign == 1
+
+
+# ---- a temperature for each set ----
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("is_log", [False, True])
+def test_a_temperature_for_each_set(cupy, is_log, dtype):
+    """Of the host, or of the device, whose values nobody looks at."""
+    forward, vjp = (softmax, softmax_vjp)
+    if is_log:
+        forward, vjp = log_softmax, log_softmax_vjp
+    x = np.random.default_rng(0).normal(0, 3, (4, 20)).astype(dtype)
+    t = np.array([[0.3], [1], [2], [5]])
+    bound = 2e-3 if dtype is np.float16 else 2e-6
+    expected = forward(x, 1, temperature=t)
+    slopes = vjp(expected, x, 1, temperature=t)
+    for given in (t, t.tolist(), cupy.asarray(t)):
+        y = run(forward, cupy.asarray(x), axis=1, temperature=given)
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y, expected, rtol=bound, atol=bound)
+        arrays = cupy.asarray(expected), cupy.asarray(x)
+        dx = run(vjp, *arrays, axis=1, temperature=given)
+        np.testing.assert_allclose(dx, slopes, rtol=bound, atol=10 * bound)
+        with pytest.raises(ValueError, match="temperature must broadcast"):
+            forward(cupy.asarray(x), axis=0, temperature=given)
+    with pytest.raises(ValueError, match="argmax"):
+        forward(cupy.asarray(x), axis=1, temperature=0 * t)
