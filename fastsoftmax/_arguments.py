@@ -385,17 +385,19 @@ def check_pairs(positives: Array, others: Array) -> None:
         )
 
 
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Refuse what is not one of these words."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
 def as_options(p: int, variant: str, reduction: str, return_grad: bool) -> int:
     """Check the options that both losses share; return p as an int."""
     is_number = type(p) is int or np.asarray(p).dtype.kind in "iuf"
     if not is_number or np.ndim(p) != 0 or p not in (1, 2):
         raise ValueError(f"p must be 1 or 2, got {p!r}")
-    for name, value, choices in (
-        ("variant", variant, VARIANTS),
-        ("reduction", reduction, REDUCTIONS),
-    ):
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+    check_choice("variant", variant, VARIANTS)
+    check_choice("reduction", reduction, REDUCTIONS)
     if reduction == "pairs" and return_grad:
         raise ValueError(
             'return_grad=True needs a loss to differentiate: reduction="pairs" has none'
@@ -411,12 +413,6 @@ def as_one_axis(axis: Any, ndim: int) -> int:
     if len(axes) != 1:
         raise TypeError(f"axis must be one integer, got {axis!r}")
     return axes[0]
-
-
-def check_reduction(reduction: Any, choices: tuple[str, ...]) -> None:
-    """Refuse what is not one of these."""
-    if not isinstance(reduction, str) or reduction not in choices:
-        raise ValueError(f"reduction must be one of {choices}, got {reduction!r}")
 
 
 def as_smoothing(label_smoothing: Any) -> float:

@@ -64,7 +64,7 @@ def _elementwise(
         _arguments.check_out(out, x.shape, dtype)
     shape, axes = x.shape or (1,), _arguments.as_axes(axis, x.ndim)
     divisor: Any
-    if np.ndim(temperature) == 0:
+    if _arguments.is_one_number(temperature):
         divisor = _arguments.as_temperature(temperature, dtype)
     else:
         divisor = _arguments.as_temperatures(temperature, dtype, x.shape, axes)

@@ -19,7 +19,7 @@ def cross_entropy(scores, labels, axis, temperature, ignore_index, label_smoothi
     if mask is not None:
         mask = _arguments.broadcast(mask, np.shape(x), "where", "scores")
     y_type = type_of(x) if is_floating(type_of(x)) else FS_F64
-    _arguments.check_reduction(reduction, ("mean", "sum", "none"))
+    _arguments.check_choice("reduction", reduction, ("mean", "sum", "none"))
     if not is_number(temperature):
         temperature = _arguments.as_temperatures(temperature, dtype_of(y_type),
                                                  np.shape(x), (place,))
@@ -38,8 +38,8 @@ def cross_entropy(scores, labels, axis, temperature, ignore_index, label_smoothi
     if return_grad:
         job.written = FS_GRADIENT
         y = like(x, y_type)
-        targets = np.moveaxis(y, place, -1)
-        set_operand(&job, &whole, FS_Y, targets, y_type)
+        moved = np.moveaxis(y, place, -1)
+        set_operand(&job, &whole, FS_Y, moved, y_type)
     asked.by_row = reduction == "none"
     asked.is_mean = reduction == "mean"
     asked.is_pairs = False
@@ -61,8 +61,7 @@ def cross_entropy(scores, labels, axis, temperature, ignore_index, label_smoothi
     weights = set_weights(&job, &whole, sample_weight)
     loss = run_hinge(&job, &whole, &asked)
     if job.overflow:
-        return over_quotients(x, None if where is None else where,
-                              job.operand[FS_X].temperature, labels, place,
+        return over_quotients(x, where, job.operand[FS_X].temperature, labels, place,
                               ignore_index, label_smoothing, reduction, sample_weight,
                               return_grad, y_type)
     return (loss, y) if return_grad else loss

@@ -174,7 +174,8 @@ def softmax_like(int op, x, axis, temperature, where, out, dtype):
             a = quotients(&job, &whole, a, mask, job.operand[FS_X].temperature)
     else:
         temperature = _arguments.as_temperatures(
-            temperature, dtype_of(y_type), np.shape(x), axes_of(&whole)
+            temperature, dtype_of(y_type), () if is_scalar else np.shape(a),
+            axes_of(&whole)
         )
         a = quotients(&job, &whole, a, mask, temperature)
     y = elementwise(&job, &whole, a, mask, y, y_type, "x")
@@ -228,7 +229,8 @@ def vjp(int op, y, dy, axis, temperature, out):
         dx = elementwise(&job, &whole, a, b, dx, y_type, "y")
     else:
         temperature = _arguments.as_temperatures(
-            temperature, dtype_of(y_type), np.shape(y), axes_of(&whole)
+            temperature, dtype_of(y_type), () if is_scalar else np.shape(a),
+            axes_of(&whole)
         )
         last = elementwise(&job, &whole, a, b, None, job.compute, "y")
         dx = _by_numpy.divided(last, temperature, dx, dtype_of(y_type))

@@ -13,7 +13,7 @@ _threads.note_openmp_limit(_cpu.openmp_limit())
 
 def version() -> str:
     """Return the version of the package that is installed."""
-    from importlib.metadata import version  # four times as long to load as the rest
+    from importlib.metadata import version  # slower to load than we are
 
     return version("fastsoftmax")
 

@@ -21,7 +21,7 @@ from numpy.lib import format as npy
 from .blocks import Array, FileArray, allocate, apply
 from .source import FileError, Source, opened, unchanged
 
-__all__ = ["Axis", "check_mask", "folder_of", "save", "transform"]
+__all__ = ["Axis", "folder_of", "save", "transform"]
 
 Axis = int | tuple[int, ...] | None
 
@@ -71,7 +71,7 @@ def transform(
         mask = None
         if where is not None:
             mask = stack.enter_context(opened(where, folder_of(target)))
-            check_mask(mask, x.shape)
+            _check_mask(mask, x.shape)
         out = stack.enter_context(_appearing(target, force))
         stack.enter_context(unchanged(x, *([] if mask is None else [mask])))
         if x.shape and 0 not in x.shape:
@@ -140,7 +140,7 @@ def _stream(
     y.memory.flush()
 
 
-def check_mask(mask: Source, shape: tuple[int, ...]) -> None:
+def _check_mask(mask: Source, shape: tuple[int, ...]) -> None:
     """Refuse what says not, for each element, whether it counts."""
     if mask.dtype != bool:
         raise FileError(

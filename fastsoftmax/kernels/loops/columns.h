@@ -57,8 +57,7 @@ FS_INLINE void F(copy_vectors)(int abreast, const REAL *const *x, ptrdiff_t i,
     {
         VEC here = F(load_some)(x[j] + i, count, V(set)((REAL)NAN));
         V(store)(cells + j * padded + i, here);
-        range.max = V(max)(here, range.max);
-        range.min = V(min)(here, range.min);
+        F(add_range)(FS_SOFTMAX, here, &range);
     }
     V(store)(sets->max + i, range.max);
     V(store)(sets->min + i, range.min);

@@ -26,8 +26,7 @@ FS_INLINE void F(range_of_rows)(int abreast, const REAL *const *x, ptrdiff_t wid
         EACH
         {
             VEC here = F(load_some)(x[j] + i, width - i, V(set)((REAL)NAN));
-            range.max = V(max)(here, range.max);
-            range.min = V(min)(here, range.min);
+            F(add_range)(FS_SOFTMAX, here, &range);
         }
         V(store)(sets->max + i, range.max);
         V(store)(sets->min + i, range.min);

@@ -82,12 +82,6 @@ static void F(add_range_of)(const REAL *x, ptrdiff_t count, REAL max, REAL min,
         (double)(isinf(min) && min < 0 ? F(finite_of)(x, count, &piece->least) : count);
 }
 
-static inline void F(lanes_of)(F(range) range, REAL *max, REAL *min)
-{
-    *max = V(largest)(range.max);
-    *min = -V(largest)(V(sub)(V(set)(0), range.min));
-}
-
 static void F(find_range)(const fs_job *job, fs_line line, ptrdiff_t first,
                           ptrdiff_t last, F(piece) *piece)
 {
@@ -254,16 +248,9 @@ static void F(find_factor)(F(long_row_state) *row)
 static void F(find_log)(fs_job *job, fs_line line, F(long_row_state) *row)
 {
     ptrdiff_t longest = F(CHUNK) + job->n % F(CHUNK);
-    F(sum) sum = F(as_sum)(row->all.sum);
-    F(sets) one;
-    V(store)(one.max, V(set)(row->all.max));
-    V(store)(one.total, sum.total);
-    V(store)(one.lost, sum.lost);
-    F(find_logs)(1, &one);
-    if (F(is_special)(job->op, F(doubt)(longest, longest / LANES), &one, 0))
-        F(special_log_sum)(job->op, job, &job->operand[FS_X], line, &one, 0);
-    row->hi = one.hi[0];
-    row->lo = one.lo[0];
+    F(log_of_one)(job->op, job, &job->operand[FS_X], line, row->all.max,
+                  F(as_sum)(row->all.sum), F(doubt)(longest, longest / LANES), &row->hi,
+                  &row->lo);
     row->care = F(PLAIN);
     if (job->op == FS_LOGSUMEXP)
         F(write)(&row->hi, 1, line.at[FS_Y], job->operand[FS_Y].type);

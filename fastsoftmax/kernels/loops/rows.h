@@ -201,11 +201,16 @@ static inline REAL *F(buffer_of)(F(flight) *flight, ptrdiff_t r)
     return flight->buffer + r % 3 * flight->pitch;
 }
 
+static inline void F(lanes_of)(F(range) range, REAL *max, REAL *min)
+{
+    *max = V(largest)(range.max);
+    *min = -V(largest)(V(sub)(V(set)(0), range.min));
+}
+
 /* What the lanes of a range that was found mean. */
 static inline void F(set_range)(ptrdiff_t n, F(range) found, F(flying) *row)
 {
-    row->max = V(largest)(found.max);
-    row->min = -V(largest)(V(sub)(V(set)(0), found.min));
+    F(lanes_of)(found, &row->max, &row->min);
     row->clamp = !(row->max - DEEP < row->min);
     row->care = row->clamp ? F(DEEP_TOO) : F(PLAIN);
     double count = (double)n;

@@ -51,16 +51,8 @@ static void F(find_entropy_set)(fs_job *job, F(entropy_set) *set)
     fs_pair terms =
         F(sum_but)(job, x, set->line, (REAL)NAN, off, F(exponent_of_max)(max));
     F(sum) sum = F(as_sum)(terms);
-    F(sets) one;
-    V(store)(one.max, max);
-    V(store)(one.total, sum.total);
-    V(store)(one.lost, sum.lost);
-    F(find_logs)(1, &one);
-    double doubt = F(doubt)(F(AGAIN), F(AGAIN) / LANES);
-    if (F(is_special)(FS_LOG_SOFTMAX, doubt, &one, 0))
-        F(special_log_sum)(FS_LOG_SOFTMAX, job, x, set->line, &one, 0);
-    set->lse_hi = one.hi[0];
-    set->lse_lo = one.lo[0];
+    F(log_of_one)(FS_LOG_SOFTMAX, job, x, set->line, set->max, sum,
+                  F(doubt)(F(AGAIN), F(AGAIN) / LANES), &set->lse_hi, &set->lse_lo);
     set->factor = F(factor_of)(sum, V(set)((REAL)UNSPARE));
 }
 

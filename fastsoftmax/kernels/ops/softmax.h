@@ -256,16 +256,23 @@ static inline int F(find_factors)(ptrdiff_t count, F(sets) *sets)
  * to 1 is kept accurate. The others are the sum less that term, found again by the same
  * operations. */
 
+/* Of each max what its K leaves, with which exp(max) is found: see fs_exp_scaled. */
+static inline void F(split_maxima)(const REAL *max, ptrdiff_t count, REAL *left,
+                                   REAL *k)
+{
+    for (ptrdiff_t j = 0; j < count; j += LANES) {
+        VEC here = V(load)(max + j);
+        V(store)(left + j, V(sub)(here, F(subtrahend)(here)));
+        V(store)(k + j, F(exponent_of_max)(here));
+    }
+}
+
 /* max + log1p of each set's others hi + lo. OUT hi + lo of sets. */
 static inline void F(add_logs)(ptrdiff_t count, const double *hi, const double *lo,
                                F(sets) *sets)
 {
     REAL left[FS_TILE], k[FS_TILE];
-    for (ptrdiff_t j = 0; j < count; j += LANES) {
-        VEC max = V(load)(sets->max + j);
-        V(store)(left + j, V(sub)(max, F(subtrahend)(max)));
-        V(store)(k + j, F(exponent_of_max)(max));
-    }
+    F(split_maxima)(sets->max, count, left, k);
     for (ptrdiff_t j = 0; j < count; j++) {
 #if T_IS_F32
         double others = hi[j] + lo[j];
@@ -459,6 +466,22 @@ static void F(special_log_sum)(int op, fs_job *job, const fs_operand *source,
     sets->lo[j] = one.lo[0];
 }
 
+/* hi and lo of log(sum(exp(x))) of one set whose max and sum are known, without its
+ * start; see doubt. */
+static void F(log_of_one)(int op, fs_job *job, const fs_operand *source, fs_line line,
+                          REAL max, F(sum) sum, double doubt, REAL *hi, REAL *lo)
+{
+    F(sets) one;
+    V(store)(one.max, V(set)(max));
+    V(store)(one.total, sum.total);
+    V(store)(one.lost, sum.lost);
+    F(find_logs)(1, &one);
+    if (F(is_special)(op, doubt, &one, 0))
+        F(special_log_sum)(op, job, source, line, &one, 0);
+    *hi = one.hi[0];
+    *lo = one.lo[0];
+}
+
 #if !T_IS_F32
 fs_pair F(fs_log_sum_of_line)(fs_job *narrow, fs_line line)
 {
@@ -467,17 +490,12 @@ fs_pair F(fs_log_sum_of_line)(fs_job *narrow, fs_line line)
     job.operand[FS_X].direct = 0;
     job.operand[FS_X].via_float = 1;
     const fs_operand *source = &job.operand[FS_X];
-    REAL max = F(largest_but)(&job, source, line, (REAL)NAN);
+    REAL max = F(largest_but)(&job, source, line, (REAL)NAN), hi, lo;
     VEC all = V(set)(max), off = F(subtrahend)(all), k = F(exponent_of_max)(all);
-    fs_pair sum = F(sum_but)(&job, source, line, (REAL)NAN, off, k);
-    F(sets) one;
-    V(store)(one.max, all);
-    V(store)(one.total, V(set)(sum.hi));
-    V(store)(one.lost, V(set)(sum.lo));
-    F(find_logs)(1, &one);
-    double doubt = F(doubt)(F(AGAIN), F(AGAIN) / LANES);
-    if (F(is_special)(FS_LOGSUMEXP, doubt, &one, 0))
-        F(special_log_sum)(FS_LOGSUMEXP, &job, source, line, &one, 0);
-    return (fs_pair){one.hi[0], one.lo[0]};
+    fs_pair terms = F(sum_but)(&job, source, line, (REAL)NAN, off, k);
+    F(sum) sum = {V(set)(terms.hi), V(set)(terms.lo)};
+    F(log_of_one)(FS_LOGSUMEXP, &job, source, line, max, sum,
+                  F(doubt)(F(AGAIN), F(AGAIN) / LANES), &hi, &lo);
+    return (fs_pair){hi, lo};
 }
 #endif

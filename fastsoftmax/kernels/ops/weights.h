@@ -154,11 +154,7 @@ static inline void F(sums_over_max)(const F(weighted) *sets, ptrdiff_t count,
                                     double *hi, double *lo)
 {
     double left[WAYS], k[WAYS];
-    for (ptrdiff_t j = 0; j < count; j += LANES) {
-        VEC max = V(load)(sets->max + j);
-        V(store)(left + j, V(sub)(max, F(subtrahend)(max)));
-        V(store)(k + j, F(exponent_of_max)(max));
-    }
+    F(split_maxima)(sets->max, count, left, k);
     for (ptrdiff_t j = 0; j < count; j++) {
         fs_pair rest = {sets->rest[0][j], sets->rest[1][j]};
         rest = fs_pair_divide(rest, fs_exp_scaled(left[j], k[j], BASE));

@@ -9,7 +9,8 @@
 
 static inline int fs_replace_lost_pages(int from_now_on)
 {
-    return from_now_on - from_now_on;
+    (void)from_now_on;
+    return 0;
 }
 static inline long fs_lost_pages(void)
 {
