@@ -445,8 +445,7 @@ FS_INLINE void F(log_rows)(int op, fs_job *job, ptrdiff_t first, ptrdiff_t last,
     }
 }
 
-/* Whether the three-row loop has the registers it needs: 0.85 times as long there
- * (AVX-512), 1.1 times with 16 (AVX2). */
+/* Whether the three-row loop has the registers it needs. */
 #if defined(FS_HAS_32_REGISTERS)
 enum { F(FUSES) = 1 };
 #else
