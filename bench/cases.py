@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,14 +14,18 @@ OPS = (
     "softmax",
     "log_softmax",
     "logsumexp",
+    "weighted_logsumexp",
+    "signed_logsumexp",
     "hinge",
     "hinge_grad",
     "softmax_vjp",
     "log_softmax_vjp",
 )
+WEIGHTED = ("weighted_logsumexp", "signed_logsumexp")
 DTYPES = ("float32", "float64")
 CALLS = ("default", "out=")
 CACHES = ("warm", "cold")
+INPUTS = ("normal", "peaked")
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Case:
     """One cell of the table.
 
     `out=` calls write into an array that exists, default calls return a new one. Before
-    every call of a cold cell the caches are flushed.
+    every call of a cold cell the caches are flushed. Peaked inputs have one entry a set
+    that leaves next to nothing to the others: their logarithms are as good as 0.
     """
 
     op: str
@@ -38,14 +44,15 @@ class Case:
     call: str = "default"
     cache: str = "warm"
     threads: int = 1
+    inputs: str = "normal"
 
     @property
     def name(self) -> str:
-        """Seven words, all of which can be asked for."""
+        """Eight words, all of which can be asked for."""
         shape = "x".join(map(str, self.shape))
         return (
             f"{self.op} {self.dtype} {shape} axis={self.axis} {self.call} {self.cache} "
-            f"threads={self.threads}"
+            f"threads={self.threads} {self.inputs}"
         )
 
     @property
@@ -93,10 +100,12 @@ def parse(name: str) -> Case:
             options["call"] = word
         elif word in CACHES:
             options["cache"] = word
+        elif word in INPUTS:
+            options["inputs"] = word
         else:
             raise ValueError(
                 f"cell {name!r}: unknown word {word!r}; expected axis=, threads=, "
-                f"{', '.join(CALLS + CACHES)}"
+                f"{', '.join(CALLS + CACHES + INPUTS)}"
             )
     case = Case(op, dtype, sizes, **options)  # type: ignore[arg-type]
     axes = tuple(range(-len(sizes), len(sizes)))
@@ -118,7 +127,10 @@ BATCHES = (
     "32x1000 128x20 4096x10 65536x16 100000x2 100000x3 4096x64 4096x128 1024x256 "
     "4096x1000 64x32000 16384x1000"
 )
+MIDDLING = "4096x65 4096x100 4096x150 4096x200 4096x300"
 FIRST = "1000x32 10x4096 128x4096 1000x4096 32000x64 16x65536 3x100000 100000x3"
+TALL = "30011x70 100000x16"
+MANY_THREADS = "256x1000 4096x1000 16384x1000 1x150000 64x32000 4096x64 65536x16"
 MIDDLE = "64x100x50 32x10x1000"
 SHORT_LIST = "1x10 1x1000 1x128256 4096x10 65536x16 4096x128 4096x1000 64x32000"
 LOSS_SHAPES = "128x20 4096x10 65536x3 4096x64 4096x1000 64x32000"
@@ -133,12 +145,24 @@ def _cells(
     calls: str = "default",
     cache: str = "warm",
     threads: str = "1 2",
+    inputs: str = "normal",
 ) -> Iterator[Case]:
     for op, dtype, shape, call, count in product(
         ops.split(), dtypes.split(), shapes.split(), calls.split(), threads.split()
     ):
         sizes = tuple(map(int, shape.split("x")))
-        yield Case(op, dtype, sizes, axis, call, cache, int(count))
+        yield Case(op, dtype, sizes, axis, call, cache, int(count), inputs)
+
+
+def _many_threads() -> Iterator[Case]:
+    """Cells for four and for sixteen threads, where the machine has as many."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    for threads in ("4", "16"):
+        if int(threads) <= usable:
+            some = partial(_cells, dtypes="float32", calls="out=", threads=threads)
+            yield from some("softmax log_softmax", MANY_THREADS)
+            yield from some("softmax", "128x4096 1000x4096 100000x16", axis=0)
+            yield from some("softmax_vjp", "4096x64 4096x1000")
 
 
 def full() -> list[Case]:
@@ -152,6 +176,8 @@ def full() -> list[Case]:
         *_cells("softmax", BATCHES, calls=both),
         *_cells("softmax", FIRST, axis=0, calls=both),
         *_cells("softmax", MIDDLE, axis=1, calls=both),
+        *_cells("softmax", MIDDLING),
+        *_cells("softmax", TALL, axis=0),
         # The same bytes in both types: every library's process holds them.
         *_cells("softmax", "512x128256", dtypes="float32", calls=both),
         *_cells("softmax", "256x128256", dtypes="float64", calls=both),
@@ -163,9 +189,13 @@ def full() -> list[Case]:
         *_cells(small, SHORT_LIST),
         *_cells(small, "128x4096 1000x4096 3x100000 100000x3", axis=0),
         *_cells(small, "64x100x50", axis=1),
+        *_cells(small, "4096x128 4096x1000", inputs="peaked"),
+        *_cells("weighted_logsumexp signed_logsumexp", "4096x10 4096x1000 64x32000"),
+        *_cells("weighted_logsumexp", "1000x4096", axis=0),
         *_cells(losses, LOSS_SHAPES),
         *_cells(vjps, VJP_SHAPES),
         *_cells(vjps, "128x4096", axis=0),
+        *_many_threads(),
     ]
 
 
@@ -187,6 +217,7 @@ def quick() -> list[Case]:
         *double("softmax", "128x4096", axis=0),
         *one("softmax", "64x100x50", axis=1),
         *one("softmax", "32x1000", cache="cold"),
+        *one("weighted_logsumexp signed_logsumexp", "4096x1000"),
         *one(rest, "4096x10 4096x1000"),
     ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .cases import Case
+from .cases import WEIGHTED, Case
 
 Array = npt.NDArray[Any]
 
@@ -26,10 +26,13 @@ class Data:
 
     @cached_property
     def x(self) -> Array:
-        """Logits: normal, times 5."""
+        """Logits: normal, times 5; peaked ones with one in each set 40 above them."""
         if self.given is not None:
             return self.given
-        return np.asarray(self._normal(0) * self._type(5))
+        x = np.asarray(self._normal(0) * self._type(5))
+        if self.case.inputs == "peaked":
+            np.moveaxis(x, self.case.axis, 0)[self.case.n // 2] += 40
+        return x
 
     @cached_property
     def y(self) -> Array:
@@ -48,6 +51,15 @@ class Data:
         """One class for each row."""
         rows, classes = self.case.shape
         return np.random.default_rng(2).integers(0, classes, rows)
+
+    @cached_property
+    def b(self) -> Array:
+        """Weights: one for each place in a set, above 0; signed: one for each entry."""
+        if self.case.op == "signed_logsumexp":
+            return self._normal(1)
+        shape = [1] * len(self.case.shape)
+        shape[self.case.axis] = self.case.n
+        return np.abs(self._normal(1)).ravel()[: self.case.n].reshape(shape)
 
     @cached_property
     def out(self) -> Array:
@@ -85,8 +97,17 @@ def expected(data: Data) -> Array:
         return gradient if case.op == "hinge_grad" else np.asarray(loss)
     if case.op.endswith("_vjp"):
         return vjp(case.op, data.y.astype(np.float64), data.dy, case.axis)
+    if case.op in WEIGHTED:
+        return log_of_weighted(data.x.astype(np.float64), case.axis, data.b)[0]
     results = formulas(data.x, case.axis)
     return results[("softmax", "log_softmax", "logsumexp").index(case.op)]
+
+
+def log_of_weighted(x: Array, axis: int, b: Array) -> tuple[Array, Array]:
+    """Logarithm of the size of a weighted sum of exponentials, and its sign."""
+    top = np.max(x, axis=axis, keepdims=True)
+    total = np.sum(b * np.exp(x - top), axis=axis)
+    return np.log(np.abs(total)) + np.squeeze(top, axis), np.sign(total)
 
 
 def vjp(op: str, y: Array, dy: Array, axis: int) -> Array:

@@ -20,6 +20,17 @@ class Call(NamedTuple):
     times: int = 1  # how often one run does the work
 
 
+def weighted(logsumexp: Callable[..., Any], data: Data) -> Call:
+    """Return the call of SciPy's logsumexp, or of one like it, with weights."""
+    x, axis, b = data.x, data.case.axis, data.b
+    if data.case.op == "signed_logsumexp":
+        return Call(
+            lambda: logsumexp(x, axis=axis, b=b, return_sign=True),
+            lambda pair: np.asarray(pair[0]),
+        )
+    return Call(lambda: logsumexp(x, axis=axis, b=b))
+
+
 class UnsupportedError(Exception):
     """The library cannot do this cell; the text says why."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..cases import OPS, Case
+from ..cases import OPS, WEIGHTED, Case
 from ..data import Data
-from .base import Call, Library
+from .base import Call, Library, weighted
 
 
 class Ours(Library):
@@ -18,14 +18,16 @@ class Ours(Library):
         self.lib.set_num_threads(self.threads)
 
     def supports(self, case: Case) -> str:
-        if case.call == "out=" and case.op.startswith("hinge"):
-            return "has no out= for losses"
+        if case.call == "out=" and case.op.startswith(("hinge", *WEIGHTED)):
+            return "has no out= for losses and signs"
         return super().supports(case)
 
     def call(self, data: Data) -> Call:
         case, axis = data.case, data.case.axis
         if case.op.startswith("hinge"):
             return self._hinge(data)
+        if case.op in WEIGHTED:
+            return weighted(self.lib.logsumexp, data)
         function = getattr(self.lib, case.op)
         if case.op.endswith("_vjp"):
             y, dy = data.y, data.dy

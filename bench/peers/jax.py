@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from ..cases import OPS, Case
+from ..cases import OPS, WEIGHTED, Case
 from ..data import Data
 from .base import Call, Library
 
@@ -37,11 +37,15 @@ class Jax(Library):
             arguments = [put(data.x), put(data.labels)]
         elif case.op.endswith("_vjp"):
             arguments = [put(data.y), put(data.dy)]
+        elif case.op in WEIGHTED:
+            arguments = [put(data.x), put(data.b)]
         else:
             arguments = [put(data.x)]
+        ready = self.lib.block_until_ready
         if case.op == "hinge_grad":
-            ready = self.lib.block_until_ready
             return Call(lambda: ready(function(*arguments)), lambda pair: pair[1])
+        if case.op in WEIGHTED:
+            return Call(lambda: ready(function(*arguments)), lambda pair: pair[0])
         if len(arguments) == 1:
             (x,) = arguments
             return Call(lambda: function(x).block_until_ready())
@@ -54,10 +58,13 @@ class Jax(Library):
         if case.op == "hinge_grad":
             found: Callable[..., Any] = self.lib.value_and_grad(self._loss)
             return found
+        log_of_sum = self.lib.scipy.special.logsumexp
+        if case.op in WEIGHTED:
+            return lambda x, b: log_of_sum(x, axis=axis, b=b, return_sign=True)
         functions: dict[str, Callable[..., Any]] = {
             "softmax": lambda x: nn.softmax(x, axis=axis),
             "log_softmax": lambda x: nn.log_softmax(x, axis=axis),
-            "logsumexp": lambda x: self.lib.scipy.special.logsumexp(x, axis=axis),
+            "logsumexp": lambda x: log_of_sum(x, axis=axis),
             "softmax_vjp": lambda y, dy: (
                 y * (dy - np.sum(y * dy, axis=axis, keepdims=True))
             ),

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..cases import OPS, Case
-from ..data import Array, Data, hinge, hinge_terms, vjp
+from ..cases import OPS, WEIGHTED, Case
+from ..data import Array, Data, hinge, hinge_terms, log_of_weighted, vjp
 from .base import Call, Library
 
 
@@ -50,6 +50,9 @@ class NumPy(Library):
         if op.endswith("_vjp"):
             y, dy = data.y, data.dy
             return Call(lambda: vjp(op, y, dy, axis))
+        if op in WEIGHTED:
+            x, b = data.x, data.b
+            return Call(lambda: log_of_weighted(x, axis, b), lambda pair: pair[0])
         if data.case.call == "out=":
             return Call(_into_buffers(data))
         functions = {f.__name__: f for f in (softmax, log_softmax, logsumexp)}

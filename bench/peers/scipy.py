@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..cases import WEIGHTED
 from ..data import Data
-from .base import Call, Library
+from .base import Call, Library, weighted
 
 
 class SciPy(Library):
@@ -11,9 +12,11 @@ class SciPy(Library):
 
     name = package = "scipy"
     module = "scipy.special"
-    ops = ("softmax", "log_softmax", "logsumexp")
+    ops = ("softmax", "log_softmax", "logsumexp", *WEIGHTED)
 
     def call(self, data: Data) -> Call:
-        function = getattr(self.lib, data.case.op)
         x, axis = data.x, data.case.axis
+        if data.case.op in WEIGHTED:
+            return weighted(self.lib.logsumexp, data)
+        function = getattr(self.lib, data.case.op)
         return Call(lambda: function(x, axis=axis))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..cases import OPS, Case
+from ..cases import OPS, WEIGHTED, Case
 from ..data import Data
 from .base import Call, Library
 
@@ -13,7 +13,7 @@ class Torch(Library):
     """Functions of torch; the gradients are what its autograd calls."""
 
     name = module = package = "torch"
-    ops = OPS
+    ops = tuple(op for op in OPS if op not in WEIGHTED)
     has_out = True
 
     def start(self) -> None:
