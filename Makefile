@@ -3,7 +3,7 @@
 PYTHON ?= python
 C := $(shell find fastsoftmax tests bench -name '*.[ch]' ! -name _cpu.c -o -name '*.cu')
 
-.PHONY: build debug test lint bench
+.PHONY: build debug test lint bench docs
 build: # in place, and only what has changed
 	$(PYTHON) setup.py -q egg_info build_ext --inplace
 
@@ -26,3 +26,6 @@ lint:
 
 bench: build
 	$(PYTHON) -m bench $(ARGS)
+
+docs: # every warning is an error
+	$(PYTHON) -m sphinx -W --keep-going -q -b html docs build/docs

@@ -116,7 +116,7 @@ def hinge_loss(
     No row at all gives 0, the mean of no row that counts NaN. No input makes it warn.
 
     CuPy arrays give CuPy arrays, computed where they are. A label that is not in [0, C)
-    makes its row NaN there; README, "CuPy arrays", says what else differs.
+    makes its row NaN there; docs/cupy.md says what else differs.
 
     References
     ----------

@@ -79,7 +79,7 @@ def softmax(
 
     No input makes it warn.
 
-    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    CuPy arrays give CuPy arrays, computed where they are; docs/cupy.md says
     how exact they are, and what else differs.
 
     References
@@ -169,7 +169,7 @@ def log_softmax(
 
     No input makes it warn.
 
-    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    CuPy arrays give CuPy arrays, computed where they are; docs/cupy.md says
     how exact they are, and what else differs.
 
     References
@@ -267,7 +267,7 @@ def logsumexp(
 
     A negative sum without `return_sign` is NaN. No input makes it warn.
 
-    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    CuPy arrays give CuPy arrays, computed where they are; docs/cupy.md says
     how exact they are, and what else differs.
 
     References
@@ -338,7 +338,7 @@ def softmax_vjp(
     underflow or by softmax's `where`, so is the result, if ``dy - sum`` is finite. NaN
     and infinities follow IEEE 754, in their own set only. No input makes it warn.
 
-    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    CuPy arrays give CuPy arrays, computed where they are; docs/cupy.md says
     how exact they are, and what else differs.
 
     References
@@ -409,7 +409,7 @@ def log_softmax_vjp(
     (float64: 1e-461) as 0. NaN and infinities follow IEEE 754, in their own set only.
     No input makes it warn.
 
-    CuPy arrays give CuPy arrays, computed where they are; README, "CuPy arrays", says
+    CuPy arrays give CuPy arrays, computed where they are; docs/cupy.md says
     how exact they are, and what else differs.
 
     References

@@ -1,4 +1,4 @@
-"""Every example in docstrings and in the README runs and prints what it says."""
+"""Every example in docstrings, the README and docs/ runs and prints what it says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import pytest
 
 import fastsoftmax
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+SOURCE = "https://example.org/fastsoftmax/source/"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 # To be run as a program, not imported; folders.
@@ -33,24 +36,43 @@ def test_every_public_function_has_an_example():
         assert ">>> " in getattr(fastsoftmax, name).__doc__, name
 
 
-def test_readme(tmp_path, monkeypatch):
-    """Its blocks run one after the other, as a reader would."""
+RUNNING = [page for page in PAGES if BLOCK.search(page.read_text())]
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
+def test_pages(page, tmp_path, monkeypatch):
+    """Their blocks run one after the other, as a reader would."""
     monkeypatch.chdir(tmp_path)
-    blocks = BLOCK.findall(README.read_text())
-    assert blocks, "no example in README.md"
-    names: dict[str, object] = {"__name__": "readme"}
-    for number, block in enumerate(blocks):
-        run_block(block, names, f"README.md, python block {number + 1}")
+    names: dict[str, object] = {"__name__": page.stem}
+    for number, block in enumerate(BLOCK.findall(page.read_text())):
+        run_block(block, names, f"{page.name}, python block {number + 1}")
 
 
-def test_readme_trains_good_classifiers():
+def test_pages_have_examples():
+    assert README in RUNNING
+    assert len(RUNNING) >= 5
+
+
+def test_training_makes_good_classifiers():
     """Above 90 % of the digits that they have not been trained on."""
-    (block,) = (b for b in BLOCK.findall(README.read_text()) if "load_digits" in b)
-    names: dict[str, object] = {"__name__": "readme"}
-    run_block(block, names, "README.md, the training loop")
+    page = ROOT / "docs" / "training.md"
+    (block,) = (b for b in BLOCK.findall(page.read_text()) if "load_digits" in b)
+    names: dict[str, object] = {"__name__": "training"}
+    run_block(block, names, "docs/training.md, the training loop")
     accuracy = names["accuracy"]
     assert accuracy.keys() == {"ranker", "classifier"}
     assert all(0.9 < share <= 1 for share in accuracy.values()), accuracy
+
+
+def test_readme_can_stand_on_an_index_page():
+    """Its links are absolute, and lead to files of the sources."""
+    text = README.read_text()
+    assert len(text.splitlines()) <= 160
+    assert not re.search(r"\]\((?!https://|#)", text), "a relative link"
+    links = re.findall(re.escape(SOURCE) + r"([\w./-]+)", text)
+    assert links
+    if (ROOT / "setup.py").exists():
+        assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def run_block(block: str, names: dict[str, object], label: str) -> None:

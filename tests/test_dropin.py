@@ -158,7 +158,7 @@ def test_keepdims_of_a_scalar_is_scipys():
 
 
 class TestWhereWeDiffer:
-    """SciPy's defects that we do not copy; the README lists them."""
+    """SciPy's defects that we do not copy; docs/special-values.md lists them."""
 
     @pytest.mark.parametrize("function", FUNCTIONS)
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The README's table of other libraries' hinge losses: every line is run.
+"""The table in docs/hinge.md of other libraries' losses: every line is run.
 
 Each is compared with the other library's definition, written out here, and with the
 library itself where it is installed.
@@ -20,9 +20,9 @@ from fastsoftmax import hinge_loss, pair_hinge_loss
 
 Array = npt.NDArray[Any]
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "hinge.md"
 LINE = re.compile(r"^\| `((?:torch|sklearn|optax|keras)\..*?)` \| `(.*?)` \|$", re.M)
-LINES = LINE.findall(README.read_text())
+LINES = LINE.findall(PAGE.read_text())
 
 rng = np.random.default_rng(0)
 B, C = 40, 7
