@@ -41,14 +41,35 @@ def vjp(
     dy: Array,
     axis: Axis,
     temperature: ArrayLike,
+    where: Array | None,
     out: Array | None,
-    dtype: np.dtype[Any],
+    wanted: np.dtype[Any],
 ) -> Any:
     """Run softmax_vjp or log_softmax_vjp."""
-    wanted = _arguments.result_dtype(y.dtype, dtype)
     formula = _formulas.log_softmax_vjp if is_log else _formulas.softmax_vjp
     second = _arguments.cast(_arguments.broadcast(dy, y.shape, "dy", "y"), wanted)
-    return _elementwise(formula, y, second, axis, temperature, out, wanted)
+    if where is None:
+        return _elementwise(formula, y, second, axis, temperature, out, wanted)
+    absent, y, second = masked(is_log, y, second, where, wanted)
+    dx = np.asarray(_elementwise(formula, y, second, axis, temperature, None, wanted))
+    dx[absent] = 0
+    if out is not None:
+        _arguments.check_out(out, dx.shape, wanted)
+    return _delivered(dx, out)
+
+
+def masked(
+    is_log: bool, y: Array, dy: Array, where: Array, compute: np.dtype[Any]
+) -> tuple[Array, Array, Array]:
+    """Return what is masked out of a VJP, and copies of y and dy that lack it."""
+    absent = ~_arguments.broadcast(where, y.shape, "where", "y")
+    copies = []
+    for array, name, none in ((y, "y", -np.inf if is_log else 0), (dy, "dy", 0)):
+        whole = _arguments.broadcast(array, y.shape, name, "y")
+        copy = _copied(np.empty_like(y, compute, "K", False), whole)
+        np.copyto(copy, none, where=absent)
+        copies.append(copy)
+    return absent, copies[0], copies[1]
 
 
 def _elementwise(

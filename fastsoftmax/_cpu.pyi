@@ -41,7 +41,14 @@ def logsumexp(
     dtype: object,
 ) -> Any: ...
 def vjp(
-    op: int, y: object, dy: object, axis: object, temperature: object, out: object
+    op: int,
+    y: object,
+    dy: object,
+    axis: object,
+    temperature: object,
+    where: object,
+    out: object,
+    dtype: object,
 ) -> Any: ...
 def hinge_loss(
     scores: object,

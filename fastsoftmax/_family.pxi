@@ -191,28 +191,39 @@ cdef int promoted_type(cnp.dtype promoted) except -2:
     return type_of_num(promoted.type_num, promoted.itemsize)
 
 
-def vjp(int op, y, dy, axis, temperature, out):
+def vjp(int op, y, dy, axis, temperature, where, out, dtype):
     """softmax_vjp and log_softmax_vjp."""
     cdef fs_job job
     cdef layout whole
-    cdef cnp.ndarray a, b, last, dx = None
+    cdef cnp.ndarray a, b, last, mask, dx = None
     cdef int y_type
     cdef bint is_scalar
-    if is_foreign(y) or is_foreign(dy) or is_foreign(out):
+    if is_foreign(y) or is_foreign(dy) or is_foreign(where) or is_foreign(out):
         return NotImplemented
-    a = numbers(y, "y", False)
-    b = numbers(dy, "dy", False)
+    a = numbers(y, "y")
+    b = numbers(dy, "dy")
+    mask = mask_for(where, a, "y")
     y_type = type_of(a)
-    if y_type != type_of(b) or not is_floating(y_type):
+    if y_type != type_of(b) or not is_floating(y_type) or dtype is not None:
         promoted = _arguments.promote((y, a), (dy, b))
         if promoted.kind == "c":
             raise TypeError(
                 f"y and dy must be real, got dtypes {a.dtype} and {b.dtype}"
             )
+        promoted = _arguments.result_dtype(promoted, dtype)
+        if promoted.kind == "c":
+            raise TypeError(f"dtype must be real, got {promoted}")
+        learn(promoted)
         y_type = promoted_type(promoted)
         if y_type == NO_KERNEL:
-            return _by_numpy.vjp(op == FS_LOG_SOFTMAX_VJP, a, b, axis, temperature, out,
-                                 promoted)
+            return _by_numpy.vjp(op == FS_LOG_SOFTMAX_VJP, a, b, axis, temperature,
+                                 mask, out, promoted)
+        compute = dtype_of(computed_in(y_type))
+        a = a if type_of(a) != NO_KERNEL else _arguments.cast(a, compute)
+        b = b if type_of(b) != NO_KERNEL else _arguments.cast(b, compute)
+    if mask is not None:
+        absent, a, b = _by_numpy.masked(op == FS_LOG_SOFTMAX_VJP, a, b, mask,
+                                        dtype_of(computed_in(y_type)))
     is_scalar = cnp.PyArray_NDIM(a) == 0
     if is_scalar:
         axis = _arguments.as_axes(axis, 0)
@@ -234,6 +245,8 @@ def vjp(int op, y, dy, axis, temperature, out):
         )
         last = elementwise(&job, &whole, a, b, None, job.compute, "y")
         dx = _by_numpy.divided(last, temperature, dx, dtype_of(y_type))
+    if mask is not None:
+        np.copyto(dx, 0, "unsafe", absent.reshape(np.shape(dx)))
     if out is not None:
         return out
     return scalar_of(dx) if is_scalar else dx

@@ -297,7 +297,9 @@ def softmax_vjp(
     axis: Axis = None,
     *,
     temperature: ArrayLike = 1.0,
+    where: ArrayLike | None = None,
     out: Array | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Any:
     """Gradient through softmax, ``y * (dy - sum(y * dy)) / temperature``.
 
@@ -311,14 +313,19 @@ def softmax_vjp(
         Axes that sum to 1, as given to `softmax`. None is the whole array.
     temperature : float or array_like of float, optional
         As given to `softmax`. Finite and > 0.
+    where : array_like of bool, optional
+        As given to `softmax`. Entries that are False are absent, whatever y and dy hold
+        there: their gradient is 0.
     out : ndarray, optional
         Where to write the result: exactly its shape and dtype. May be y or dy itself.
+    dtype : dtype, optional
+        Type computed in and returned.
 
     Returns
     -------
     ndarray or scalar
         Gradient of the loss with respect to x (a vector-Jacobian product), shaped like
-        y, of NumPy's type for y and dy together; integers give float64.
+        y; without `dtype` of NumPy's type for y and dy together; integers give float64.
 
     Raises
     ------
@@ -354,12 +361,12 @@ def softmax_vjp(
     >>> softmax_vjp(y, [1.0, 0.0, 0.0], axis=-1).round(4)
     array([[ 0.0819, -0.022 , -0.0599]])
     """
-    dx = _cpu.vjp(_cpu.SOFTMAX_VJP, y, dy, axis, temperature, out)
+    dx = _cpu.vjp(_cpu.SOFTMAX_VJP, y, dy, axis, temperature, where, out, dtype)
     if dx is not NotImplemented:
         return dx
     from .cuda import call
 
-    return call.softmax_vjp(y, dy, out, axis, temperature)
+    return call.softmax_vjp(y, dy, where, out, axis, temperature, dtype)
 
 
 def log_softmax_vjp(
@@ -368,7 +375,9 @@ def log_softmax_vjp(
     axis: Axis = None,
     *,
     temperature: ArrayLike = 1.0,
+    where: ArrayLike | None = None,
     out: Array | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Any:
     """Gradient through log_softmax, ``(dy - exp(y) * sum(dy)) / temperature``.
 
@@ -382,14 +391,19 @@ def log_softmax_vjp(
         Axes of one set, as given to `log_softmax`. None is the whole array.
     temperature : float or array_like of float, optional
         As given to `log_softmax`. Finite and > 0.
+    where : array_like of bool, optional
+        As given to `log_softmax`. Entries that are False are absent, whatever y and dy
+        hold there: their gradient is 0.
     out : ndarray, optional
         Where to write the result: exactly its shape and dtype. May be y or dy itself.
+    dtype : dtype, optional
+        Type computed in and returned.
 
     Returns
     -------
     ndarray or scalar
         Gradient of the loss with respect to x (a vector-Jacobian product), shaped like
-        y, of NumPy's type for y and dy together; integers give float64.
+        y; without `dtype` of NumPy's type for y and dy together; integers give float64.
 
     Raises
     ------
@@ -428,9 +442,9 @@ def log_softmax_vjp(
     >>> log_softmax_vjp(y, [[-1.0, 0.0, 0.0]], axis=-1).round(4)
     array([[-0.91  ,  0.2447,  0.6652]])
     """
-    dx = _cpu.vjp(_cpu.LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
+    dx = _cpu.vjp(_cpu.LOG_SOFTMAX_VJP, y, dy, axis, temperature, where, out, dtype)
     if dx is not NotImplemented:
         return dx
     from .cuda import call
 
-    return call.log_softmax_vjp(y, dy, out, axis, temperature)
+    return call.log_softmax_vjp(y, dy, where, out, axis, temperature, dtype)

@@ -196,6 +196,117 @@ def test_masked_arrays_are_refused(function):
         function(good, bad, axis=0)
 
 
+# ---- where and dtype ----
+
+
+def with_rubbish(function, dtype) -> tuple[Array, Array, Array, list[Array]]:
+    """y and dy with NaN and infinities where a mask is False; the mask; both without.
+
+    Some sets are masked out as a whole.
+    """
+    rng = np.random.default_rng(5)
+    where = rng.random(SHAPE) < 0.6
+    where[1] = where[:, 2] = where[..., 3] = False
+    y, dy = draw(function, SHAPE, dtype)
+    clean = [
+        np.where(where, y, np.array(0 if function is softmax_vjp else -INF, dtype)),
+        np.where(where, dy, np.array(0, dtype)),
+    ]
+    for array in (y, dy):
+        array[~where] = rng.choice([NAN, INF, -INF, 7], np.sum(~where)).astype(dtype)
+    return y, dy, where, clean
+
+
+@of_both
+@pytest.mark.parametrize("layout", ["C", "F", "backwards", "byte-swapped"])
+@pytest.mark.parametrize(
+    "dtype", [np.float32, pytest.param(np.float64, marks=needs_wide), *HALVES]
+)
+def test_what_is_masked_out_is_absent(dtype, layout, function):
+    y, dy, where, clean = with_rubbish(function, dtype)
+    of_sets = np.linspace(0.5, 2, 19, dtype=np.float32)[:, np.newaxis]
+    for axis, temperature in itertools.product(AXES, (1.0, 0.7)):
+        expected = judge(function, *clean, axis, temperature)
+        given = LAYOUTS[layout](y), LAYOUTS[layout](dy)
+        options = {"axis": axis, "where": where, "temperature": temperature}
+        dx = silently(function, *given, **options)
+        assert dx.dtype == dtype
+        assert_within(dx, expected, f"axis {axis}")
+        assert not dx[~where].any()
+        for out in (np.empty_like(y), y.copy(), dy.copy()):
+            assert silently(function, y, dy, out=out, **options) is out
+            assert_within(out, expected)
+        for place, out in enumerate(given):
+            if out.dtype.isnative:
+                silently(function, *given, out=out, **options)
+                assert_within(out, expected)
+                given[place][...] = (y, dy)[place]
+    dx = silently(function, y, dy, axis=-1, where=where, temperature=of_sets)
+    for i, value in enumerate(of_sets[:, 0]):
+        expected = judge(function, clean[0][:, i], clean[1][:, i], -1, value)
+        assert_within(dx[:, i], expected)
+
+
+@of_both
+def test_long_double_has_masks_too(function):
+    y, dy, where, clean = with_rubbish(function, np.longdouble)
+    for options in ({}, {"temperature": 3}, {"out": np.empty_like(y)}):
+        dx = silently(function, y, dy, axis=1, where=where, **options)
+        options = {"temperature": options.get("temperature", 1)}
+        np.testing.assert_array_equal(dx, function(*clean, axis=1, **options))
+
+
+@of_both
+@pytest.mark.parametrize("dtype", [np.float32, np.longdouble])
+def test_nan_in_a_set_leaves_what_is_masked_out_alone(dtype, function):
+    y, dy = draw(function, (3, 70), dtype)
+    dy[1, 0] = NAN
+    where = np.arange(70) % 3 == 0
+    dx = silently(function, y, dy, axis=1, where=where)
+    assert not dx[:, ~where].any()
+    assert np.isnan(dx[1, where]).all()
+    assert np.isfinite(dx[::2]).all()
+
+
+@of_both
+def test_where_of_any_shape(function):
+    y, dy = draw(function, (4, 6))
+    for where in (True, False, [True] * 5 + [False], np.eye(4, 6) > 0, [[True]] * 4):
+        expected = function(y, dy, axis=1, where=np.broadcast_to(where, y.shape))
+        assert_same_bits(function(y, dy, axis=1, where=where), expected)
+    assert function(0.5, 2.0, where=False) == 0
+    assert function(np.empty((0, 3)), 1, axis=0, where=[True] * 3).shape == (0, 3)
+    with pytest.raises(ValueError, match="where of shape"):
+        function(y, dy, where=[True, False])
+    with pytest.raises(TypeError, match="where must be boolean"):
+        function(y, dy, where=1)
+
+
+@of_both
+@pytest.mark.parametrize(
+    "dtype", [np.float32, pytest.param(np.float64, marks=needs_wide), *HALVES]
+)
+def test_dtype_is_computed_in_and_returned(dtype, function):
+    for given in (np.float32, np.float64, np.float16, np.longdouble):
+        y, dy = draw(function, SHAPE, given)
+        for options in ({}, {"temperature": 0.7}):
+            dx = silently(function, y, dy, axis=1, dtype=dtype, **options)
+            assert dx.dtype == dtype
+            wide = np.result_type(given, np.float32 if dtype in HALVES else dtype)
+            if wide in (np.dtype(dtype), np.float32):  # else inputs are rounded, too
+                expected = judge(function, y, dy, 1, dtype=dtype, **options)
+                assert_within(dx, expected)
+            compute = np.float32 if dtype in HALVES else dtype
+            rounded = y.astype(compute), dy.astype(compute)
+            assert_same_bits(dx, function(*rounded, axis=1, dtype=dtype, **options))
+    out = np.empty(SHAPE, dtype)
+    assert function(y, dy, axis=1, dtype=dtype, out=out) is out
+    assert function([1, 2], [3, 4], dtype=dtype).dtype == dtype
+    for bad in (np.complex128, np.int64):
+        with pytest.raises(TypeError, match="dtype must be"):
+            function(y, dy, dtype=bad)
+
+
 # ---- axis and temperature ----
 
 

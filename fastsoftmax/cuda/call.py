@@ -283,10 +283,14 @@ def _vjp(
     device: int,
     y: Any,
     dy: Any,
+    where: Any,
     out: Any,
     axis: Axis,
     temperature: Any,
+    dtype: Any,
 ) -> Any:
+    if where is not None or dtype is not None:
+        raise TypeError("the gradients of CuPy arrays take no where and no dtype yet")
     if not (isinstance(y, cupy.ndarray) and isinstance(dy, cupy.ndarray)):
         probabilities, gradient = launch.as_array(y, "y"), launch.as_array(dy, "dy")
     else:
@@ -318,7 +322,7 @@ def _vjp(
     return out
 
 
-_on_device = launch.on_device_of("y", "dy", "out")
+_on_device = launch.on_device_of("y", "dy", "where", "out")
 softmax_vjp = _on_device(functools.partial(_vjp, choose.SOFTMAX_VJP))
 log_softmax_vjp = _on_device(functools.partial(_vjp, choose.LOG_SOFTMAX_VJP))
 
