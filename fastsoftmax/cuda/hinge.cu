@@ -3,8 +3,6 @@
 
 /* ---- operations: hinge losses ---- */
 
-enum { NOTHING = 0, GRADIENT = 1, PAIRS = 2 }; /* what is written beside the losses */
-
 /* A row has a positive score s+ and others; its terms are t = max(0, margin - s+ + s)^p
  * over the others that count. margin - s+ is kept as a pair: a term is within 1 ULP. */
 template <class T, class S> struct HingeFamily : Summing<T, S> {
@@ -69,7 +67,8 @@ template <class T, class S> struct HingeFamily : Summing<T, S> {
             row.label = -1; /* all terms are NaN */
         row.base = settled(two_sum(margin, -positive));
         row.weight = weights ? weights[number] : 1.0;
-        row.slope = (Real)(written == GRADIENT ? row.weight * scale * p : row.weight);
+        row.slope =
+            (Real)(written == FS_GRADIENT ? row.weight * scale * p : row.weight);
         return row;
     }
     /* Masked scores and those beyond the end are -inf, whose terms are 0 unless s+ is
@@ -138,7 +137,7 @@ struct HingeSum : HingeFamily<T, HingeTotals<typename Computed<T>::type>> {
         Real t = item->s;
         sum->terms =
             this->p == 1 ? plus(sum->terms, t) : plus_product(sum->terms, t, t);
-        if (this->written == GRADIENT)
+        if (this->written == FS_GRADIENT)
             sum->slopes = plus(sum->slopes, this->slope_of(row, t));
     }
     DEVICE void finish(Row &row, Peak peak, Sum sum) const
@@ -149,7 +148,7 @@ struct HingeSum : HingeFamily<T, HingeTotals<typename Computed<T>::type>> {
     DEVICE Real result(const Row &row, Item item, i64 index) const
     {
         Real t = item.s;
-        if (this->written == GRADIENT)
+        if (this->written == FS_GRADIENT)
             return index == row.label ? (Real)(0 - row.slopes) : this->slope_of(row, t);
         return t > (Real)0 ? (this->p == 1 ? t : t * t) * row.slope : t;
     }

@@ -6,12 +6,14 @@ import functools
 from importlib import resources
 
 # In this order they are one text, without #include.
-FILES = ("words.cu", "softmax.cu", "hinge.cu", "rows.cu", "columns.cu")
+HEADER = "kernels/math/coefficients.h"
+FILES = ("words.cu", "exp.cu", "softmax.cu", "hinge.cu", "rows.cu", "columns.cu")
 OPTIONS = ("--std=c++17", "--fmad=false")
 
 
 @functools.cache
 def text() -> str:
-    """Return the kernels as one text."""
-    folder = resources.files(__package__)
-    return "\n".join((folder / name).read_text("utf-8") for name in FILES)
+    """Return the kernels as one text, after the numbers that they share with C."""
+    package = resources.files("fastsoftmax")
+    parts = (HEADER, *(f"cuda/{name}" for name in FILES))
+    return "\n".join((package / part).read_text("utf-8") for part in parts)

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "math/coefficients.h"
 #include "process/watch.h"
 
 typedef enum {
@@ -76,9 +77,6 @@ typedef struct fs_operand {
     fs_flag *overflow;  /* OUT: raised where an element that is finite is read as an
                          * infinite one: too large, or its quotient is; may be NULL */
 } fs_operand;
-
-/* What is written to y beside the hinge losses. */
-typedef enum { FS_NOTHING, FS_GRADIENT, FS_PAIRS } fs_written;
 
 /* The most outer dimensions that a job can have (NumPy's own limit). */
 enum { FS_MAX_OUTER = 64 };

@@ -1,7 +1,10 @@
-/* Every coefficient, once for C and for CUDA, whose text has no #include.
+/* Every coefficient, and what is counted alike, once for C and for CUDA (source.py).
  * tools/derive_coefficients.py derives them, tests/test_coefficients.py compares. */
 #ifndef FASTSOFTMAX_COEFFICIENTS_H
 #define FASTSOFTMAX_COEFFICIENTS_H
+
+/* What is written to y beside the hinge losses. */
+typedef enum { FS_NOTHING, FS_GRADIENT, FS_PAIRS } fs_written;
 
 #define FS_LOG2_E 0x1.71547652b82fep+0
 
