@@ -68,7 +68,7 @@ class Case:
     @property
     def nbytes(self) -> int:
         """Bytes of the input."""
-        return self.size * (4 if self.dtype == "float32" else 8)
+        return self.size * {"float16": 2, "float32": 4, "float64": 8}[self.dtype]
 
     @property
     def axis_word(self) -> str:

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -402,24 +404,65 @@ def test_list():
 
 
 def test_gpu_cells_are_picked_by_words() -> None:
-    assert len(list(gpu.cells([]))) == 5 * 3 * len(gpu.SHAPES)
-    (cell,) = gpu.cells(["softmax", "float16", "4096x1000"])
-    assert cell == gpu.Cell("softmax", "float16", (4096, 1000))
+    (cell,) = gpu.cells(["softmax float16 16384x4096"])
+    assert (cell.op, cell.dtype, cell.shape) == ("softmax", "float16", (16384, 4096))
+    every = gpu.cells([])
+    assert {cell.axis for cell in every} == {-1, 1}
+    assert any(cell.n % 2 for cell in every)
+    assert any(cell.shape[0] == 1 for cell in every)
+    assert not [cell for cell in every if cell.op == "hinge" and cell.axis == 1]
 
 
 @pytest.mark.parametrize(
     ("operation", "arrays"),
-    [("softmax", 2), ("logsumexp", 1), ("softmax_vjp", 3), ("hinge_loss", 1)],
+    [("softmax", 2), ("logsumexp", 1), ("softmax_vjp", 3), ("hinge", 1)],
 )
 def test_gpu_times_beside_the_copy(operation: str, arrays: int) -> None:
     """The copy moves 2 arrays in 2 ms; each of ours takes 1 ms."""
-    cell = gpu.Cell(operation, "float32", (1000, 1000))
-    times = {"fastsoftmax": arrays / 1000, "cupy.copyto": 0.002, "torch": 0.004}
-    result = gpu.row(cell, times)
+    cell = Case(operation, "float32", (1000, 1000))
+    times = {gpu.OURS: arrays / 1000, gpu.COPY: 0.002, "torch": 0.004}
+    result = gpu.row(cell, times, {gpu.OURS: 1.25})
     assert result["share_of_copy"] == pytest.approx(1)
     assert result["ratio"]["torch"] == pytest.approx(4 / arrays)
-    assert "100% of the copy" in gpu.line(result)
-    assert "torch" in gpu.line(result)
+    for words in ("100% of the copy", "torch", "ULP: fastsoftmax 1.25"):
+        assert words in gpu.line(result)
+
+
+def test_gpu_libraries_share_a_stream_that_waits_for_no_other() -> None:
+    cupy, torch = MagicMock(), MagicMock()
+    with gpu.one_stream(cupy, torch) as stream:
+        cupy.cuda.Stream.assert_called_once_with(non_blocking=True)
+        assert stream is cupy.cuda.Stream.return_value
+        stream.__enter__.assert_called_once()
+        torch.cuda.ExternalStream.assert_called_once_with(stream.ptr)
+        torch.cuda.stream.assert_called_once_with(
+            torch.cuda.ExternalStream.return_value
+        )
+    stream.__exit__.assert_called_once()
+
+
+class OnDevice(np.ndarray):
+    def get(self) -> np.ndarray:
+        return self.view(np.ndarray)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((9, 5), -1), ((3, 7, 11), 1)])
+@pytest.mark.parametrize("op", ["softmax", "logsumexp"])
+def test_gpu_errors_are_those_of_some_sets(
+    op: str, shape: tuple[int, ...], axis: int
+) -> None:
+    x = np.random.default_rng(0).normal(0, 5, shape).astype("f4").view(OnDevice)
+    formula = getattr(pytest.importorskip("scipy.special"), op)
+    good = formula(x, axis=axis).view(OnDevice)
+    bad = (good * np.float32(1.001)).view(OnDevice)
+    found = gpu.errors(
+        SimpleNamespace(asarray=np.asanyarray, moveaxis=np.moveaxis),
+        Case(op, "float32", shape, axis),
+        {gpu.OURS: lambda: good, "torch": lambda: bad, gpu.COPY: lambda: x},
+        x,
+    )
+    assert set(found) == {gpu.OURS, "torch"}
+    assert found[gpu.OURS] < 20 < 2000 < found["torch"]
 
 
 def test_without_a_gpu_the_bench_says_so() -> None:
