@@ -228,33 +228,90 @@ static void F(tile_sum)(const fs_job *job, F(tile) *tile, const F(soon) *soon)
         F(tile_sum_of)(0, tile, soon);
 }
 
-/* The factors, or logarithms. A set that is looked at again is still in the cells, but
- * for logsumexp, which may need what was not rounded. */
-static void F(tile_factors)(fs_job *job, F(tile) *tile)
+/* sum_of_others, and its logarithm, of the LANES columns from j on, whose x the cells
+ * hold: rows of one column each take five to ten times as long (n of 64 to 10). */
+static void F(logs_of_others)(const F(tile) *tile, ptrdiff_t j, F(sets) *logs)
 {
-    ptrdiff_t columns = tile->shape.columns;
-    F(sets) *sets = &tile->run.lanes.sets;
-    int exact = F(finish_sets)(job->op, tile->shape.padded, sets);
-    int all = F(writes_all)(job->op);
+    const ptrdiff_t rows = tile->shape.rows, padded = tile->shape.padded;
+    VEC none = V(set)((REAL)-INFINITY), max = V(load)(tile->run.lanes.sets.max + j);
+    VEC off = F(subtrahend)(max), second = V(sub)(max, V(set)(UNSEEN)), s, q;
+    for (ptrdiff_t row = 0; row < rows; row++) {
+        VEC x = V(load)(tile->cells + row * padded + j);
+        second = V(max)(V(if_equal)(x, max, none, x), second);
+    }
+    VEC k = F(exponent_of)(V(sub)(second, off));
+    F(shift) shift = F(shift_by)(k);
+    REAL total[LANES], lost[LANES], down[LANES];
+    double hi[LANES] = {0}, lo[LANES] = {0};
+    V(store)(down, V(sub)(k, F(exponent_of_max)(max)));
+    for (ptrdiff_t row = 0; row < rows;) {
+        F(sum) sum = F(no_terms)();
+        for (ptrdiff_t end = fs_least(rows, row + SETTLED); row < end; row++) {
+            VEC x = V(load)(tile->cells + row * padded + j);
+            x = V(sub)(V(if_equal)(x, max, none, x), off);
+            F(exp_terms)(1, 1, &x, &shift, &s, &q);
+            F(add_term)(&sum, s, q, F(term)(s, q));
+        }
+        V(store)(total, V(sub)(sum.total, V(set)(ABOVE)));
+        V(store)(lost, sum.lost);
+        for (int i = 0; i < LANES; i++) {
+            fs_pair more = {total[i], lost[i]};
+            fs_pair both = fs_pair_add((fs_pair){hi[i], lo[i]}, more);
+            hi[i] = both.hi;
+            lo[i] = both.lo;
+        }
+    }
+    for (int i = 0; i < LANES; i++) {
+        hi[i] = ldexp(hi[i], (int)down[i]);
+        lo[i] = ldexp(lo[i], (int)down[i]);
+    }
+    V(store)(logs->max, max);
+    F(add_logs)(LANES, hi, lo, logs);
+}
+
+/* The logarithms of the special ones of LANES columns from j on. Such a set is still in
+ * the cells, but for logsumexp, which may need what was not rounded. */
+static void F(special_columns)(fs_job *job, F(tile) *tile, ptrdiff_t j, double doubt)
+{
+    F(sets) *sets = &tile->run.lanes.sets, logs;
+    const int all = F(writes_all)(job->op);
     fs_operand cells =
         F(plain)(tile->cells, tile->shape.padded * (ptrdiff_t)sizeof(REAL));
+    int known = 0;
+    for (ptrdiff_t i = j; i < fs_least(j + LANES, tile->shape.columns); i++) {
+        if (!F(is_special)(job->op, doubt, sets, i))
+            continue;
+        if (F(is_in_doubt)(job->op, sets, i)) {
+            if (!known++)
+                F(logs_of_others)(tile, j, &logs);
+            sets->hi[i] = logs.hi[i - j];
+            sets->lo[i] = logs.lo[i - j];
+            continue;
+        }
+        fs_line line = fs_along_inner(job, tile->line, i);
+        if (all) {
+            line.at[FS_X] = (char *)(tile->cells + i);
+            line.at[FS_MASK] = NULL;
+        }
+        F(special_log_sum)(job->op, job, all ? &cells : &job->operand[FS_X], line, sets,
+                           i);
+    }
+}
+
+/* The factors, or logarithms. */
+static void F(tile_factors)(fs_job *job, F(tile) *tile)
+{
+    F(sets) *sets = &tile->run.lanes.sets;
+    int exact = F(finish_sets)(job->op, tile->shape.padded, sets);
     ptrdiff_t settled = fs_least(SETTLED, job->n);
     double doubt = F(doubt)(settled, settled);
-    for (ptrdiff_t j = 0; j < columns; j++)
-        if (F(is_special)(job->op, doubt, sets, j)) {
-            fs_line line = fs_along_inner(job, tile->line, j);
-            if (all) {
-                line.at[FS_X] = (char *)(tile->cells + j);
-                line.at[FS_MASK] = NULL;
-            }
-            F(special_log_sum)(job->op, job, all ? &cells : &job->operand[FS_X], line,
-                               sets, j);
-        }
+    for (ptrdiff_t j = 0; j < tile->shape.columns; j += LANES)
+        F(special_columns)(job, tile, j, doubt);
     int deep = F(writes_terms)(job->op) && tile->run.lanes.clamps;
     for (ptrdiff_t j = 0; deep && !exact && j < tile->shape.padded; j++)
         sets->top[j] = (REAL)NAN;
     tile->run.careful = exact || deep;
-    tile->run.period = columns;
+    tile->run.period = tile->shape.columns;
 }
 
 /* Pass 3. */

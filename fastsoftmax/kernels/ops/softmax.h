@@ -396,6 +396,11 @@ static fs_pair F(sum_but)(fs_job *job, const fs_operand *source, fs_line line,
     return sum;
 }
 
+/* How far below the largest element no result shows others: 2^31 exp(-130) < 2^-150,
+ * half the least float. |second - off| < 330 (f64: 2270) up to there: 8 / ln 2 times as
+ * much is still below 2^12 (f64: 2^15). */
+#define UNSEEN (T_IS_F32 ? (REAL)130 : (REAL)770)
+
 /* The sum of a set without its only largest element, shifted as the set's sum is: found
  * with a shift that suits the largest of the others. 0 if no result shows it. */
 static fs_pair F(sum_of_others)(fs_job *job, const fs_operand *source, fs_line line,
@@ -403,9 +408,7 @@ static fs_pair F(sum_of_others)(fs_job *job, const fs_operand *source, fs_line l
 {
     VEC all = V(set)(max), off = F(subtrahend)(all);
     VEC second = V(set)(F(largest_but)(job, source, line, max));
-    /* 2^31 exp(-130) < 2^-150, half the least float. |second - off| < 330 (f64: 2270):
-     * 8 / ln 2 times as much is still below 2^12 (f64: 2^15). */
-    if (!V(any_less)(V(sub)(all, V(set)(T_IS_F32 ? 130 : 770)), second))
+    if (!V(any_less)(V(sub)(all, V(set)(UNSEEN)), second))
         return (fs_pair){0, 0};
     VEC k = F(exponent_of)(V(sub)(second, off));
     fs_pair sum = F(sum_but)(job, source, line, max, off, k);
@@ -430,14 +433,23 @@ static inline double F(doubt)(ptrdiff_t chunk, ptrdiff_t longest)
     return part < 0.6 ? part : 0.6;
 }
 
-/* Whether hi + lo of set j is not the result yet: the maximum is infinite; the sum
- * cannot tell what the others are; or max and logarithm cancel so that what floats have
- * lost would show. */
+/* Whether max and logarithm of set j cancel, so that what floats lost would show. */
+static inline int F(cancels)(int op, const F(sets) *sets, ptrdiff_t j)
+{
+    double lse = sets->hi[j];
+    return T_IS_F32 && op == FS_LOGSUMEXP && fabs(lse) < lse - (double)sets->max[j];
+}
+
+/* Whether hi + lo of set j is not the result yet: the maximum is infinite; both cancel;
+ * or the sum cannot tell what the others are, and that alone. */
 static inline int F(is_special)(int op, double doubt, const F(sets) *sets, ptrdiff_t j)
 {
-    double max = sets->max[j], lse = sets->hi[j];
-    int cancels = T_IS_F32 && op == FS_LOGSUMEXP && fabs(lse) < lse - max;
-    return op != FS_SOFTMAX && (isinf(max) || cancels || sets->total[j] < doubt);
+    return op != FS_SOFTMAX &&
+           (isinf(sets->max[j]) || F(cancels)(op, sets, j) || sets->total[j] < doubt);
+}
+static inline int F(is_in_doubt)(int op, const F(sets) *sets, ptrdiff_t j)
+{
+    return !isinf(sets->max[j]) && !F(cancels)(op, sets, j);
 }
 
 /* Puts log(sum(exp(x))) of such a set, read from `source`, into its hi + lo. */
@@ -453,8 +465,7 @@ static void F(special_log_sum)(int op, fs_job *job, const fs_operand *source,
         int nan = (op == FS_LOG_SOFTMAX && max < 0) || F(any_nan)(job, source, line);
         one.hi[0] = nan ? (REAL)NAN : max;
 #if T_IS_F32
-    } else if (op == FS_LOGSUMEXP &&
-               fabs((double)sets->hi[j]) < sets->hi[j] - (double)max) {
+    } else if (F(cancels)(op, sets, j)) {
         fs_pair lse = JOIN(fs_log_sum_of_line_f64, ISA)(job, line);
         one.hi[0] = (REAL)(lse.hi + lse.lo);
 #endif
