@@ -289,20 +289,24 @@ def _vjp(
     temperature: Any,
     dtype: Any,
 ) -> Any:
-    if where is not None or dtype is not None:
-        raise TypeError("the gradients of CuPy arrays take no where and no dtype yet")
     if not (isinstance(y, cupy.ndarray) and isinstance(dy, cupy.ndarray)):
         probabilities, gradient = launch.as_array(y, "y"), launch.as_array(dy, "dy")
     else:
         probabilities, gradient = y, dy
-    dtype = None
     if gradient.dtype != probabilities.dtype:
         launch.check_real(probabilities.dtype, "y")
         launch.check_real(gradient.dtype, "dy")
-        dtype = _arguments.promote((y, probabilities), (dy, gradient))
-        dtype = None if dtype.kind in "biu" else dtype
+        if dtype is None:
+            dtype = _arguments.promote((y, probabilities), (dy, gradient))
+            dtype = None if dtype.kind in "biu" else dtype
     x, plan = _decode(operation, device, probabilities, axis, dtype, "y")
+    gradient = launch.broadcast(gradient, x.shape, "dy", "y")
     result, divisors = plan.result, None
+    mask = launch.as_mask(where, x.shape, "y")
+    if mask is not None:
+        none = -math.inf if operation is choose.LOG_SOFTMAX_VJP else 0.0
+        x, gradient = _masked(mask, x, none), _masked(mask, gradient, 0.0)
+        x, plan = _decode(operation, device, x, axis, result, "y")
     if _has_temperatures(temperature):
         divisors = _temperatures(temperature, plan, x, axis)
         x, plan = _decode(operation, device, x, axis, plan.compute, "y")
@@ -310,16 +314,24 @@ def _vjp(
     divisor = _temperature(temperature, plan)
     if gradient.dtype != plan.dtype:
         gradient = gradient.astype(plan.dtype)
-    gradient = launch.broadcast(gradient, x.shape, "dy", "y")
-    if divisors is None:
+    if mask is None and divisors is None:
         return _compute(plan, x, gradient, out, divisor)
-    y = _compute(plan, x, gradient, None, divisor) / divisors
-    y = y.astype(result, copy=False)
+    dx = _compute(plan, x, gradient, None, divisor)
+    if divisors is not None:
+        dx = dx / divisors
+    if mask is not None:  # a sum that is NaN leaves what is absent alone
+        dx = _masked(mask, dx, 0.0)
+    dx = dx.astype(result, copy=False)
     if out is None:
-        return y
-    launch.check_out(out, y.shape, result)
-    out[...] = y
+        return dx
+    launch.check_out(out, dx.shape, result)
+    out[...] = dx
     return out
+
+
+def _masked(mask: Array, array: Array, none: float) -> Array:
+    """Put `none` where the mask is False; CuPy chooses among bfloat16 in float32."""
+    return cupy.where(mask, array, none).astype(array.dtype, copy=False)
 
 
 _on_device = launch.on_device_of("y", "dy", "where", "out")
@@ -358,8 +370,8 @@ def logsumexp(
     x, plan = _decode(choose.WEIGHTED_LOGSUMEXP, device, x, axis, dtype, "a", is_kept)
     mask = launch.as_mask(where, shape, "a")
     weights = cupy.broadcast_to(weights.astype(plan.dtype, copy=False), shape)
-    if mask is not None:  # CuPy chooses among bfloat16 in float32
-        weights = cupy.where(mask, weights, 0).astype(plan.dtype, copy=False)
+    if mask is not None:
+        weights = _masked(mask, weights, 0.0)
     if not return_sign:
         return _compute(plan, x, weights, out, plan.one, (None,))
     sign = cupy.empty(plan.in_memory, plan.dtype)

@@ -219,6 +219,50 @@ def test_gradients_keep_special_values_in_their_row(cupy, dtype):
             assert (got[3, :2] == 0).all()
 
 
+@pytest.mark.parametrize("function", [softmax_vjp, log_softmax_vjp])
+@pytest.mark.parametrize("dtype", [np.float32, HALVES[1]])
+def test_gradients_of_what_is_masked_out(cupy, dtype, function):
+    """It is absent: NaN and infinities there say nothing, and a NaN elsewhere neither."""
+    forward = softmax if function is softmax_vjp else log_softmax
+    where = np.random.default_rng(2).random((5, 12)) < 0.6
+    where[1] = False
+    y = np.asarray(forward(draw(where.shape, np.float64), -1, where=where), dtype)
+    dy = draw(where.shape, dtype, 1)
+    dy[~where] = 0
+    rubbish = [np.where(where, a, np.array(NAN, dtype)) for a in (y, dy)]
+    rubbish[1][2, ~where[2]] = INF
+    arrays = tuple(map(cupy.asarray, rubbish))
+    mask = cupy.asarray(where)
+    each = cupy.asarray(np.full((5, 1), 0.5, np.float32))
+    for value, temperature in ((1.0, 1.0), (0.5, 0.5), (0.5, each)):
+        options = {"axis": -1, "where": mask, "temperature": temperature}
+        dx = run(function, *arrays, **options)
+        check_gradient(function, dx, y, dy, -1, value)
+        assert not dx[~where].any()
+        out = cupy.asarray(rubbish[0])
+        assert function(*arrays, out=out, **options) is out
+        np.testing.assert_array_equal(out.get(), dx)
+    dy[0, where[0]] = NAN
+    dx = run(function, cupy.asarray(y), cupy.asarray(dy), axis=-1, where=mask)
+    assert np.isnan(dx[0, where[0]].astype(float)).all()
+    assert not dx[~where].any()
+
+
+@pytest.mark.parametrize("function", [softmax_vjp, log_softmax_vjp])
+def test_gradients_have_the_dtype_asked_for(cupy, function):
+    y, dy = softmax(draw((5, 12)), axis=-1), draw((5, 12), seed=1)
+    for given, dtype in ((np.float32, np.float64), (np.float64, np.float16)):
+        compute = computed(dtype)
+        arrays = [cupy.asarray(a.astype(given)) for a in (y, dy)]
+        dx = run(function, *arrays, axis=-1, dtype=dtype)
+        arrays = [cupy.asarray(a.astype(given).astype(compute)) for a in (y, dy)]
+        want = run(function, *arrays, axis=-1).astype(dtype)
+        assert dx.dtype == dtype
+        np.testing.assert_array_equal(dx, want)
+    with pytest.raises(TypeError, match="dtype of CuPy arrays"):
+        function(*arrays, dtype=np.complex64)
+
+
 # ---- sums that leave the range, or meet numbers that are no more ----
 
 
