@@ -222,7 +222,7 @@ def test_gradients_keep_special_values_in_their_row(cupy, dtype):
 @pytest.mark.parametrize("function", [softmax_vjp, log_softmax_vjp])
 @pytest.mark.parametrize("dtype", [np.float32, HALVES[1]])
 def test_gradients_of_what_is_masked_out(cupy, dtype, function):
-    """It is absent: NaN and infinities there say nothing, and a NaN elsewhere neither."""
+    """Absent: NaN and infinities there say nothing, and a NaN elsewhere neither."""
     forward = softmax if function is softmax_vjp else log_softmax
     where = np.random.default_rng(2).random((5, 12)) < 0.6
     where[1] = False
