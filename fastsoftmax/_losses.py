@@ -328,9 +328,11 @@ def cross_entropy(
     Notes
     -----
     The loss of a label is minus what `log_softmax` gives there, as accurate next to 0
-    as anywhere. The gradient is ``weight * (softmax(scores) * sum(t) - t)``, within 3
-    units of 2^-23 (float64: 2^-52) of the larger of its terms, over the temperature.
-    Sums over rows are float64 ones, in an order that shape and layout decide.
+    as anywhere. A loss is within 3 units of 2^-23 (float64: 2^-52), relative; where
+    targets are smoothed or probabilities, within 5 of ``sum(abs(t * log_softmax))``.
+    The gradient is ``weight * (softmax(scores) * sum(t) - t)`` over the temperature,
+    within 3, or 5, of the larger of its terms. That is beside what sums, float64 ones,
+    and subnormal steps lose. Their order is decided by shape and layout.
 
     ==============================  ============================================
     a row holds                     its loss
