@@ -28,8 +28,8 @@ __all__ = ["main"]
 INTERRUPTED = 128 + 2  # what a shell reports for a program that SIGINT ended
 DTYPES = ("float16", "float32", "float64")
 OVERVIEW = """\
-Softmax, log-softmax, logsumexp and hinge losses of NumPy .npy files. Without a command:
-what was chosen on this machine, an example, its accuracy and its speed.
+Softmax, log-softmax, logsumexp, hinge losses and cross-entropy of NumPy .npy files.
+Without a command: what was chosen on this machine, an example, its accuracy, its speed.
 """
 FILES = """\
 IN may be a member of an archive, FILE.npz:NAME, which is unpacked beside OUT first. It
@@ -45,6 +45,12 @@ max(0, margin - positive + score_j)^p. SCORES is a .npy file that is memory-mapp
 rows with the positive in column 0; with --labels, in the column that LABELS says; with
 --negatives N, a flat vector of one positive, its N negatives, the next positive ...
 Without OUT the loss is printed; with OUT the losses of the rows are written to it.
+"""
+CROSS_ENTROPY = """\
+Cross-entropy of rows of logits: -sum(t * log_softmax(SCORES / T)). SCORES is a .npy
+file that is memory-mapped; LABELS holds the class of each row (SCORES without the
+axis), or, shaped like SCORES, the targets t themselves. Without OUT the loss is
+printed; with OUT the losses of the rows are written to it.
 """
 
 
@@ -91,11 +97,11 @@ def _run(argv: Sequence[str]) -> int:
         return 0
     if arguments.command is None:
         return _show()
-    if arguments.command == "hinge":
+    if "reduction" in arguments:
         _settle_reduction(parser, arguments)
     try:
-        if arguments.command == "hinge":
-            _hinge(arguments)
+        if "reduction" in arguments:
+            _loss(arguments)
         else:
             _transform(arguments)
     except (FileError, MemoryError) as error:
@@ -158,15 +164,23 @@ def _transform(arguments: argparse.Namespace) -> None:
     )
 
 
-def _hinge(arguments: argparse.Namespace) -> None:
-    """Print a hinge loss, or write those of the rows."""
-    names = ("margin", "p", "variant", "reduction")
+def _loss(arguments: argparse.Namespace) -> None:
+    """Print a loss, or write those of the rows."""
+    given = vars(arguments)
+    function: Callable[..., Any] = fastsoftmax.hinge_loss
+    names: tuple[str, ...] = ("margin", "p", "variant", "reduction")
+    of_rows = {"negatives": arguments.negatives} if "negatives" in given else {}
+    if arguments.command == "cross-entropy":
+        function = fastsoftmax.cross_entropy
+        names = ("temperature", "ignore_index", "label_smoothing", "reduction")
+        of_rows = {"axis": arguments.axis, "where": arguments.where}
     request = Request(
+        function,
         arguments.source,
         arguments.kind,
         arguments.labels,
-        arguments.negatives,
-        {name: getattr(arguments, name) for name in names},
+        {name: given[name] for name in names},
+        **of_rows,
     )
     if arguments.target is None:
         print_loss(request)
@@ -207,14 +221,9 @@ def _parser() -> _Parser:
                 help="keep the reduced axes, with length one",
             )
         else:
-            command.add_argument(
-                "--temperature",
-                type=_temperature,
-                default=1.0,
-                metavar="T",
-                help="divide IN by this number > 0 first (default 1)",
-            )
+            _add_temperature(command, "IN")
     _add_hinge(commands)
+    _add_cross_entropy(commands)
     return parser
 
 
@@ -272,11 +281,60 @@ def _add_hinge(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_shared(command)
 
 
+def _add_cross_entropy(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Add the command ``cross-entropy``."""
+    command = commands.add_parser(
+        "cross-entropy",
+        help="cross-entropy of a .npy file of logits",
+        description=CROSS_ENTROPY,
+        allow_abbrev=False,
+    )
+    command.add_argument("source", metavar="SCORES", help="the .npy file of logits")
+    command.add_argument(
+        "labels", metavar="LABELS", help="a .npy file: classes, or targets"
+    )
+    command.add_argument(
+        "target",
+        metavar="OUT",
+        nargs="?",
+        help="the .npy file to write the rows' losses to",
+    )
+    command.add_argument(
+        "--axis", type=int, default=-1, metavar="A", help="of the classes (default -1)"
+    )
+    _add_temperature(command, "SCORES")
+    command.add_argument(
+        "--ignore-index",
+        type=int,
+        metavar="I",
+        help="rows with this label do not count",
+    )
+    command.add_argument(
+        "--label-smoothing",
+        type=_part,
+        default=0.0,
+        metavar="S",
+        help="the part of each target that all classes share (default 0)",
+    )
+    command.add_argument(
+        "--reduction",
+        choices=("sum", "mean", "none"),
+        help="mean (default) over the rows that count or sum is printed; none (default "
+        "where there is OUT: one loss a row) is written to OUT",
+    )
+    command.add_argument(
+        "--where",
+        metavar="MASK",
+        help="a .npy file of booleans that broadcasts against SCORES: what counts",
+    )
+    _add_shared(command)
+
+
 def _place_rest(
     parser: _Parser, arguments: argparse.Namespace, rest: list[str]
 ) -> None:
     """Take what is left for OUT: argparse does not look for it behind options."""
-    lacks_out = arguments.command == "hinge" and arguments.target is None
+    lacks_out = "reduction" in arguments and arguments.target is None
     if lacks_out and len(rest) == 1 and not rest[0].startswith("-"):
         arguments.target = rest.pop()
     if rest:
@@ -286,8 +344,9 @@ def _place_rest(
 def _settle_reduction(parser: _Parser, arguments: argparse.Namespace) -> None:
     """Make sure that what is asked for can be printed, or else has a file to go to."""
     written = ("none", "pairs")
+    printed = "sum" if arguments.command == "hinge" else "mean"
     if arguments.reduction is None:
-        arguments.reduction = "sum" if arguments.target is None else "none"
+        arguments.reduction = printed if arguments.target is None else "none"
     problem = None
     if arguments.target is None and arguments.reduction in written:
         problem = "needs OUT, a file to write to"
@@ -295,7 +354,7 @@ def _settle_reduction(parser: _Parser, arguments: argparse.Namespace) -> None:
         problem = "is one number, which is printed: leave out OUT"
     if problem:
         error = f"argument --reduction: {arguments.reduction} {problem}"
-        parser.exit(2, f"{parser.prog} hinge: error: {error}\n")
+        parser.exit(2, f"{parser.prog} {arguments.command}: error: {error}\n")
 
 
 def _add_file_arguments(command: argparse.ArgumentParser) -> None:
@@ -322,6 +381,17 @@ def _add_file_arguments(command: argparse.ArgumentParser) -> None:
         help="a .npy file of booleans that broadcasts against IN: what counts",
     )
     _add_shared(command)
+
+
+def _add_temperature(command: argparse.ArgumentParser, name: str) -> None:
+    """Add the option that softmaxes and cross-entropy share."""
+    command.add_argument(
+        "--temperature",
+        type=_temperature,
+        default=1.0,
+        metavar="T",
+        help=f"divide {name} by this number > 0 first (default 1)",
+    )
 
 
 def _add_shared(command: argparse.ArgumentParser) -> None:
@@ -378,6 +448,7 @@ def _number(kind: type, words: str, fits: Callable[[Any], bool]) -> Callable[...
 
 _temperature = _number(float, "a finite number > 0", lambda t: 0 < t < math.inf)
 _margin = _number(float, "a finite number >= 0", lambda m: 0 <= m < math.inf)
+_part = _number(float, "a number between 0 and 1", lambda s: 0 <= s <= 1)
 _count = _number(int, "an integer >= 0", lambda n: n >= 0)
 
 
