@@ -68,9 +68,12 @@ def as_array(x: ArrayLike, name: str, has_where: bool = True) -> Array:
     array = np.asarray(x)
     numeric = array.dtype.kind in "biuc" or array.dtype.char in "efdg"
     if not numeric and type_name(array.dtype) != "bfloat16":
+        instead = ""
+        if array.dtype == object and array.ndim > 0:
+            instead = ": if its objects are numbers, .astype(float) makes them floats"
         raise TypeError(
             f"{name} must hold numbers (bool, integer, floating or complex), got dtype "
-            f"{array.dtype}"
+            f"{array.dtype}{instead}"
         )
     return array
 
@@ -129,10 +132,16 @@ def as_mask(
     if isinstance(where, np.ma.MaskedArray):
         raise TypeError("where is a masked array: pass where.filled(False)")
     mask = np.asarray(where)
-    if mask.dtype != np.bool_:
-        raise TypeError(f"where must be boolean, got dtype {mask.dtype}")
+    check_boolean(mask.dtype)
     masked: Array = broadcast(mask, shape, "where", name)
     return masked
+
+
+def check_boolean(dtype: np.dtype[Any]) -> None:
+    """Refuse a mask of another type: of its numbers, 0 or 1, who knows the meaning."""
+    if dtype != np.bool_:
+        instead = ": .astype(bool) makes it so" if dtype.kind in "iu" else ""
+        raise TypeError(f"where must be boolean, got dtype {dtype}{instead}")
 
 
 def broadcast(

@@ -198,8 +198,7 @@ def as_mask(where: Any, shape: tuple[int, ...], name: str) -> Array | None:
     if where is None or where is True:
         return None
     mask = where if isinstance(where, cupy.ndarray) else np.asarray(where)
-    if mask.dtype != np.bool_:
-        raise TypeError(f"where must be boolean, got dtype {mask.dtype}")
+    _arguments.check_boolean(mask.dtype)
     return broadcast(cupy.asarray(mask), shape, "where", name)
 
 
