@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,15 +54,32 @@ def test_pages_have_examples():
     assert len(RUNNING) >= 5
 
 
-def test_training_makes_good_classifiers():
-    """Above 90 % of the digits that they have not been trained on."""
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_training_makes_good_classifiers(scale):
+    """Above 90 % of the digits that they have not been trained on, however scaled."""
     page = ROOT / "docs" / "training.md"
     (block,) = (b for b in BLOCK.findall(page.read_text()) if "load_digits" in b)
     names: dict[str, object] = {"__name__": "training"}
-    run_block(block, names, "docs/training.md, the training loop")
+    scaled = block.replace("split(pixels", f"split({scale} * pixels")
+    assert scaled != block
+    run_block(scaled, names, "docs/training.md, the training loop")
     accuracy = names["accuracy"]
     assert accuracy.keys() == {"ranker", "classifier"}
     assert all(0.9 < share <= 1 for share in accuracy.values()), accuracy
+
+
+def test_recipes_bear_large_scores(capsys):
+    """A thousand times as large: no NaN, and no warning, which would be an error."""
+    names: dict[str, Any] = {"__name__": "recipes"}
+    for block in BLOCK.findall((ROOT / "docs" / "recipes.md").read_text()):
+        for example in doctest.DocTestParser().get_examples(block):
+            exec(compile(example.source, "recipes.md", "single"), names)
+            name = example.source.split(" =")[0]
+            if name in ("scores", "logits"):
+                names[name] *= 1000
+    printed = capsys.readouterr().out
+    assert printed.count("array") > 8
+    assert "nan" not in printed
 
 
 def test_readme_can_stand_on_an_index_page():
