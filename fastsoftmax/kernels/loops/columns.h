@@ -43,6 +43,7 @@ static void F(no_ranges)(F(sets) *sets, ptrdiff_t first, ptrdiff_t last)
     for (ptrdiff_t i = first; i < last; i++) {
         sets->max[i] = (REAL)-INFINITY;
         sets->min[i] = (REAL)INFINITY;
+        sets->second[i] = (REAL)-INFINITY;
         sets->count[i] = 0;
     }
 }
@@ -57,10 +58,9 @@ FS_INLINE void F(copy_vectors)(int abreast, const REAL *const *x, ptrdiff_t i,
     {
         VEC here = F(load_some)(x[j] + i, count, V(set)((REAL)NAN));
         V(store)(cells + j * padded + i, here);
-        F(add_range)(FS_SOFTMAX, here, &range);
+        F(add_lane_range)(here, &range);
     }
-    V(store)(sets->max + i, range.max);
-    V(store)(sets->min + i, range.min);
+    F(keep_range)(range, sets, i);
 }
 
 FS_INLINE void F(copy_rows)(int abreast, const REAL *const *x, REAL *cells,
@@ -92,7 +92,12 @@ static void F(tile_depth)(const fs_job *job, F(tile) *tile)
         }
     }
     lanes->clamps = depth & F(IS_DEEP);
-    F(begin_terms)(shape->columns, shape->padded, lanes);
+    F(sets) *sets = &lanes->sets;
+    const int writes = F(writes_terms)(job->op);
+    for (ptrdiff_t i = 0; !writes && i < shape->padded; i += LANES)
+        V(store)(sets->second + i, F(visible_second)(F(range_at)(sets, i)));
+    F(begin_terms)(shape->columns, shape->padded, writes ? sets->max : sets->second,
+                   lanes);
 }
 
 /* Pass 1: x into the cells. */
@@ -150,6 +155,8 @@ FS_INLINE void F(make_terms)(int writes, int careful, int abreast, REAL *cells,
         F(sum) sum = F(sum_at)(&lanes->sets, i);
         VEC here[ABREAST], s[ABREAST], q[ABREAST];
         EACH here[j] = V(load)(cells + j * padded + i);
+        if (!writes) /* NaN stay */
+            EACH here[j] = V(min)(V(load)(lanes->sets.second + i), here[j]);
         EACH fs_prefetch(soon->x,
                          (row + j) * soon->x_step + i * (ptrdiff_t)sizeof(REAL));
         EACH fs_prefetch(soon->y,
@@ -228,90 +235,31 @@ static void F(tile_sum)(const fs_job *job, F(tile) *tile, const F(soon) *soon)
         F(tile_sum_of)(0, tile, soon);
 }
 
-/* sum_of_others, and its logarithm, of the LANES columns from j on, whose x the cells
- * hold: rows of one column each take five to ten times as long (n of 64 to 10). */
-static void F(logs_of_others)(const F(tile) *tile, ptrdiff_t j, F(sets) *logs)
-{
-    const ptrdiff_t rows = tile->shape.rows, padded = tile->shape.padded;
-    VEC none = V(set)((REAL)-INFINITY), max = V(load)(tile->run.lanes.sets.max + j);
-    VEC off = F(subtrahend)(max), second = V(sub)(max, V(set)(UNSEEN)), s, q;
-    for (ptrdiff_t row = 0; row < rows; row++) {
-        VEC x = V(load)(tile->cells + row * padded + j);
-        second = V(max)(V(if_equal)(x, max, none, x), second);
-    }
-    VEC k = F(exponent_of)(V(sub)(second, off));
-    F(shift) shift = F(shift_by)(k);
-    REAL total[LANES], lost[LANES], down[LANES];
-    double hi[LANES] = {0}, lo[LANES] = {0};
-    V(store)(down, V(sub)(k, F(exponent_of_max)(max)));
-    for (ptrdiff_t row = 0; row < rows;) {
-        F(sum) sum = F(no_terms)();
-        for (ptrdiff_t end = fs_least(rows, row + SETTLED); row < end; row++) {
-            VEC x = V(load)(tile->cells + row * padded + j);
-            x = V(sub)(V(if_equal)(x, max, none, x), off);
-            F(exp_terms)(1, 1, &x, &shift, &s, &q);
-            F(add_term)(&sum, s, q, F(term)(s, q));
-        }
-        V(store)(total, V(sub)(sum.total, V(set)(ABOVE)));
-        V(store)(lost, sum.lost);
-        for (int i = 0; i < LANES; i++) {
-            fs_pair more = {total[i], lost[i]};
-            fs_pair both = fs_pair_add((fs_pair){hi[i], lo[i]}, more);
-            hi[i] = both.hi;
-            lo[i] = both.lo;
-        }
-    }
-    for (int i = 0; i < LANES; i++) {
-        hi[i] = ldexp(hi[i], (int)down[i]);
-        lo[i] = ldexp(lo[i], (int)down[i]);
-    }
-    V(store)(logs->max, max);
-    F(add_logs)(LANES, hi, lo, logs);
-}
-
-/* The logarithms of the special ones of LANES columns from j on. Such a set is still in
- * the cells, but for logsumexp, which may need what was not rounded. */
-static void F(special_columns)(fs_job *job, F(tile) *tile, ptrdiff_t j, double doubt)
-{
-    F(sets) *sets = &tile->run.lanes.sets, logs;
-    const int all = F(writes_all)(job->op);
-    fs_operand cells =
-        F(plain)(tile->cells, tile->shape.padded * (ptrdiff_t)sizeof(REAL));
-    int known = 0;
-    for (ptrdiff_t i = j; i < fs_least(j + LANES, tile->shape.columns); i++) {
-        if (!F(is_special)(job->op, doubt, sets, i))
-            continue;
-        if (F(is_in_doubt)(job->op, sets, i)) {
-            if (!known++)
-                F(logs_of_others)(tile, j, &logs);
-            sets->hi[i] = logs.hi[i - j];
-            sets->lo[i] = logs.lo[i - j];
-            continue;
-        }
-        fs_line line = fs_along_inner(job, tile->line, i);
-        if (all) {
-            line.at[FS_X] = (char *)(tile->cells + i);
-            line.at[FS_MASK] = NULL;
-        }
-        F(special_log_sum)(job->op, job, all ? &cells : &job->operand[FS_X], line, sets,
-                           i);
-    }
-}
-
-/* The factors, or logarithms. */
+/* The factors, or logarithms. A set that is looked at again is still in the cells, but
+ * for logsumexp, which may need what was not rounded. */
 static void F(tile_factors)(fs_job *job, F(tile) *tile)
 {
+    ptrdiff_t columns = tile->shape.columns;
     F(sets) *sets = &tile->run.lanes.sets;
     int exact = F(finish_sets)(job->op, tile->shape.padded, sets);
-    ptrdiff_t settled = fs_least(SETTLED, job->n);
-    double doubt = F(doubt)(settled, settled);
-    for (ptrdiff_t j = 0; j < tile->shape.columns; j += LANES)
-        F(special_columns)(job, tile, j, doubt);
+    int all = F(writes_all)(job->op);
+    fs_operand cells =
+        F(plain)(tile->cells, tile->shape.padded * (ptrdiff_t)sizeof(REAL));
+    for (ptrdiff_t j = 0; j < columns; j++)
+        if (F(is_special)(job->op, 0, sets, j)) {
+            fs_line line = fs_along_inner(job, tile->line, j);
+            if (all) {
+                line.at[FS_X] = (char *)(tile->cells + j);
+                line.at[FS_MASK] = NULL;
+            }
+            F(special_log_sum)(job->op, job, all ? &cells : &job->operand[FS_X], line,
+                               sets, j);
+        }
     int deep = F(writes_terms)(job->op) && tile->run.lanes.clamps;
     for (ptrdiff_t j = 0; deep && !exact && j < tile->shape.padded; j++)
         sets->top[j] = (REAL)NAN;
     tile->run.careful = exact || deep;
-    tile->run.period = tile->shape.columns;
+    tile->run.period = columns;
 }
 
 /* Pass 3. */
@@ -424,12 +372,14 @@ enum { STRIP_RANGE = 1, STRIP_TERMS = 2, STRIP_RESULTS = 4 };
  * the next. */
 FS_INLINE void F(do_strip_rows)(int op, int parts, int careful, int abreast,
                                 ptrdiff_t row, const F(strip_rows) *rows,
-                                const F(shift) *shift, VEC off, const F(factor) *factor,
-                                F(sum) *sum, F(range) *range)
+                                const F(shift) *shift, VEC second, VEC off,
+                                const F(factor) *factor, F(sum) *sum, F(range) *range)
 {
     VEC x[ABREAST], s[ABREAST], q[ABREAST], e[ABREAST];
     if (parts & STRIP_TERMS) {
         EACH x[j] = V(load)(rows->cells + (row + j) * LANES);
+        if (!F(writes_terms)(op))
+            EACH x[j] = V(min)(second, x[j]);
         if (careful)
             EACH x[j] = V(sub)(x[j], off);
         F(exp_terms)(careful || !F(writes_terms)(op), abreast, x, shift, s, q);
@@ -452,7 +402,7 @@ FS_INLINE void F(do_strip_rows)(int op, int parts, int careful, int abreast,
             fs_prefetch(from, rows->ahead);
             VEC a = V(load)(from);
             V(store)(rows->other + (row + j) * LANES, a);
-            F(add_range)(op, a, range);
+            F(add_lane_range)(a, range);
         }
     if (parts & STRIP_TERMS)
         EACH F(add_term)(sum, s[j], q[j], e[j]);
@@ -466,7 +416,7 @@ FS_INLINE void F(do_strips)(int op, int parts, int careful, ptrdiff_t n,
     REAL total[LANES], lost[LANES];
     F(shift) shift;
     F(factor) factor;
-    VEC off;
+    VEC second, off;
     F(sum) sum;
     F(range) range = F(no_range)();
     if (parts & STRIP_RESULTS)
@@ -474,6 +424,7 @@ FS_INLINE void F(do_strips)(int op, int parts, int careful, ptrdiff_t n,
                               &strip[0]->run.lanes.sets, 0);
     if (parts & STRIP_TERMS) {
         shift = (F(shift)){V(load)(here->least), V(load)(here->magic)};
+        second = V(load)(here->sets.second);
         off = V(load)(here->off);
         V(store)(total, V(set)(0));
         V(store)(lost, V(set)(0));
@@ -482,11 +433,11 @@ FS_INLINE void F(do_strips)(int op, int parts, int careful, ptrdiff_t n,
         ptrdiff_t end = fs_least(n, row + SETTLED);
         sum = F(no_terms)();
         for (; row + ABREAST <= end; row += ABREAST)
-            F(do_strip_rows)(op, parts, careful, ABREAST, row, rows, &shift, off,
-                             &factor, &sum, &range);
+            F(do_strip_rows)(op, parts, careful, ABREAST, row, rows, &shift, second,
+                             off, &factor, &sum, &range);
         for (; row < end; row++)
-            F(do_strip_rows)(op, parts, careful, 1, row, rows, &shift, off, &factor,
-                             &sum, &range);
+            F(do_strip_rows)(op, parts, careful, 1, row, rows, &shift, second, off,
+                             &factor, &sum, &range);
         if (parts & STRIP_TERMS) {
             V(store)(here->sets.total, sum.total);
             V(store)(here->sets.lost, sum.lost);
@@ -498,8 +449,11 @@ FS_INLINE void F(do_strips)(int op, int parts, int careful, ptrdiff_t n,
         memcpy(here->sets.lost, lost, sizeof lost);
     }
     if (parts & STRIP_RANGE) {
-        V(store)(strip[2]->run.lanes.sets.max, range.max);
-        V(store)(strip[2]->run.lanes.sets.min, range.min);
+        if (op == FS_SOFTMAX)
+            range.second = range.max;
+        else
+            range.min = range.max;
+        F(keep_range)(range, &strip[2]->run.lanes.sets, 0);
     }
 }
 

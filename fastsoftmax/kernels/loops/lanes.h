@@ -28,8 +28,7 @@ FS_INLINE void F(range_of_rows)(int abreast, const REAL *const *x, ptrdiff_t wid
             VEC here = F(load_some)(x[j] + i, width - i, V(set)((REAL)NAN));
             F(add_range)(FS_SOFTMAX, here, &range);
         }
-        V(store)(sets->max + i, range.max);
-        V(store)(sets->min + i, range.min);
+        F(keep_range)(range, sets, i);
     }
 }
 
@@ -46,15 +45,17 @@ FS_INLINE void F(finite_of_rows)(int abreast, const REAL *const *x, ptrdiff_t wi
     }
 }
 
-/* Shifts, by each lane's max. */
-static void F(begin_terms)(ptrdiff_t columns, ptrdiff_t count, F(lanes) *lanes)
+/* Shifts that suit each lane's `top`, its max or second. */
+static void F(begin_terms)(ptrdiff_t columns, ptrdiff_t count, REAL *top,
+                           F(lanes) *lanes)
 {
     lanes->lowers = 0;
     F(spread)(columns, count, lanes->sets.max);
+    F(spread)(columns, count, top);
     for (ptrdiff_t i = 0; i < count; i += LANES) {
-        VEC max = V(load)(lanes->sets.max + i);
-        F(shift) shift = F(shift_for)(max);
-        V(store)(lanes->off + i, F(subtrahend)(max));
+        VEC off = F(subtrahend)(V(load)(lanes->sets.max + i));
+        F(shift) shift = F(shift_by)(F(exponent_of)(V(sub)(V(load)(top + i), off)));
+        V(store)(lanes->off + i, off);
         V(store)(lanes->least + i, shift.least);
         V(store)(lanes->magic + i, shift.magic);
     }

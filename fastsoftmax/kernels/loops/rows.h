@@ -389,7 +389,7 @@ FS_INLINE void F(add_up_row)(int op, ptrdiff_t n, const REAL *x, const REAL *ahe
         F(do_block)(op, 0, 1, F(PLAIN), w, n, &known);
     *next = known.ahead;
     fs_pair sum = F(all_lanes)(known.sum);
-    sets->max[r] = max;
+    sets->max[r] = sets->second[r] = max;
     sets->total[r] = (REAL)(sum.hi + sum.lo);
     sets->lost[r] = (REAL)((sum.hi - sets->total[r]) + sum.lo);
 }

@@ -75,11 +75,10 @@ static void F(gather)(const fs_job *job, F(short_tile) *tile, F(sets) *sets)
             V(load_quads)(rows + i, pitch, quad);
             for (int k = 0; k < 4 && i + k < tile->n; k++) {
                 V(store)(tile->cells + (i + k) * tile->padded + j, quad[k]);
-                F(add_range)(FS_SOFTMAX, quad[k], &range);
+                F(add_lane_range)(quad[k], &range);
             }
         }
-        V(store)(sets->max + j, range.max);
-        V(store)(sets->min + j, range.min);
+        F(keep_range)(range, sets, j);
     }
 }
 

@@ -355,7 +355,7 @@ static void F(sums_of_block)(const fs_job *job, ptrdiff_t index, ptrdiff_t next)
     F(find_range_of_block)(job, &b);
     double *kept = F(kept)(job, b.slab, b.chunk, 0, b.column);
     F(keep_ranges)(job->inner, columns, &b.lanes.sets, kept);
-    F(begin_terms)(columns, b.shape.padded, &b.lanes);
+    F(begin_terms)(columns, b.shape.padded, b.lanes.sets.max, &b.lanes);
     const char *then = job->operand[FS_X].direct ? F(line_of_block)(job, next).at[FS_X]
                                                  : b.line.at[FS_X];
     F(add_terms_of_block)(&b, F(keeps_in_y)(job), then, &sums);
@@ -388,7 +388,7 @@ static void F(add_chunk)(ptrdiff_t columns, const double *k, const double *more,
     for (ptrdiff_t c = 0; c < columns; c++) {
         double down = k[c] - column_k[c];
         down = down > -1022 ? down : -1022;
-        double power = bits_to_double(double_to_bits(down + (0x1.8p52 + 1023)) << 52);
+        double power = fs_power(down);
         fs_pair all = fs_two_sum(sum[c], more[c] * power);
         sum[c] = all.hi;
         compensation[c] += all.lo + more_compensation[c] * power;
@@ -487,6 +487,7 @@ static void F(join_columns)(fs_job *job, ptrdiff_t index)
     int lowers = F(join_ranges_of_chunks)(job, slab, first, columns, &sets);
     F(join_sums_of_chunks)(job, slab, first, columns, lowers, &sets);
     int deep = F(depth_of_columns)(job, columns, &sets);
+    memcpy(sets.second, sets.max, sizeof sets.max);
     int exact = F(finish_sets)(job->op, columns, &sets);
     fs_line line = fs_along_inner(job, fs_locate(job, slab), first);
     const double doubt = F(doubt)(F(chunk_of)(job), F(chunk_of)(job) / LANES);

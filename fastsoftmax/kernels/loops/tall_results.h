@@ -36,7 +36,7 @@ static void F(begin_results)(const fs_job *job, ptrdiff_t slab, ptrdiff_t chunk,
     if (r->made)
         F(find_powers)(job, slab, chunk, column, columns, r);
     else
-        F(begin_terms)(columns, r->period + LANES, &r->lanes);
+        F(begin_terms)(columns, r->period + LANES, r->lanes.sets.max, &r->lanes);
 }
 
 static inline ptrdiff_t F(rows_of_stretch)(const fs_job *job)

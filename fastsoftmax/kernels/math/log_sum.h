@@ -21,6 +21,12 @@ static inline double fs_muladd(double a, double b, double c)
 #endif
 }
 
+/* 2^k for an integer k of -1022 to 1023. */
+static inline double fs_power(double k)
+{
+    return bits_to_double(double_to_bits(k + (0x1.8p52 + 1023)) << 52);
+}
+
 /* a * b = hi + lo exactly, for |a|, |b| < 2^996 and no underflow: by FMA, or by
  * splitting (Dekker). */
 static inline fs_pair fs_two_product(double a, double b)

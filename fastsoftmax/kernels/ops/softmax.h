@@ -13,12 +13,14 @@
 
 typedef struct {
     VEC max, min;
+    VEC second; /* the largest but one: max if there are two of it */
 } F(range);
 
 /* Of no element: such a set is neither deep nor exact. */
 FS_INLINE F(range) F(no_range)(void)
 {
-    return (F(range)){V(set)((REAL)-INFINITY), V(set)((REAL)INFINITY)};
+    VEC none = V(set)((REAL)-INFINITY);
+    return (F(range)){none, V(set)((REAL)INFINITY), none};
 }
 
 /* NaN do not count. */
@@ -27,6 +29,13 @@ FS_INLINE void F(add_range)(int op, VEC x, F(range) *range)
     range->max = V(max)(x, range->max);
     if (op == FS_SOFTMAX)
         range->min = V(min)(x, range->min);
+}
+
+/* The same, and second, where each lane is a set. */
+FS_INLINE void F(add_lane_range)(VEC x, F(range) *range)
+{
+    range->second = V(max)(V(min)(x, range->max), range->second);
+    F(add_range)(FS_SOFTMAX, x, range);
 }
 
 /* The least element above -inf, and how many elements are. */
@@ -83,14 +92,14 @@ FS_INLINE F(factor) F(factor_of)(F(sum) sum, VEC rest)
     return factor;
 }
 
-/* The largest term, rounded, and what rounding cut off: as sums have it. */
-FS_INLINE F(sum) F(top_of)(VEC max)
+/* The term of x, rounded, and what rounding cut off: as sums have it. */
+FS_INLINE F(sum) F(term_of)(VEC x, VEC k)
 {
-    F(shift) shift = F(shift_for)(max);
-    VEC x = V(sub)(max, F(subtrahend)(max)), s, q;
+    F(shift) shift = F(shift_by)(k);
+    VEC s, q;
     F(exp_terms)(1, 1, &x, &shift, &s, &q);
-    VEC top = F(term)(s, q);
-    return (F(sum)){top, V(muladd)(s, q, V(sub)(s, top))};
+    VEC term = F(term)(s, q);
+    return (F(sum)){term, V(muladd)(s, q, V(sub)(s, term))};
 }
 
 /* What people look at is exact, though terms are rounded and their sum is not.
@@ -120,7 +129,8 @@ FS_INLINE int F(may_be_exact)(F(range) range, F(sum) sum)
 FS_INLINE void F(set_exact)(F(range) range, F(sum) sum, VEC flat_share,
                             F(factor) *factor)
 {
-    F(sum) largest = F(top_of)(range.max);
+    VEC x = V(sub)(range.max, F(subtrahend)(range.max));
+    F(sum) largest = F(term_of)(x, F(exponent_of)(x));
     VEC top = largest.total, none = V(set)((REAL)NAN);
     VEC others = V(add)(V(sub)(sum.total, top), V(sub)(sum.lost, largest.lost));
     VEC minus_hi = V(mul)(V(sub)(V(set)(0), factor->hi), factor->rest);
@@ -176,7 +186,7 @@ static void F(rewrite_masked)(const fs_job *job, fs_line line, ptrdiff_t first,
 
 /* What is known of some sets, side by side, with room up to whole vectors. */
 typedef struct {
-    REAL max[FS_TILE], min[FS_TILE];
+    REAL max[FS_TILE], min[FS_TILE], second[FS_TILE];
     REAL count[FS_TILE];                          /* of elements above -inf */
     REAL total[FS_TILE], lost[FS_TILE];           /* the sum, without its start */
     REAL hi[FS_TILE], lo[FS_TILE], rest[FS_TILE]; /* as in F(factor) */
@@ -185,7 +195,15 @@ typedef struct {
 
 FS_INLINE F(range) F(range_at)(const F(sets) *sets, ptrdiff_t j)
 {
-    return (F(range)){V(load)(sets->max + j), V(load)(sets->min + j)};
+    return (F(range)){V(load)(sets->max + j), V(load)(sets->min + j),
+                      V(load)(sets->second + j)};
+}
+
+FS_INLINE void F(keep_range)(F(range) range, F(sets) *sets, ptrdiff_t j)
+{
+    V(store)(sets->max + j, range.max);
+    V(store)(sets->min + j, range.min);
+    V(store)(sets->second + j, range.second);
 }
 
 FS_INLINE F(sum) F(sum_at)(const F(sets) *sets, ptrdiff_t j)
@@ -253,8 +271,23 @@ static inline int F(find_factors)(ptrdiff_t count, F(sets) *sets)
 /* ---- 4: the logarithm of the sum ----
  *
  * It is max + log1p(others / the largest term), in double: what the largest term leaves
- * to 1 is kept accurate. The others are the sum less that term, found again by the same
- * operations. */
+ * to 1 is kept accurate.
+ *
+ * Where each lane is a set, the largest element is taken for the second in the sum, and
+ * the shift suits the second. The sum less the second's term, found again by the same
+ * operations, is that of the others, and at least half of the sum. Elsewhere max stands
+ * for second: the others may be next to nothing of the sum, see doubt. */
+
+/* How far below the largest element no result shows others: 2^31 exp(-130) < 2^-150,
+ * half the least float. |second - off| < 330 (f64: 2270) up to there: 8 / ln 2 times as
+ * much is still below 2^12 (f64: 2^15). */
+#define UNSEEN (T_IS_F32 ? (REAL)130 : (REAL)770)
+
+/* The second that a shift suits. */
+FS_INLINE VEC F(visible_second)(F(range) range)
+{
+    return V(max)(range.second, V(sub)(range.max, V(set)(UNSEEN)));
+}
 
 /* Of each max what its K leaves, with which exp(max) is found: see fs_exp_scaled. */
 static inline void F(split_maxima)(const REAL *max, ptrdiff_t count, REAL *left,
@@ -292,21 +325,29 @@ static inline void F(add_logs)(ptrdiff_t count, const double *hi, const double *
 static inline void F(find_logs)(ptrdiff_t count, F(sets) *sets)
 {
     double hi[FS_TILE], lo[FS_TILE];
+    REAL down[FS_TILE]; /* from the second's shift to the largest's */
     for (ptrdiff_t j = 0; j < count; j += LANES) {
-        F(sum) top = F(top_of)(V(load)(sets->max + j));
-        V(store)(sets->hi + j, top.total);
-        V(store)(sets->lo + j, top.lost);
+        VEC max = V(load)(sets->max + j), off = F(subtrahend)(max);
+        VEC second = V(sub)(V(load)(sets->second + j), off);
+        VEC k = F(exponent_of)(second);
+        F(sum) term = F(term_of)(second, k);
+        V(store)(sets->hi + j, term.total);
+        V(store)(sets->lo + j, term.lost);
+        V(store)(down + j, V(sub)(k, F(exponent_of)(V(sub)(max, off))));
     }
     for (ptrdiff_t j = 0; j < count; j++) {
         double lost = (double)sets->lost[j] - (double)sets->lo[j];
 #if T_IS_F32
         hi[j] = ((double)sets->total[j] - (double)sets->hi[j]) + lost;
+        hi[j] *= fs_power(down[j]);
         lo[j] = 0;
 #else
+        double half = (0.5 * down[j] + MAGIC) - MAGIC;
+        double power = fs_power(half), rest = fs_power(down[j] - half);
         fs_pair others = fs_two_sum(sets->total[j], -sets->hi[j]);
         others = fs_two_sum(others.hi, others.lo + lost);
-        hi[j] = others.hi;
-        lo[j] = others.lo;
+        hi[j] = others.hi * power * rest;
+        lo[j] = others.lo * power * rest;
 #endif
         sets->total[j] = (REAL)(hi[j] * UNSPARE);
     }
@@ -396,11 +437,6 @@ static fs_pair F(sum_but)(fs_job *job, const fs_operand *source, fs_line line,
     return sum;
 }
 
-/* How far below the largest element no result shows others: 2^31 exp(-130) < 2^-150,
- * half the least float. |second - off| < 330 (f64: 2270) up to there: 8 / ln 2 times as
- * much is still below 2^12 (f64: 2^15). */
-#define UNSEEN (T_IS_F32 ? (REAL)130 : (REAL)770)
-
 /* The sum of a set without its only largest element, shifted as the set's sum is: found
  * with a shift that suits the largest of the others. 0 if no result shows it. */
 static fs_pair F(sum_of_others)(fs_job *job, const fs_operand *source, fs_line line,
@@ -441,15 +477,11 @@ static inline int F(cancels)(int op, const F(sets) *sets, ptrdiff_t j)
 }
 
 /* Whether hi + lo of set j is not the result yet: the maximum is infinite; both cancel;
- * or the sum cannot tell what the others are, and that alone. */
+ * or the sum cannot tell what the others are. */
 static inline int F(is_special)(int op, double doubt, const F(sets) *sets, ptrdiff_t j)
 {
     return op != FS_SOFTMAX &&
            (isinf(sets->max[j]) || F(cancels)(op, sets, j) || sets->total[j] < doubt);
-}
-static inline int F(is_in_doubt)(int op, const F(sets) *sets, ptrdiff_t j)
-{
-    return !isinf(sets->max[j]) && !F(cancels)(op, sets, j);
 }
 
 /* Puts log(sum(exp(x))) of such a set, read from `source`, into its hi + lo. */
@@ -484,6 +516,7 @@ static void F(log_of_one)(int op, fs_job *job, const fs_operand *source, fs_line
 {
     F(sets) one;
     V(store)(one.max, V(set)(max));
+    V(store)(one.second, V(set)(max));
     V(store)(one.total, sum.total);
     V(store)(one.lost, sum.lost);
     F(find_logs)(1, &one);
