@@ -24,10 +24,18 @@ except ModuleNotFoundError as error:
         raise SystemExit(_sentence) from None
     raise ImportError(_sentence) from None
 
-from ._losses import cross_entropy, hinge_loss, pair_hinge_loss
+from ._cpu import (
+    cross_entropy,
+    hinge_loss,
+    log_softmax,
+    log_softmax_vjp,
+    logsumexp,
+    pair_hinge_loss,
+    softmax,
+    softmax_vjp,
+)
 from ._settings import get_num_threads, set_num_threads, show_config
 from ._settings import version as _version
-from ._softmax import log_softmax, log_softmax_vjp, logsumexp, softmax, softmax_vjp
 
 __all__ = [
     "cross_entropy",

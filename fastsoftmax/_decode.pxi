@@ -76,11 +76,38 @@ cdef void learn(cnp.dtype dtype) except *:
         bfloat16_num = dtype.type_num
 
 
+cdef cnp.ndarray array_of_floats(list given):
+    """What NumPy makes of lists of equally many floats, in a tenth of its time; None of
+    anything else."""
+    cdef cnp.npy_intp[2] shape = [len(given), 0]
+    cdef cnp.ndarray a = None
+    cdef double *place = NULL
+    cdef double *end = NULL
+    for row in given:
+        if type(row) is not list or (a is not None and len(<list>row) != shape[1]):
+            return None
+        if a is None:
+            shape[1] = len(<list>row)
+            a = cnp.PyArray_EMPTY(2, shape, cnp.NPY_DOUBLE, 0)
+            place = <double *>PyArray_DATA(a)
+            end = place + shape[0] * shape[1]
+        for number in <list>row:
+            if type(number) is not float or place == end:
+                return None
+            place[0] = number
+            place += 1
+    return a if place == end else None
+
+
 cdef cnp.ndarray numbers(x, str name, bint has_where=True):
     """x as an ndarray, its base class, of numbers."""
-    cdef cnp.ndarray a
+    cdef cnp.ndarray a = None
     if PyArray_CheckExact(x) and type_of(<cnp.ndarray>x) != NO_KERNEL:
         return <cnp.ndarray>x
+    if type(x) is list:
+        a = array_of_floats(x)
+        if a is not None:
+            return a
     a = _arguments.as_array(x, name, has_where)
     learn(a.dtype)
     return a
@@ -142,31 +169,43 @@ cdef int begin(fs_job *job, layout *whole, fs_op op, int y_type, cnp.ndarray x,
     return set_axes(whole, x, axis)
 
 
-cdef int set_axes(layout *whole, cnp.ndarray x, axis) except -1:
-    """The axes of x, and which of them are reduced."""
-    cdef long place
-    cdef int overflow, i, ndim = cnp.PyArray_NDIM(x)
-    whole.ndim = ndim
-    for i in range(ndim):
-        whole.shape[i] = cnp.PyArray_DIM(x, i)
-    if axis is None:
-        whole.reduced = <uint64_t>-1
-        return 0
-    whole.reduced = 0
-    if type(axis) is int:
-        place = PyLong_AsLongAndOverflow(axis, &overflow)
-        if place < 0:
-            place += ndim
-        if 0 <= place < ndim and not overflow:
-            whole.reduced = <uint64_t>1 << place
-            return 0
-    for d in _arguments.as_axes(axis, ndim):
-        whole.reduced |= <uint64_t>1 << <int>d
-    return 0
-
-
 cdef inline bint is_reduced(const layout *whole, int d) noexcept nogil:
     return whole.reduced >> d & 1
+
+
+cdef bint add_axis(layout *whole, axis) except -1:
+    """Reduces one more axis; False if it is not an integer, not there, or there twice.
+    """
+    cdef int overflow
+    cdef long d
+    if type(axis) is not int and not isinstance(axis, np.integer):
+        return False
+    d = PyLong_AsLongAndOverflow(axis, &overflow)
+    if d < 0:
+        d += whole.ndim
+    if overflow or not 0 <= d < whole.ndim or is_reduced(whole, <int>d):
+        return False
+    whole.reduced |= <uint64_t>1 << d
+    return True
+
+
+cdef int set_axes(layout *whole, cnp.ndarray x, axis) except -1:
+    """The axes of x, and which of them are reduced."""
+    cdef int d, ndim = cnp.PyArray_NDIM(x)
+    cdef bint fits = True
+    whole.ndim = ndim
+    for d in range(ndim):
+        whole.shape[d] = cnp.PyArray_DIM(x, d)
+    whole.reduced = <uint64_t>-1 if axis is None else 0
+    if type(axis) is tuple:
+        for one in <tuple>axis:
+            fits = fits and add_axis(whole, one)
+    elif axis is not None:
+        fits = add_axis(whole, axis)
+    if not fits:
+        for one in _arguments.as_axes(axis, ndim):
+            add_axis(whole, one)
+    return 0
 
 
 cdef tuple axes_of(const layout *whole):

@@ -1,18 +1,14 @@
 """Cross-entropy, a loss over the layouts of _hinge.pxi. Included by _cpu.pyx."""
 
 
-def cross_entropy(scores, labels, axis, temperature, ignore_index, label_smoothing,
-                  reduction, sample_weight, where, bint return_grad):
-    """The loss, or a pair with the gradient; NotImplemented for CuPy's arrays."""
+cdef object entropy(scores, labels, axis, temperature, ignore_index, label_smoothing,
+                    reduction, sample_weight, where, bint return_grad):
+    """The loss, or a pair with the gradient."""
     cdef fs_job job
     cdef layout whole
     cdef request asked
     cdef cnp.ndarray x, mask, targets, moved, places = None, weights, y = None
     cdef int y_type
-    if is_foreign(scores) or is_foreign(labels) or is_foreign(sample_weight) or (
-        is_foreign(where)
-    ):
-        return NotImplemented
     x = scores_of(scores, "scores")
     cdef int place = _arguments.as_one_axis(axis, x.ndim)
     mask = mask_for(where, x, "scores")
@@ -74,8 +70,8 @@ cdef object over_quotients(cnp.ndarray x, where, temperature, labels, int axis,
     mask = _arguments.as_mask(where, np.shape(x), "scores")
     compute = dtype_of(computed_in(y_type))
     scaled = _by_numpy.quotients(x, (axis,), mask, temperature, compute)
-    result = cross_entropy(scaled, labels, axis, 1.0, ignore_index, label_smoothing,
-                           reduction, sample_weight, mask, return_grad)
+    result = entropy(scaled, labels, axis, 1.0, ignore_index, label_smoothing,
+                     reduction, sample_weight, mask, return_grad)
     if not return_grad:
         return result
     return result[0], _by_numpy.divided(result[1], temperature, None, dtype_of(y_type))

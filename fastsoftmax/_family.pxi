@@ -1,7 +1,4 @@
-"""The softmax family and its gradients. Included by _cpu.pyx.
-
-Each returns the result, or NotImplemented where an argument is CuPy's.
-"""
+"""Decodes the softmax family and its gradients. Included by _cpu.pyx."""
 
 cdef inline bint is_vjp(const fs_job *job) noexcept nogil:
     return job.op == FS_SOFTMAX_VJP or job.op == FS_LOG_SOFTMAX_VJP
@@ -143,15 +140,13 @@ cdef int copy_and_run(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray sec
     return 0
 
 
-def softmax_like(int op, x, axis, temperature, where, out, dtype):
+cdef object softmax_like(fs_op op, x, axis, temperature, where, out, dtype):
     """softmax and log_softmax."""
     cdef fs_job job
     cdef layout whole
     cdef cnp.ndarray a, mask, y = None
     cdef int y_type
     cdef bint is_scalar
-    if is_foreign(x) or is_foreign(where) or is_foreign(out):
-        return NotImplemented
     a = numbers(x, "x")
     y_type = result_type(a, dtype)
     if y_type == NO_KERNEL:
@@ -165,7 +160,7 @@ def softmax_like(int op, x, axis, temperature, where, out, dtype):
     if is_scalar:
         a = a.reshape(1)
         y = None if out is None else y.reshape(1)
-    begin(&job, &whole, <fs_op>op, y_type, a, axis)
+    begin(&job, &whole, op, y_type, a, axis)
     mask = mask_for(where, a, "x")
     job.operand[FS_X].overflow = &job.overflow
     if is_number(temperature):
@@ -191,15 +186,13 @@ cdef int promoted_type(cnp.dtype promoted) except -2:
     return type_of_num(promoted.type_num, promoted.itemsize)
 
 
-def vjp(int op, y, dy, axis, temperature, where, out, dtype):
+cdef object vjp(fs_op op, y, dy, axis, temperature, where, out, dtype):
     """softmax_vjp and log_softmax_vjp."""
     cdef fs_job job
     cdef layout whole
     cdef cnp.ndarray a, b, last, mask, dx = None
     cdef int y_type
     cdef bint is_scalar
-    if is_foreign(y) or is_foreign(dy) or is_foreign(where) or is_foreign(out):
-        return NotImplemented
     a = numbers(y, "y")
     b = numbers(dy, "dy")
     mask = mask_for(where, a, "y")
@@ -233,7 +226,7 @@ def vjp(int op, y, dy, axis, temperature, where, out, dtype):
         a = a.reshape(1)
         dx = None if out is None else dx.reshape(1)
         b = _arguments.broadcast(b, (), "dy", "y").reshape(1)
-    begin(&job, &whole, <fs_op>op, y_type, a, axis)
+    begin(&job, &whole, op, y_type, a, axis)
     job.divisor = 1
     if is_number(temperature):
         job.divisor = divisor(temperature, y_type)
@@ -281,10 +274,8 @@ cdef bint run_reduction(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray m
     return True
 
 
-def logsumexp(a, axis, b, bint keepdims, bint return_sign, where, out, dtype):
+cdef object lse(a, axis, b, bint keepdims, bint return_sign, where, out, dtype):
     """logsumexp, or a pair with the sign."""
-    if is_foreign(a) or is_foreign(b) or is_foreign(where) or is_foreign(out):
-        return NotImplemented
     if b is not None:
         return weighted(a, axis, b, keepdims, return_sign, where, out, dtype)
     log = unweighted(a, axis, keepdims, return_sign, where, out, dtype)

@@ -233,18 +233,14 @@ cdef object run_hinge(fs_job *job, layout *whole, const request *asked):
     return np.float64(total)
 
 
-def hinge_loss(scores, labels, negatives, margin, p, variant, reduction, sample_weight,
-               where, ignore_index, bint return_grad):
+cdef object hinge(scores, labels, negatives, margin, p, variant, reduction,
+                  sample_weight, where, ignore_index, bint return_grad):
     """All layouts but that of `pair_hinge_loss`."""
     cdef fs_job job
     cdef layout whole, others
     cdef request asked
     cdef cnp.ndarray x, mask, places = None, weights, y = None
     cdef int y_type, last
-    if is_foreign(scores) or is_foreign(labels) or is_foreign(sample_weight) or (
-        is_foreign(where)
-    ):
-        return NotImplemented
     x = scores_of(scores, "scores")
     mask = mask_for(where, x, "scores")
     if negatives is not None and labels is not None:
@@ -293,8 +289,8 @@ def hinge_loss(scores, labels, negatives, margin, p, variant, reduction, sample_
     return y if asked.is_pairs else (loss, y) if return_grad else loss
 
 
-def pair_hinge_loss(pos, neg, margin, p, variant, reduction, sample_weight, where,
-                    bint return_grad):
+cdef object pair_hinge(pos, neg, margin, p, variant, reduction, sample_weight, where,
+                       bint return_grad):
     """Positives and their negatives in arrays of their own."""
     cdef fs_job job
     cdef layout whole
@@ -302,10 +298,6 @@ def pair_hinge_loss(pos, neg, margin, p, variant, reduction, sample_weight, wher
     asked.ignores = False
     cdef cnp.ndarray positives, x, mask, weights, y = None, y_positives = None
     cdef int y_type
-    if is_foreign(pos) or is_foreign(neg) or is_foreign(sample_weight) or (
-        is_foreign(where)
-    ):
-        return NotImplemented
     positives = scores_of(pos, "pos")
     x = scores_of(neg, "neg")
     _arguments.check_pairs(positives, x)

@@ -267,8 +267,28 @@ def test_masked_arrays_name_where(function):
 
 @of_all
 def test_ragged_lists(function):
-    with pytest.raises(ValueError, match="inhomogeneous"):
-        function([[1.0, 2.0], [3.0]])
+    for x in ([[1.0, 2.0], [3.0]], [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]]):
+        with pytest.raises(ValueError, match="inhomogeneous"):
+            function(x)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        [[1.0, NAN], [-INF, -0.0]],
+        [[1.0, 2], [True, 4.0]],
+        [[1.0, np.float32(2)], [3.0, 4.0]],
+        [[1.0, 2.0], (3.0, 4.0)],
+        [[1.0, 2.0], np.float32([3, 4])],
+        [[1.0, 2.0], [3.0, 4j]],
+        [[[1.0, 2.0]], [[3.0, 4.0]]],
+        [[], []],
+    ],
+)
+def test_lists_of_lists_are_what_numpy_makes_of_them(x):
+    y = silently(softmax, x, axis=0)
+    expected = silently(softmax, np.asarray(x), axis=0)
+    np.testing.assert_array_equal(y, expected, strict=True)
 
 
 @of_all

@@ -36,7 +36,7 @@ HERE = str(Path(fastsoftmax.__file__).parents[1])
 @pytest.mark.parametrize(
     "statement",
     ["import fastsoftmax", "from fastsoftmax import softmax",
-     "import fastsoftmax._softmax"],
+     "import fastsoftmax._settings"],
 )  # fmt: skip
 def test_import_of_sources_says_what_to_do(tmp_path: Path, statement: str) -> None:
     done = run(copy_of_sources(tmp_path), sys.executable, "-c", statement)

@@ -354,7 +354,7 @@ def logsumexp(
     return_sign: bool,
     dtype: Any,
 ) -> Any:
-    """Run _softmax.logsumexp for CuPy arrays."""
+    """Run logsumexp for CuPy arrays."""
     is_kept = bool(keepdims)
     if b is None and not return_sign:
         x, plan = _decode(choose.LOGSUMEXP, device, a, axis, dtype, "a", is_kept)

@@ -124,7 +124,7 @@ def hinge_loss(
     ignore_index: int | None,
     *options: Any,
 ) -> Any:
-    """Run _losses.hinge_loss for CuPy arrays."""
+    """Run hinge_loss for CuPy arrays."""
     array = launch.as_array(scores, "scores")
     mask = launch.as_mask(where, array.shape, "scores")
     flat = array.shape
@@ -168,7 +168,7 @@ def hinge_loss(
 def pair_hinge_loss(
     device: int, pos: Any, neg: Any, sample_weight: Any, where: Any, *options: Any
 ) -> Any:
-    """Run _losses.pair_hinge_loss for CuPy arrays."""
+    """Run pair_hinge_loss for CuPy arrays."""
     positives, others = launch.as_array(pos, "pos"), launch.as_array(neg, "neg")
     _arguments.check_pairs(positives, others)
     mask = launch.as_mask(where, others.shape, "neg")

@@ -1,28 +1,12 @@
-"""The hinge (max-margin) losses: docstrings, and one call each."""
+"""The losses: docstrings, and one call each. Included by _cpu.pyx.
 
-from __future__ import annotations
-
-from typing import Any
-
-from numpy.typing import ArrayLike
-
-from . import _cpu
+CuPy's arrays go on to cuda/call.py; _hinge.pxi and _entropy.pxi decode everything else.
+"""
 
 
-def hinge_loss(
-    scores: ArrayLike,
-    labels: ArrayLike | None = None,
-    *,
-    negatives: int | None = None,
-    margin: float = 1.0,
-    p: int = 1,
-    variant: str = "sum",
-    reduction: str = "sum",
-    sample_weight: ArrayLike | None = None,
-    where: ArrayLike | None = None,
-    ignore_index: int | None = None,
-    return_grad: bool = False,
-) -> Any:
+def hinge_loss(scores, labels=None, *, negatives=None, margin=1.0, p=1, variant="sum",
+               reduction="sum", sample_weight=None, where=None, ignore_index=None,
+               return_grad=False):
     """Hinge (max-margin) loss of rows that hold a positive and its negatives.
 
     The loss of a row with the positive score s+ and the negative scores s_j is
@@ -139,50 +123,19 @@ def hinge_loss(
     >>> hinge_loss([[0.2, 0.5], [0.9, -0.4]], labels=[1, 0]).round(3)
     np.float64(0.7)
     """
-    result = _cpu.hinge_loss(
-        scores,
-        labels,
-        negatives,
-        margin,
-        p,
-        variant,
-        reduction,
-        sample_weight,
-        where,
-        ignore_index,
-        return_grad,
-    )
-    if result is not NotImplemented:
-        return result
-    from .cuda import call
+    if is_foreign(scores) or is_foreign(labels) or is_foreign(sample_weight) or (
+        is_foreign(where)
+    ):
+        from .cuda import call
 
-    return call.hinge_loss(
-        scores,
-        labels,
-        sample_weight,
-        where,
-        negatives,
-        ignore_index,
-        margin,
-        p,
-        variant,
-        reduction,
-        return_grad,
-    )
+        return call.hinge_loss(scores, labels, sample_weight, where, negatives,
+                               ignore_index, margin, p, variant, reduction, return_grad)
+    return hinge(scores, labels, negatives, margin, p, variant, reduction,
+                 sample_weight, where, ignore_index, return_grad)
 
 
-def pair_hinge_loss(
-    pos: ArrayLike,
-    neg: ArrayLike,
-    *,
-    margin: float = 1.0,
-    p: int = 1,
-    variant: str = "sum",
-    reduction: str = "sum",
-    sample_weight: ArrayLike | None = None,
-    where: ArrayLike | None = None,
-    return_grad: bool = False,
-) -> Any:
+def pair_hinge_loss(pos, neg, *, margin=1.0, p=1, variant="sum", reduction="sum",
+                    sample_weight=None, where=None, return_grad=False):
     """Hinge (max-margin) loss of positives and, in another array, their negatives.
 
     The loss of a row with the positive score s+ and the negative scores s_j is
@@ -247,31 +200,20 @@ def pair_hinge_loss(
     >>> float(loss), grads[0]
     (1.0, array([-1., -1.]))
     """
-    result = _cpu.pair_hinge_loss(
-        pos, neg, margin, p, variant, reduction, sample_weight, where, return_grad
-    )
-    if result is not NotImplemented:
-        return result
-    from .cuda import call
+    if is_foreign(pos) or is_foreign(neg) or is_foreign(sample_weight) or (
+        is_foreign(where)
+    ):
+        from .cuda import call
 
-    return call.pair_hinge_loss(
-        pos, neg, sample_weight, where, margin, p, variant, reduction, return_grad
-    )
+        return call.pair_hinge_loss(pos, neg, sample_weight, where, margin, p, variant,
+                                    reduction, return_grad)
+    return pair_hinge(pos, neg, margin, p, variant, reduction, sample_weight, where,
+                      return_grad)
 
 
-def cross_entropy(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    axis: int = -1,
-    *,
-    temperature: ArrayLike = 1.0,
-    ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-    sample_weight: ArrayLike | None = None,
-    where: ArrayLike | None = None,
-    return_grad: bool = False,
-) -> Any:
+def cross_entropy(scores, labels, axis=-1, *, temperature=1.0, ignore_index=None,
+                  label_smoothing=0.0, reduction="mean", sample_weight=None, where=None,
+                  return_grad=False):
     """Cross-entropy of logits, ``-sum(t * log_softmax(scores))`` for targets t.
 
     Parameters
@@ -365,21 +307,12 @@ def cross_entropy(
     array([[-0.371,  0.231,  0.14 ],
            [ 0.   ,  0.   ,  0.   ]])
     """
-    result = _cpu.cross_entropy(
-        scores,
-        labels,
-        axis,
-        temperature,
-        ignore_index,
-        label_smoothing,
-        reduction,
-        sample_weight,
-        where,
-        return_grad,
-    )
-    if result is NotImplemented:
+    if is_foreign(scores) or is_foreign(labels) or is_foreign(sample_weight) or (
+        is_foreign(where)
+    ):
         raise TypeError(
             "cross_entropy takes no CuPy arrays yet: use log_softmax and "
             "log_softmax_vjp"
         )
-    return result
+    return entropy(scores, labels, axis, temperature, ignore_index, label_smoothing,
+                   reduction, sample_weight, where, return_grad)

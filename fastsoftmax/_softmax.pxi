@@ -1,24 +1,10 @@
-"""The softmax family: docstrings, and one call each."""
+"""The softmax family: docstrings, and one call each. Included by _cpu.pyx.
 
-from __future__ import annotations
-
-from typing import Any
-
-from numpy.typing import ArrayLike, DTypeLike
-
-from . import _cpu
-from ._arguments import Array, Axis
+CuPy's arrays go on to cuda/call.py; _family.pxi decodes everything else.
+"""
 
 
-def softmax(
-    x: ArrayLike,
-    axis: Axis = None,
-    *,
-    temperature: ArrayLike = 1.0,
-    where: ArrayLike | None = None,
-    out: Array | None = None,
-    dtype: DTypeLike | None = None,
-) -> Any:
+def softmax(x, axis=None, *, temperature=1.0, where=None, out=None, dtype=None):
     """Softmax: exponentials divided by their sum, ``exp(x) / sum(exp(x))``.
 
     Parameters
@@ -99,23 +85,14 @@ def softmax(
     array([[0.269, 0.731, 0.   ],
            [0.5  , 0.5  , 0.   ]])
     """
-    y = _cpu.softmax_like(_cpu.SOFTMAX, x, axis, temperature, where, out, dtype)
-    if y is not NotImplemented:
-        return y
-    from .cuda import call
+    if is_foreign(x) or is_foreign(where) or is_foreign(out):
+        from .cuda import call
 
-    return call.softmax(x, where, out, axis, temperature, dtype)
+        return call.softmax(x, where, out, axis, temperature, dtype)
+    return softmax_like(FS_SOFTMAX, x, axis, temperature, where, out, dtype)
 
 
-def log_softmax(
-    x: ArrayLike,
-    axis: Axis = None,
-    *,
-    temperature: ArrayLike = 1.0,
-    where: ArrayLike | None = None,
-    out: Array | None = None,
-    dtype: DTypeLike | None = None,
-) -> Any:
+def log_softmax(x, axis=None, *, temperature=1.0, where=None, out=None, dtype=None):
     """Logarithm of softmax, ``x - log(sum(exp(x)))``.
 
     Parameters
@@ -184,25 +161,15 @@ def log_softmax(
     array([[-6.93147181e-01, -6.93147181e-01],
            [-4.24835426e-18, -4.00000000e+01]])
     """
-    y = _cpu.softmax_like(_cpu.LOG_SOFTMAX, x, axis, temperature, where, out, dtype)
-    if y is not NotImplemented:
-        return y
-    from .cuda import call
+    if is_foreign(x) or is_foreign(where) or is_foreign(out):
+        from .cuda import call
 
-    return call.log_softmax(x, where, out, axis, temperature, dtype)
+        return call.log_softmax(x, where, out, axis, temperature, dtype)
+    return softmax_like(FS_LOG_SOFTMAX, x, axis, temperature, where, out, dtype)
 
 
-def logsumexp(
-    a: ArrayLike,
-    axis: Axis = None,
-    b: ArrayLike | None = None,
-    keepdims: bool = False,
-    return_sign: bool = False,
-    *,
-    where: ArrayLike | None = None,
-    out: Array | None = None,
-    dtype: DTypeLike | None = None,
-) -> Any:
+def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False, *, where=None,
+              out=None, dtype=None):
     """Logarithm of a sum of exponentials, ``log(sum(b * exp(a)))``.
 
     Parameters
@@ -283,24 +250,14 @@ def logsumexp(
     >>> logsumexp([1.0, 1.0], b=[1.0, -1.0], return_sign=True)
     (np.float64(-inf), np.float64(0.0))
     """
-    y = _cpu.logsumexp(a, axis, b, keepdims, return_sign, where, out, dtype)
-    if y is not NotImplemented:
-        return y
-    from .cuda import call
+    if is_foreign(a) or is_foreign(b) or is_foreign(where) or is_foreign(out):
+        from .cuda import call
 
-    return call.logsumexp(a, b, where, out, axis, keepdims, return_sign, dtype)
+        return call.logsumexp(a, b, where, out, axis, keepdims, return_sign, dtype)
+    return lse(a, axis, b, keepdims, return_sign, where, out, dtype)
 
 
-def softmax_vjp(
-    y: ArrayLike,
-    dy: ArrayLike,
-    axis: Axis = None,
-    *,
-    temperature: ArrayLike = 1.0,
-    where: ArrayLike | None = None,
-    out: Array | None = None,
-    dtype: DTypeLike | None = None,
-) -> Any:
+def softmax_vjp(y, dy, axis=None, *, temperature=1.0, where=None, out=None, dtype=None):
     """Gradient through softmax, ``y * (dy - sum(y * dy)) / temperature``.
 
     Parameters
@@ -361,24 +318,15 @@ def softmax_vjp(
     >>> softmax_vjp(y, [1.0, 0.0, 0.0], axis=-1).round(4)
     array([[ 0.0819, -0.022 , -0.0599]])
     """
-    dx = _cpu.vjp(_cpu.SOFTMAX_VJP, y, dy, axis, temperature, where, out, dtype)
-    if dx is not NotImplemented:
-        return dx
-    from .cuda import call
+    if is_foreign(y) or is_foreign(dy) or is_foreign(where) or is_foreign(out):
+        from .cuda import call
 
-    return call.softmax_vjp(y, dy, where, out, axis, temperature, dtype)
+        return call.softmax_vjp(y, dy, where, out, axis, temperature, dtype)
+    return vjp(FS_SOFTMAX_VJP, y, dy, axis, temperature, where, out, dtype)
 
 
-def log_softmax_vjp(
-    y: ArrayLike,
-    dy: ArrayLike,
-    axis: Axis = None,
-    *,
-    temperature: ArrayLike = 1.0,
-    where: ArrayLike | None = None,
-    out: Array | None = None,
-    dtype: DTypeLike | None = None,
-) -> Any:
+def log_softmax_vjp(y, dy, axis=None, *, temperature=1.0, where=None, out=None,
+                    dtype=None):
     """Gradient through log_softmax, ``(dy - exp(y) * sum(dy)) / temperature``.
 
     Parameters
@@ -442,9 +390,8 @@ def log_softmax_vjp(
     >>> log_softmax_vjp(y, [[-1.0, 0.0, 0.0]], axis=-1).round(4)
     array([[-0.91  ,  0.2447,  0.6652]])
     """
-    dx = _cpu.vjp(_cpu.LOG_SOFTMAX_VJP, y, dy, axis, temperature, where, out, dtype)
-    if dx is not NotImplemented:
-        return dx
-    from .cuda import call
+    if is_foreign(y) or is_foreign(dy) or is_foreign(where) or is_foreign(out):
+        from .cuda import call
 
-    return call.log_softmax_vjp(y, dy, where, out, axis, temperature, dtype)
+        return call.log_softmax_vjp(y, dy, where, out, axis, temperature, dtype)
+    return vjp(FS_LOG_SOFTMAX_VJP, y, dy, axis, temperature, where, out, dtype)
