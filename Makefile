@@ -18,6 +18,7 @@ lint:
 	ruff format --check .
 	cython-lint fastsoftmax/*.pyx fastsoftmax/*.pxd fastsoftmax/*.pxi
 	mypy
+	basedpyright
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*
 	check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
