@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +16,13 @@ HEADER = ".version 8.0\n.target sm_90\n.address_size 64\n"
 REGISTERS = """
     .reg .pred %p<8>; .reg .b16 %h<8>; .reg .b32 %r<16>; .reg .b64 %d<16>;
 """
+
+
+SCHEDULES = (None, 0, 1, 2, 3, 4, 5)
+
+
+def words(count: int = 64) -> Array:
+    return np.arange(count, dtype=np.uint32)
 
 
 def kernel(
@@ -120,3 +127,68 @@ def same_bits(left: Array, right: Array) -> None:
         unsigned = f"u{left.dtype.itemsize}"
         left, right = left.view(unsigned), right.view(unsigned)
     np.testing.assert_array_equal(left, right)
+
+
+DTYPE = {"f16": "f2", "f32": "f4", "f64": "f8"}
+NAN, INF = float("nan"), float("inf")
+
+
+def dtype_of(type_: str) -> str:
+    return DTYPE.get(type_) or f"{type_[0].replace('s', 'i')}{int(type_[1:]) // 8}"
+
+
+def integers(type_: str, count: int = 200, seed: int = 0) -> Array:
+    """Return random bits, small numbers and the ends of the range."""
+    dtype = np.dtype(dtype_of(type_))
+    ends = np.iinfo(dtype)
+    rng = np.random.default_rng(seed)
+    special = [ends.min, ends.max, ends.max - 1, 0, 1, 2, 7, 31, ends.max // 2 + 1]
+    anywhere = rng.integers(ends.min, ends.max, count, dtype=dtype, endpoint=True)
+    small = rng.integers(0, 40, count // 2, dtype=dtype)
+    values = np.concatenate([np.array(special, dtype), anywhere, small])
+    return rng.permutation(values)
+
+
+def floats(type_: str, count: int = 400, seed: int = 0, spread: int = 40) -> Array:
+    rng = np.random.default_rng(seed)
+    scale = rng.integers(-spread, spread + 1, count)
+    return np.ldexp(rng.standard_normal(count), scale).astype(dtype_of(type_))
+
+
+def wrapped(value: int, dtype: str) -> int:
+    bits = 8 * np.dtype(dtype).itemsize
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if dtype[0] == "i" and value >> (bits - 1) else value
+
+
+def expect_integers(
+    code: str, inputs: list[Array], result: str, reference: Callable[..., int]
+) -> None:
+    rows = zip(*(map(int, array) for array in inputs), strict=True)
+    expected = [wrapped(reference(*row), result) for row in rows]
+    same_bits(evaluate(code, inputs, result), np.array(expected, result))
+
+
+INTEGER_TYPES = ("u16", "s16", "u32", "s32", "u64", "s64")
+
+
+def expect_floats(
+    code: str,
+    inputs: list[Array],
+    result: str,
+    exact: Callable[..., Fraction],
+    mode: str = "rn",
+) -> None:
+    """Compare with the exact value, rounded once; the inputs must be finite."""
+    rows = zip(*(map(Fraction, array.tolist()) for array in inputs), strict=True)
+    values = [exact(*row) for row in rows]
+    expected = [rounded(value, result, mode) if value else 0.0 for value in values]
+    found = evaluate(code, inputs, result)
+    wanted = np.array(expected, result)
+    nonzero = np.array([value != 0 for value in values])
+    assert nonzero.any()
+    same_bits(found[nonzero], wanted[nonzero])
+    assert (found[~nonzero] == 0).all()
+
+
+MODES = ("rn", "rz", "rm", "rp")

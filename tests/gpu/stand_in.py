@@ -2,7 +2,7 @@
 
 NVRTC compiles the kernels as CuPy would; the interpreter of PTX runs them.
 
-A. It has what fastsoftmax/gpu.py and its tests use, under CuPy's names only.
+A. It has what fastsoftmax/cuda/ and its tests use, under CuPy's names only.
 B. It refuses what CuPy lets pass, to read or write the wrong memory: arrays for a
    kernel that are not contiguous or of another device, scalars of another width.
 C. What nobody has written is known as such, and must not be read.
@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu import nvrtc, ptx
-from gpu.ptx.memory import GLOBAL_BASE
 from gpu.ptx.types import size_of
+from gpu.spans import Spans
 
 Host = np.ndarray[Any, np.dtype[Any]]
 
@@ -467,7 +467,7 @@ class RawKernel:
         args: tuple[Any, ...],
         shared_bytes: int,
     ) -> None:
-        spans = _Spans([a for a in args if isinstance(a, ndarray)])
+        spans = Spans([a for a in args if isinstance(a, ndarray)])
         values = [
             spans.pointer(a) if isinstance(a, ndarray) else 0 if a is None else a
             for a in args
@@ -508,50 +508,6 @@ def _check_argument(value: Any, size: int) -> None:
         raise TypeError(f"{value!r}: CuPy passes a Python number as 8 or 16 bytes")
     elif value.dtype.itemsize != size:
         raise DriverError(f"{value!r} for a parameter of {size} bytes")
-
-
-class _Spans:
-    """The arguments of a launch in the interpreter's memory, and back.
-
-    Arrays that share memory do so there. Nothing around an array is within bounds.
-    """
-
-    def __init__(self, arrays: list[ndarray]) -> None:
-        self.memory = ptx.Memory()
-        self._spans: list[tuple[_Buffer, int, int, int]] = []
-        ordered = sorted(
-            (a for a in arrays if a.size), key=lambda a: (id(a._buffer), a.data.ptr)
-        )
-        merged: list[tuple[_Buffer, int, int]] = []
-        for array in ordered:
-            buffer, start = array._buffer, array._buffer.offset(array._host)
-            stop = start + array.nbytes
-            if merged and merged[-1][0] is buffer and merged[-1][2] > start:
-                _, start, before = merged.pop()
-                stop = max(stop, before)
-            merged.append((buffer, start, stop))
-        for number, (buffer, start, stop) in enumerate(merged):
-            place = self.memory.add(
-                str(number),
-                buffer.bytes[start:stop],
-                shift=(buffer.address + start) % 256,
-                initialised=bool(buffer.known[start:stop].any()),
-            )
-            self._spans.append((buffer, start, stop, place))
-
-    def pointer(self, array: ndarray) -> int:
-        at = array._buffer.offset(array._host)
-        for buffer, start, stop, place in self._spans:
-            if array.size and buffer is array._buffer and start <= at < stop:
-                return place + at - start
-        return 0
-
-    def bring_back(self) -> None:
-        space = self.memory.space
-        for number, (buffer, start, stop, place) in enumerate(self._spans):
-            buffer.bytes[start:stop] = self.memory.array(str(number))
-            offsets = np.arange(stop - start) + (place - GLOBAL_BASE)
-            buffer.known[start:stop] = ~space.uninitialised(offsets, 1)
 
 
 # ---- the module ----
