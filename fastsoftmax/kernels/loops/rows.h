@@ -378,8 +378,8 @@ static void F(rows_converted)(const fs_job *job, ptrdiff_t first, ptrdiff_t last
 /* log_softmax and logsumexp: so many rows wait for their logarithms. */
 enum { F(WAITING) = 16 };
 
-/* The max and the sum of row r of those, whose results will be at y. `next` is the range
- * of `x`, and then that of `ahead`, or of nothing if that is NULL. */
+/* The max and the sum of row r of those, whose results will be at y. `next` is the
+ * range of `x`, and then that of `ahead`, or of nothing if that is NULL. */
 FS_INLINE void F(add_up_row)(int op, ptrdiff_t n, const REAL *x, const REAL *ahead,
                              REAL *y, ptrdiff_t r, F(range) *next, F(sets) *sets)
 {
