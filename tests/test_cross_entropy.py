@@ -153,6 +153,26 @@ def test_every_axis_and_layout(axis):
 
 @pytest.mark.parametrize("n", [3, 40, 600])
 @pytest.mark.parametrize("dtype", DTYPES[:4])
+def test_a_row_alone_gives_what_it_gives_among_others(dtype, n):
+    """Sets wait for each other: ordinary, peaked or ignored ones, and infinities."""
+    x = draw((37, n), dtype, 5)
+    x[::5, 0] += 60
+    x[7, 1], x[11, 2], x[13] = INF, NAN, -INF
+    labels = np.arange(37) % n
+    labels[::6] = -1
+    options: dict[str, Any] = {"ignore_index": -1, "return_grad": True}
+    losses, grads = silently(cross_entropy, x, labels, reduction="none", **options)
+    for i in range(37):
+        row = slice(i, i + 1)
+        loss, grad = silently(
+            cross_entropy, x[row], labels[row], reduction="none", **options
+        )
+        np.testing.assert_array_equal(loss, losses[row])
+        np.testing.assert_array_equal(grad.astype(float), grads[row].astype(float))
+
+
+@pytest.mark.parametrize("n", [3, 40, 600])
+@pytest.mark.parametrize("dtype", DTYPES[:4])
 def test_rows_that_do_not_count(dtype, n):
     x = draw((5, n), dtype)
     x[1] = NAN

@@ -8,15 +8,24 @@
  * log_softmax's own, so that a loss next to 0 is as good as any other.
  */
 
-/* A set and what is known of it. */
+/* A set that counts, and what is known of it. */
 typedef struct {
     fs_line line;
     ptrdiff_t label; /* -1: t is in FS_DY */
-    double count;    /* of elements in the set */
+    double weight;
+    double count; /* of elements in the set */
+    fs_pair sum;
     REAL max;
     REAL lse_hi, lse_lo;
-    F(factor) factor;
 } F(entropy_set);
+
+/* So many sets wait for their logarithms, which do not wait for each other. */
+enum { F(ENTROPY_SETS) = 16 };
+
+static inline int F(is_hard)(const fs_job *job, const F(entropy_set) *set)
+{
+    return set->label >= 0 && job->smoothing == 0;
+}
 
 static inline int F(is_in_set)(const fs_job *job, fs_line line, ptrdiff_t i)
 {
@@ -43,17 +52,34 @@ static void F(read_targets)(const fs_job *job, const F(entropy_set) *set, ptrdif
         t[j] = F(is_in_set)(job, set->line, i + j) ? t[j] : 0;
 }
 
-/* max, lse and factor, as log_softmax and softmax have them. */
-static void F(find_entropy_set)(fs_job *job, F(entropy_set) *set)
+/* max and sum, as log_softmax and softmax have them, */
+static void F(add_up_entropy)(fs_job *job, F(entropy_set) *set)
 {
     const fs_operand *x = &job->operand[FS_X];
-    VEC max = V(set)(set->max), off = F(subtrahend)(max);
-    fs_pair terms =
-        F(sum_but)(job, x, set->line, (REAL)NAN, off, F(exponent_of_max)(max));
-    F(sum) sum = F(as_sum)(terms);
-    F(log_of_one)(FS_LOG_SOFTMAX, job, x, set->line, set->max, sum,
-                  F(doubt)(F(AGAIN), F(AGAIN) / LANES), &set->lse_hi, &set->lse_lo);
-    set->factor = F(factor_of)(sum, V(set)((REAL)UNSPARE));
+    set->max = F(largest_but)(job, x, set->line, (REAL)NAN);
+    VEC max = V(set)(set->max);
+    set->sum = F(sum_but)(job, x, set->line, (REAL)NAN, F(subtrahend)(max),
+                          F(exponent_of_max)(max));
+}
+
+/* and lse, of all sets. */
+static void F(find_entropy_logs)(fs_job *job, F(entropy_set) *set, ptrdiff_t count)
+{
+    F(sets) all;
+    double doubt = F(doubt)(F(AGAIN), F(AGAIN) / LANES);
+    for (ptrdiff_t k = 0; k < count; k++) {
+        all.max[k] = all.second[k] = set[k].max;
+        all.total[k] = (REAL)(set[k].sum.hi + set[k].sum.lo);
+        all.lost[k] = (REAL)((set[k].sum.hi - all.total[k]) + set[k].sum.lo);
+    }
+    F(find_logs)(count, &all);
+    for (ptrdiff_t k = 0; k < count; k++) {
+        if (F(is_special)(FS_LOG_SOFTMAX, doubt, &all, k))
+            F(special_log_sum)(FS_LOG_SOFTMAX, job, &job->operand[FS_X], set[k].line,
+                               &all, k);
+        set[k].lse_hi = all.hi[k];
+        set[k].lse_lo = all.lo[k];
+    }
 }
 
 /* -sum(t log_softmax(x)); where t is 0 nothing is added. OUT all: sum(t). */
@@ -63,7 +89,7 @@ static double F(entropy_of)(fs_job *job, const F(entropy_set) *set, double *all)
     REAL buffer[F(AGAIN)], t[F(AGAIN)];
     double loss = 0;
     *all = 0;
-    if (set->label >= 0 && job->smoothing == 0) {
+    if (F(is_hard)(job, set)) {
         const REAL *at = F(read_set)(job, x, set->line, set->label, 1, buffer);
         *all = 1;
         return -(double)((at[0] - set->lse_hi) - set->lse_lo);
@@ -83,87 +109,105 @@ static double F(entropy_of)(fs_job *job, const F(entropy_set) *set, double *all)
     return loss;
 }
 
-/* softmax of `count` elements. */
-static void F(shares_of)(const F(entropy_set) *set, const REAL *x, ptrdiff_t count,
-                         REAL *y)
+/* softmax of `count` elements, times what is in the factor. */
+static void F(shares_of)(const F(entropy_set) *set, const F(factor) *factor,
+                         const REAL *x, ptrdiff_t count, REAL *y)
 {
     VEC max = V(set)(set->max), off = F(subtrahend)(max),
         none = V(set)((REAL)-INFINITY);
     F(shift) shift = F(shift_for)(max);
-    ptrdiff_t whole = count - count % (ABREAST * LANES);
-    for (ptrdiff_t i = 0; i < whole; i += ABREAST * LANES) {
-        VEC a[ABREAST], s[ABREAST], q[ABREAST];
-        for (int j = 0; j < ABREAST; j++)
-            a[j] = V(sub)(V(load)(x + i + j * LANES), off);
-        F(exp_terms)(1, ABREAST, a, &shift, s, q);
-        for (int j = 0; j < ABREAST; j++)
-            V(store)(y + i + j * LANES, F(result)(FS_SOFTMAX, F(DEEP_TOO),
-                                                  F(term)(s[j], q[j]), &set->factor));
-    }
-    for (ptrdiff_t i = whole; i < count;
-         i += LANES) { /* y has room for whole vectors */
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
         VEC a = V(sub)(F(load_some)(x + i, count - i, none), off), s, q;
         F(exp_terms)(1, 1, &a, &shift, &s, &q);
-        V(store)(y + i,
-                 F(result)(FS_SOFTMAX, F(DEEP_TOO), F(term)(s, q), &set->factor));
+        F(store_some)(y + i, count - i,
+                      F(result)(FS_SOFTMAX, F(DEEP_TOO), F(term)(s, q), factor));
     }
 }
 
-static void F(entropy_gradient)(fs_job *job, const F(entropy_set) *set, double slope,
-                                double all)
+/* `all` is sum(t). Of a label alone, softmax comes with its slope. */
+static void F(entropy_gradient)(fs_job *job, const F(entropy_set) *set, double all)
 {
     const fs_operand *x = &job->operand[FS_X], *y = &job->operand[FS_Y];
-    REAL buffer[F(AGAIN)], t[F(AGAIN)], out[F(AGAIN)], by = (REAL)slope;
-    int is_hard = set->label >= 0 && job->smoothing == 0 && !set->line.at[FS_MASK];
+    REAL buffer[F(AGAIN)], t[F(AGAIN)], room[F(AGAIN)];
+    REAL by = (REAL)(set->weight * job->scale);
+    F(factor) factor = F(factor_of_row)(set->sum, 1);
+    int is_hard = F(is_hard)(job, set);
+    int in_place = y->type == REAL_TYPE && y->n == sizeof(REAL);
+    if (is_hard) {
+        factor.hi = V(mul)(factor.hi, V(set)(by));
+        factor.lo = V(mul)(factor.lo, V(set)(by));
+    }
     for (ptrdiff_t i = 0; i < job->n && !F(stopped)(job, i); i += F(AGAIN)) {
         ptrdiff_t count = fs_least(F(AGAIN), job->n - i), label = set->label - i;
         const REAL *here = F(read_set)(job, x, set->line, i, count, buffer);
-        F(shares_of)(set, here, count, out);
+        char *place = set->line.at[FS_Y] + i * y->n;
+        REAL *out = in_place ? (REAL *)place : room;
+        F(shares_of)(set, &factor, here, count, out);
         if (is_hard && 0 <= label && label < count)
-            out[label] -= 1;
+            out[label] -= by;
         if (!is_hard) {
             F(read_targets)(job, set, i, count, t);
-            for (ptrdiff_t j = 0; j < count; j++) out[j] = out[j] * (REAL)all - t[j];
+            for (ptrdiff_t j = 0; j < count; j++)
+                out[j] = (out[j] * (REAL)all - t[j]) * by;
         }
-        for (ptrdiff_t j = 0; j < count; j++) out[j] *= by;
         for (ptrdiff_t j = 0; set->line.at[FS_MASK] && j < count; j++)
             out[j] = F(is_in_set)(job, set->line, i + j) ? out[j] : 0;
-        F(put)(out, count, set->line.at[FS_Y] + i * y->n, y->n, y->type);
+        if (!in_place)
+            F(put)(out, count, place, y->n, y->type);
     }
 }
 
-/* The loss of one set; its gradient is written. A set that does not count (ignored, of
- * weight 0, or all masked out) has neither. */
-static double F(cross_entropy_of)(fs_job *job, fs_line line)
+/* Whether a set counts: not where it is ignored, of weight 0, or all masked out. */
+static int F(counts)(const fs_job *job, fs_line line, F(entropy_set) *set)
 {
-    F(entropy_set) set = {.line = line, .label = -1, .count = (double)job->n};
-    double weight = 1, loss = 0, all;
+    *set = (F(entropy_set)){.line = line, .label = -1, .weight = 1};
     if (line.at[FS_WEIGHTS])
-        weight = *(const double *)line.at[FS_WEIGHTS];
+        set->weight = *(const double *)line.at[FS_WEIGHTS];
     if (line.at[FS_LABELS])
-        set.label = (ptrdiff_t)(*(const int64_t *)line.at[FS_LABELS]);
-    int counts = weight != 0 && (!line.at[FS_LABELS] || set.label >= 0);
-    if (counts && line.at[FS_MASK]) {
-        set.count = 0;
-        for (ptrdiff_t i = 0; i < job->n; i++) set.count += F(is_in_set)(job, line, i);
-        counts = set.count > 0;
-    }
-    if (counts) {
-        set.max = F(largest_but)(job, &job->operand[FS_X], line, (REAL)NAN);
-        F(find_entropy_set)(job, &set);
-        loss = F(entropy_of)(job, &set, &all);
-        if (loss != 0)
-            loss *= weight;
-        if (line.at[FS_Y])
-            F(entropy_gradient)(job, &set, weight * job->scale, all);
-    }
-    const REAL nothing = 0;
-    const fs_operand *y = &job->operand[FS_Y];
-    for (ptrdiff_t i = 0; !counts && line.at[FS_Y] && i < job->n; i++)
-        F(write)(&nothing, 1, line.at[FS_Y] + i * y->n, y->type);
+        set->label = (ptrdiff_t)(*(const int64_t *)line.at[FS_LABELS]);
+    if (set->weight == 0 || (line.at[FS_LABELS] && set->label < 0))
+        return 0;
+    set->count = (double)job->n;
+    for (ptrdiff_t i = 0; line.at[FS_MASK] && i < job->n; i++)
+        set->count -= !F(is_in_set)(job, line, i);
+    return set->count > 0;
+}
+
+static void F(write_loss)(fs_line line, double loss)
+{
     if (line.at[FS_LOSSES])
         *(REAL *)line.at[FS_LOSSES] = (REAL)loss;
-    return loss;
+}
+
+/* The losses and gradients of `count` sets along inner. */
+static double F(cross_entropy_of)(fs_job *job, fs_line lines, ptrdiff_t first,
+                                  ptrdiff_t count)
+{
+    const fs_operand *y = &job->operand[FS_Y];
+    const REAL nothing = 0;
+    F(entropy_set) set[F(ENTROPY_SETS)];
+    ptrdiff_t counted = 0;
+    double total = 0, all;
+    for (ptrdiff_t j = first; j < first + count; j++) {
+        fs_line line = fs_along_inner(job, lines, j);
+        if (F(counts)(job, line, &set[counted])) {
+            F(add_up_entropy)(job, &set[counted++]);
+            continue;
+        }
+        F(write_loss)(line, 0);
+        for (ptrdiff_t i = 0; line.at[FS_Y] && i < job->n; i++)
+            F(write)(&nothing, 1, line.at[FS_Y] + i * y->n, y->type);
+    }
+    F(find_entropy_logs)(job, set, counted);
+    for (ptrdiff_t k = 0; k < counted; k++) {
+        double loss = F(entropy_of)(job, &set[k], &all);
+        loss = loss == 0 ? 0 : loss * set[k].weight;
+        if (set[k].line.at[FS_Y])
+            F(entropy_gradient)(job, &set[k], all);
+        F(write_loss)(set[k].line, loss);
+        total += loss;
+    }
+    return total;
 }
 
 static double F(cross_entropy_unit)(fs_job *job, ptrdiff_t unit)
@@ -172,7 +216,7 @@ static double F(cross_entropy_unit)(fs_job *job, ptrdiff_t unit)
     ptrdiff_t first = unit % units * sets, last = fs_least(job->inner, first + sets);
     fs_line line = fs_locate(job, unit / units);
     double total = 0;
-    for (ptrdiff_t j = first; j < last && !fs_stopped(job->watch); j++)
-        total += F(cross_entropy_of)(job, fs_along_inner(job, line, j));
+    for (ptrdiff_t j = first; j < last && !fs_stopped(job->watch); j += F(ENTROPY_SETS))
+        total += F(cross_entropy_of)(job, line, j, fs_least(F(ENTROPY_SETS), last - j));
     return total;
 }
