@@ -5,11 +5,11 @@
 
 A. Kernels know nothing of Python, threads or signals; this module knows nothing of
    arithmetic. kernels/job.h is the contract between them.
-B. A job small enough never reaches a parallel region: entering one costs more than
-   the work (the threshold is PARALLEL_FROM).
+B. A job never reaches a parallel region where entering one would cost more than it
+   saves: below PARALLEL_FROM, and where kernels/process/wake.h has measured so.
 C. Work is cut into blocks of rows, tiles of columns, or pieces of one long row. Where
    it is cut never changes a bit of the result, so threads may take blocks as they come
-   (schedule "dynamic": a busy core delays one block, not half the job).
+   (kernels/process/shares.h: a busy core delays one block, not half the job).
 D. The thread that called polls for signals between blocks, at most every 50 ms. The
    exception is left set and the job abandoned.
 E. A call is decoded once (_decode.pxi) into a job over the arrays as they are; the GIL

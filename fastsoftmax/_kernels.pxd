@@ -17,9 +17,27 @@ cdef extern from "kernels/process/team.h" nogil:
     enum:
         FS_WITH_OPENMP
     int omp_get_max_threads()
+    double omp_get_wtime()
     const char *fs_openmp_runtime()
     void fs_prepare_teams(size_t stack)
     int fs_can_start(int threads)
+
+
+cdef extern from "kernels/process/wake.h" nogil:
+    ctypedef struct fs_wake:
+        double began
+        int threads, openmp_limit, setting
+        double looked_up
+    fs_wake *fs_own_wake()
+    int fs_is_worth_a_team(fs_wake *own, double elements, double now)
+    void fs_learn(fs_wake *own, double elements, int threads, double now)
+
+
+cdef extern from "kernels/process/shares.h" nogil:
+    ctypedef struct fs_shares:
+        pass
+    void fs_share_out(fs_shares *all, ptrdiff_t units, int threads)
+    ptrdiff_t fs_take_unit(fs_shares *all, int member)
 
 
 cdef extern from "kernels/process/outputs.h":

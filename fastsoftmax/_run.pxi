@@ -1,10 +1,10 @@
 """Runs a job: how many threads, in what order, and when to stop. Included by _cpu.pyx.
 """
 
-# Elements from which a job is shared between threads: some 100 us of work. Waking a
-# worker takes tens of us, and milliseconds where other processes hold the cores.
+# Elements from which a job may be shared between threads: some 8 us of work, of which
+# a team that is awake costs 3. kernels/process/wake.h decides which jobs are.
 cdef enum:
-    PARALLEL_FROM = 262144
+    PARALLEL_FROM = 32768
 # Elements from which the GIL is given back: below, that costs more than the work.
 cdef enum:
     NOGIL_FROM = 4096
@@ -26,11 +26,38 @@ def current_threads():
     return _threads.count(omp_get_max_threads())
 
 
-cdef int threads_for(ptrdiff_t elements) except -1:
-    if elements < PARALLEL_FROM:
+cdef int setting = 0
+cdef bint shares_always = False
+
+
+def note_setting():
+    """What set_num_threads has changed counts from now on."""
+    global setting
+    setting += 1
+
+
+def share_always(bint yes):
+    """For tests: every job that is large enough is shared, whether it pays or not."""
+    global shares_always
+    shares_always = yes
+
+
+# Seconds for which the number of threads is remembered: to look it up takes 1 us.
+cdef double REMEMBERED = 1e-3
+
+
+cdef int threads_for(fs_wake *own, ptrdiff_t elements) except -1:
+    cdef double now = omp_get_wtime()
+    cdef int limit = omp_get_max_threads()
+    if (now - own.looked_up > REMEMBERED or limit != own.openmp_limit
+            or setting != own.setting or fs_forked()):
+        own.threads = current_threads()
+        own.looked_up, own.openmp_limit, own.setting = now, limit, setting
+    if own.threads == 1:
         return 1
-    cdef int count = current_threads()
-    return count if fs_can_start(count) else 1
+    if not fs_is_worth_a_team(own, elements, now) and not shares_always:
+        return 1
+    return own.threads if fs_can_start(own.threads) else 1
 
 
 cdef bint fills_the_cache(const fs_job *job) noexcept nogil:
@@ -46,19 +73,34 @@ cdef fs_watch *watch_over(ptrdiff_t elements, fs_listener *listener) noexcept:
     return fs_unwatched() if elements < NOGIL_FROM else fs_listen(listener)
 
 
+cdef void take_units(const fs_kernels *kernels, fs_job *job, int step,
+                     fs_shares *shares, int member) noexcept nogil:
+    """What one member of a team does of a step."""
+    cdef ptrdiff_t unit = fs_take_unit(shares, member)
+    while unit >= 0:
+        if not fs_poll(job.watch):
+            kernels.unit(job, step, unit)
+        unit = fs_take_unit(shares, member)
+
+
 cdef int execute(fs_job *job) except -1:
     """Runs a complete job of at least one element."""
     cdef const fs_kernels *kernels = kernels_for(job.compute)
-    cdef ptrdiff_t elements = job.outer * job.n * job.inner, units = 0, unit
+    cdef ptrdiff_t elements = job.outer * job.n * job.inner, units = 0
     cdef fs_listener listener
-    cdef int step = 0
+    cdef fs_wake *own = NULL
+    cdef fs_shares shares
+    cdef int step = 0, member
     job.watch = watch_over(elements, &listener)
     job.threads = 1
     job.past_caches = 0
     if elements < NOGIL_FROM:
         units = fs_run(kernels, job)
     else:
-        job.threads = threads_for(elements)
+        if elements >= PARALLEL_FROM:
+            own = fs_own_wake()
+            job.threads = threads_for(own, elements)
+            own.began = omp_get_wtime()
         job.past_caches = fills_the_cache(job)
         with nogil:
             if job.threads == 1:
@@ -68,11 +110,13 @@ cdef int execute(fs_job *job) except -1:
                     units = kernels.begin(job, step)
                     if units <= 0:
                         break
-                    for unit in prange(units, num_threads=job.threads,
-                                       schedule="dynamic"):
-                        if not fs_poll(job.watch):
-                            kernels.unit(job, step, unit)
+                    fs_share_out(&shares, units, job.threads)
+                    for member in prange(job.threads, num_threads=job.threads,
+                                         schedule="static"):
+                        take_units(kernels, job, step, &shares, member)
                     step += 1
+            if own:
+                fs_learn(own, elements, job.threads, omp_get_wtime())
     if units < 0:
         raise MemoryError("no memory for the partial results of a job")
     if fs_stopped(job.watch):

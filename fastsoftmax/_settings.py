@@ -50,6 +50,7 @@ def set_num_threads(n: int | None) -> None:
     >>> fastsoftmax.set_num_threads(None)
     """
     _threads.want(n)
+    _cpu.note_setting()
 
 
 def get_num_threads() -> int:

@@ -55,8 +55,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def use_threads() -> Iterator[Callable[[int], None]]:
-    """Set the number of threads; back to the default after the test."""
+    """Set the number of threads, which share what is large enough; undo it after."""
     import fastsoftmax
+    from fastsoftmax import _cpu
 
+    _cpu.share_always(True)
     yield fastsoftmax.set_num_threads
+    _cpu.share_always(False)
     fastsoftmax.set_num_threads(None)

@@ -37,6 +37,7 @@ fastsoftmax.set_num_threads(1)
 right = softmax(x, axis=-1)
 fastsoftmax.set_num_threads(None)
 assert right.sum() > 255
+fastsoftmax._cpu.share_always(True)
 
 def works():
     return bool((softmax(x, axis=-1) == right).all())
@@ -168,63 +169,14 @@ assert works()
     )
 
 
-# ---- after a pause ----
-
-AFTER_A_PAUSE = """
-import statistics, subprocess
-
-neighbours = {neighbours}
-job = x[:32]
-out = np.empty_like(job)
-busy = [
-    subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    for _ in range(neighbours)
-]
-
-def seconds(threads):
-    fastsoftmax.set_num_threads(threads)
-    time.sleep(0.05)
-    start = time.perf_counter()
-    softmax(job, axis=-1, out=out)
-    return time.perf_counter() - start
-
-def median(threads, runs):
-    return statistics.median(seconds(threads) for _ in range(runs))
-
-try:
-    seconds(2)
-    assert len(tasks()) > 1, "the job was too short for threads"
-    for _ in range({tries}):
-        one, two = median(1, 10), median(2, 30)
-        print(f"{{one * 1e3:.2f}} ms with one thread, {{two * 1e3:.2f}} ms with two")
-        if two <= 2 * one:
-            print("in time")
-            break
-finally:
-    for process in busy:
-        process.kill()
-"""
-
-
-@linux
-@parallel
-@two_cpus
-@pytest.mark.parametrize("neighbours", [0, 1])
-def test_short_job_after_a_pause(tmp_path: Path, neighbours: int) -> None:
-    # With libgomp's own spinning (see _threads.short_spins) the ratio is 3 to 30 here.
-    script = AFTER_A_PAUSE.format(neighbours=neighbours, tries=5)
-    output = python(tmp_path, script)
-    assert output.endswith("in time\n"), output
-
-
 # ---- when threads start ----
 
 
 def parallel_from() -> int:
-    """Return the threshold that _cpu.pyx states."""
+    """Return the threshold that _run.pxi states."""
     source = Path(__file__).parents[1] / "fastsoftmax" / "_run.pxi"
     if not source.exists():
-        pytest.skip("needs the source tree, for the threshold in _cpu.pyx")
+        pytest.skip("needs the source tree, for the threshold in _run.pxi")
     found = re.search(r"PARALLEL_FROM = (\d+)", source.read_text())
     assert found
     return int(found[1])
@@ -263,7 +215,7 @@ def test_no_thread_starts_below_the_threshold(tmp_path: Path) -> None:
 fastsoftmax.set_num_threads(2)
 for job in jobs({parallel_from() - 64}):
     assert not starts_a_thread(job), job[0].shape
-for job in jobs({max(4 * parallel_from(), 1 << 20)}):
+for job in jobs({parallel_from() + 64}):
     assert in_a_thread_of_its_own(starts_a_thread, job), job[0].shape
 """
     python(tmp_path, SHAPES + script)

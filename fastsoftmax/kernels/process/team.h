@@ -26,6 +26,10 @@ static inline int omp_get_max_threads(void)
 {
     return 1;
 }
+static inline double omp_get_wtime(void)
+{
+    return 0;
+}
 #else
 #include <omp.h>
 enum { FS_WITH_OPENMP = 1 };

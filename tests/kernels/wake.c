@@ -1,0 +1,31 @@
+/* Gives process/wake.h jobs, by a clock of its own. Each line of the input is a job,
+ * its times in us:
+ *
+ *   pause before it, elements, time of one thread, threads of its team,
+ *   and what the team costs, asleep and awake
+ *
+ * and each of the output what it took; negative if it was not shared.
+ */
+#include <stdio.h>
+
+#include "process/wake.h"
+
+int main(void)
+{
+    double pause, elements, alone, asleep, awake, now = 0;
+    fs_wake *own = fs_own_wake();
+    int shared = 0;
+    while (scanf("%lf %lf %lf %d %lf %lf", &pause, &elements, &alone, &own->threads,
+                 &asleep, &awake) == 6) {
+        double cost = shared && pause < 50 ? awake : asleep;
+        now += pause * 1e-6;
+        shared = fs_is_worth_a_team(own, elements, now);
+        int threads = shared ? own->threads : 1;
+        double took = shared ? alone / threads + cost : alone;
+        own->began = now;
+        now += took * 1e-6;
+        fs_learn(own, elements, threads, now);
+        printf("%.17g\n", shared ? took : -took);
+    }
+    return 0;
+}
