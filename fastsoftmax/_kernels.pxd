@@ -17,6 +17,7 @@ cdef extern from "kernels/process/team.h" nogil:
     enum:
         FS_WITH_OPENMP
     int omp_get_max_threads()
+    void omp_set_num_threads(int limit)
     double omp_get_wtime()
     const char *fs_openmp_runtime()
     void fs_prepare_teams(size_t stack)

@@ -30,9 +30,13 @@ cdef int setting = 0
 cdef bint shares_always = False
 
 
-def note_setting():
-    """What set_num_threads has changed counts from now on."""
+def set_openmp_limit(int limit):
+    """Sets the threads that OpenMP itself would use, in the thread that calls.
+
+    What was looked up before is forgotten.
+    """
     global setting
+    omp_set_num_threads(limit)
     setting += 1
 
 

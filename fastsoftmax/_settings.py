@@ -38,8 +38,11 @@ def set_num_threads(n: int | None) -> None:
     Notes
     -----
     The setting holds for the whole process. A limit put on OpenMP later, with
-    threadpoolctl, still counts. Results do not depend on the number of threads, to the
-    bit. In a process made by ``fork``, all work stays in the calling thread.
+    threadpoolctl, still counts: where n is more than OpenMP would use by itself, its
+    setting in the calling thread becomes n. Work is shared where that makes it faster
+    than in one thread, which is measured as it goes. Results do not depend on the
+    number of threads, to the bit. In a process made by ``fork``, all work stays in the
+    calling thread.
 
     Examples
     --------
@@ -50,7 +53,7 @@ def set_num_threads(n: int | None) -> None:
     >>> fastsoftmax.set_num_threads(None)
     """
     _threads.want(n)
-    _cpu.note_setting()
+    _cpu.set_openmp_limit(_threads.openmp_setting(_cpu.openmp_limit()))
 
 
 def get_num_threads() -> int:

@@ -13,6 +13,7 @@ import math
 import operator
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping
 
 _SPIN_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
@@ -26,7 +27,8 @@ _STACK_SIZE = re.compile(r"\s*(\d+)\s*([BKMG]?)\s*", re.ASCII | re.IGNORECASE)
 _UNITS = {"b": 0, "": 10, "k": 10, "m": 20, "g": 30}  # powers of two
 
 _wanted: int | None = None
-_openmp_limit_at_import: int | None = None
+_openmp_limit_at_import = 1
+_unlimited = threading.local()  # its `openmp`: OpenMP's setting, as we have left it
 
 
 @contextlib.contextmanager
@@ -109,20 +111,32 @@ def count(openmp_limit: int) -> int:
     """How many threads a job may use now.
 
     `openmp_limit` is what OpenMP would use by itself. A number that the user has set
-    stands in for the machine's limits, but not for a limit that was put on OpenMP after
-    our import (threadpoolctl).
+    stands in for the machine's limits, but not for a limit that was put on OpenMP later
+    (threadpoolctl).
     """
     if _wanted is None:
         return max(1, int(min(openmp_limit, _affinity(), _quota())))
-    if _openmp_limit_at_import is None or openmp_limit >= _openmp_limit_at_import:
-        return _wanted
-    return min(_wanted, openmp_limit)
+    unlimited = getattr(_unlimited, "openmp", _openmp_limit_at_import)
+    return _wanted if openmp_limit >= unlimited else min(_wanted, openmp_limit)
 
 
 def note_openmp_limit(limit: int) -> None:
     """Remember what OpenMP would use at import."""
     global _openmp_limit_at_import
     _openmp_limit_at_import = limit
+
+
+def openmp_setting(limit: int) -> int:
+    """Return what OpenMP's own setting in this thread must be, where it is `limit`.
+
+    No less than what we want, unless it is limited: else a later limit that is what
+    the machine has would go unseen (threadpoolctl's 1 on one CPU).
+    """
+    at_import = _openmp_limit_at_import
+    ours = getattr(_unlimited, "openmp", at_import)
+    if limit == at_import or limit >= ours > at_import:
+        limit = _unlimited.openmp = max(at_import, _wanted or 1)
+    return limit
 
 
 def want(n: int | None) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kernel_driver import DRIVER, FLAGS, KERNELS, need, run
 
 import fastsoftmax
 from fastsoftmax import _cpu
@@ -394,6 +395,16 @@ except Enough:
 def test_a_handler_may_let_the_job_go_on(tmp_path: Path, threads: int) -> None:
     script = OWN_HANDLER.format(calls=3, threads=threads)
     assert python(tmp_path, script) == "enough\n"
+
+
+@posix
+def test_only_the_thread_that_called_asks_python(tmp_path: Path) -> None:
+    need(shutil.which("cc"), "needs cc")
+    (tmp_path / "Python.h").touch()
+    program = tmp_path / "signals"
+    include = (f"-I{tmp_path}", f"-I{KERNELS}")
+    run("cc", *FLAGS, *include, DRIVER / "signals.c", "-lpthread", "-o", program)
+    assert run(program) == b"0 3\n"
 
 
 # ---- sub-interpreters ----

@@ -289,6 +289,37 @@ def test_default_and_chosen_count_heed_threadpoolctl(tmp_path: Path) -> None:
     python(tmp_path, script)
 
 
+@parallel
+@pytest.mark.parametrize("machine", [1, 2])
+def test_limits_that_are_what_the_machine_has(tmp_path: Path, machine: int) -> None:
+    script = f"""
+    import threadpoolctl
+
+    def limits():
+        found = threadpoolctl.threadpool_info()
+        return [one["num_threads"] for one in found if one["user_api"] == "openmp"]
+
+    before = limits()
+    for _ in range(2):
+        fastsoftmax.set_num_threads(8)
+        assert fastsoftmax.get_num_threads() == 8 and works()
+        for limit in range({machine}, 0, -1):
+            with threadpoolctl.threadpool_limits(limit):
+                assert fastsoftmax.get_num_threads() == limit
+                count = len(tasks())
+                assert works() and len(tasks()) <= count
+            assert fastsoftmax.get_num_threads() == 8
+    with threadpoolctl.threadpool_limits({machine}):
+        fastsoftmax.set_num_threads(5)
+        assert fastsoftmax.get_num_threads() == 5
+    fastsoftmax.set_num_threads(6)
+    assert fastsoftmax.get_num_threads() == 6
+    fastsoftmax.set_num_threads(None)
+    assert limits() == before and fastsoftmax.get_num_threads() <= {machine}
+    """
+    python(tmp_path, script, OMP_NUM_THREADS=str(machine))
+
+
 @pytest.mark.usefixtures("default_threads")
 @pytest.mark.parametrize("quota", [0.5, 1.0, 1.99])
 def test_default_heeds_the_quota(monkeypatch: pytest.MonkeyPatch, quota: float) -> None:
@@ -453,6 +484,29 @@ def test_results_from_eight_threads_at_once_are_the_same_bits(tmp_path: Path) ->
     for worker in workers:
         worker.join()
     assert not different and len(finished) == 8
+    """
+    python(tmp_path, script)
+
+
+def test_more_threads_than_processors_give_the_same_bits(tmp_path: Path) -> None:
+    script = """
+    rng = np.random.default_rng(4)
+    calls = [
+        (function, rng.uniform(-50, 50, shape).astype(dtype), axis)
+        for dtype in (np.float32, np.float64)
+        for shape, axis in [((99, 700), 1), ((1, 150_000), 1), ((100_000, 16), 0)]
+        for function in (softmax, fastsoftmax.log_softmax, fastsoftmax.logsumexp)
+    ]
+    grad = fastsoftmax.softmax_vjp, fastsoftmax.hinge_loss
+    calls += [(lambda y, axis: grad[0](y, y, axis=axis), *calls[0][1:])]
+    calls += [(lambda y, axis: grad[1](y, return_grad=True)[1], *calls[0][1:])]
+    fastsoftmax.set_num_threads(1)
+    right = [function(x, axis=axis) for function, x, axis in calls]
+    for threads in (16, 70):  # from 64 on, some begin with the same share
+        fastsoftmax.set_num_threads(threads)
+        for (function, x, axis), expected in zip(calls, right):
+            found = function(x, axis=axis)
+            assert found.tobytes() == expected.tobytes(), (threads, x.shape)
     """
     python(tmp_path, script)
 

@@ -26,6 +26,10 @@ static inline int omp_get_max_threads(void)
 {
     return 1;
 }
+static inline void omp_set_num_threads(int limit)
+{
+    (void)limit;
+}
 static inline double omp_get_wtime(void)
 {
     return 0;
