@@ -34,7 +34,8 @@ static inline cell fetch(const char *from, int size, int swapped)
 }
 
 #define STAGE_LOOP(MEMBER, REAL, VALUE, STEP, SWAPPED)                                 \
-    for (ptrdiff_t i = 0; i < count; i++) {                                            \
+    _Pragma("omp simd") for (ptrdiff_t i = 0; i < count; i++)                          \
+    {                                                                                  \
         cell c = fetch(x + i * (STEP), (int)sizeof c.MEMBER, SWAPPED);                 \
         out[i] = (REAL)(VALUE);                                                        \
     }

@@ -40,6 +40,7 @@ typedef struct {
 
 static void F(no_ranges)(F(sets) *sets, ptrdiff_t first, ptrdiff_t last)
 {
+#pragma omp simd
     for (ptrdiff_t i = first; i < last; i++) {
         sets->max[i] = (REAL)-INFINITY;
         sets->min[i] = (REAL)INFINITY;
@@ -198,6 +199,7 @@ FS_INLINE void F(tile_sum_of)(int writes, F(tile) *tile, const F(soon) *soon)
     const F(shape) *shape = &tile->shape;
     F(lanes) *lanes = &tile->run.lanes;
     REAL sum[FS_TILE], rest[FS_TILE];
+#pragma omp simd
     for (ptrdiff_t i = 0; i < shape->padded; i++) {
         sum[i] = rest[i] = lanes->sets.lost[i] = 0;
         lanes->sets.total[i] = ABOVE;
@@ -245,7 +247,7 @@ static void F(tile_factors)(fs_job *job, F(tile) *tile)
     int all = F(writes_all)(job->op);
     fs_operand cells =
         F(plain)(tile->cells, tile->shape.padded * (ptrdiff_t)sizeof(REAL));
-    for (ptrdiff_t j = 0; j < columns; j++)
+    for (ptrdiff_t j = 0; !F(writes_terms)(job->op) && j < columns; j++)
         if (F(is_special)(job->op, 0, sets, j)) {
             fs_line line = fs_along_inner(job, tile->line, j);
             if (all) {

@@ -116,7 +116,9 @@ FS_INLINE F(range) F(do_chunk)(int op, const REAL *x, ptrdiff_t count, REAL off,
 {
     const int alone = op == FS_SOFTMAX ? F(TERMS) : 0, two = alone | F(RANGE);
     REAL lowered[2 * F(CHUNK)];
-    for (ptrdiff_t i = 0; off != 0 && i < count; i++) lowered[i] = x[i] - off;
+    if (off != 0)
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < count; i++) lowered[i] = x[i] - off;
     F(work) w = {off != 0 ? lowered : x, e, ahead, NULL, NULL};
     F(knowledge) known;
     known.shift = F(shift_by)(V(set)(k));

@@ -78,7 +78,9 @@ static void F(convert)(const fs_operand *source, const char *x, ptrdiff_t x_step
     if (source->type == FS_F64 && source->overflow)
         F(find_large_double)(source, x, x_step, count, out);
 #endif
-    for (ptrdiff_t i = 0; source->via_float && i < count; i++) out[i] = (float)out[i];
+    if (source->via_float)
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < count; i++) out[i] = (float)out[i];
 }
 
 /* Says so if the quotient of a finite element is infinite. */
@@ -88,6 +90,7 @@ static void F(find_large_quotient)(const REAL *x, ptrdiff_t count, REAL temperat
     const REAL most = T_IS_F32 ? (REAL)FLT_MAX : (REAL)DBL_MAX;
     REAL large = most * temperature;
     int some = 0;
+#pragma omp simd reduction(| : some)
     for (ptrdiff_t i = 0; i < count; i++) some |= (x[i] >= large) | (x[i] <= -large);
     for (ptrdiff_t i = 0; some && i < count; i++)
         if (isfinite(x[i]) && isinf(x[i] / temperature))
@@ -108,10 +111,12 @@ static void F(stage)(const fs_operand *source, const char *x, ptrdiff_t x_step,
         REAL temperature = (REAL)source->temperature;
         if (temperature < 1 && source->overflow)
             F(find_large_quotient)(from, count, temperature, source->overflow);
+#pragma omp simd
         for (ptrdiff_t i = 0; i < count; i++) out[i] = from[i] / temperature;
         from = out;
     }
     if (mask && mask_step == 1) { /* a constant step lets the compiler vectorize */
+#pragma omp simd
         for (ptrdiff_t i = 0; i < count; i++)
             out[i] = mask[i] ? from[i] : (REAL)-INFINITY;
     } else if (mask) {

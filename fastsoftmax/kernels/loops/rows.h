@@ -160,6 +160,7 @@ static inline const REAL *F(lowered)(const REAL *x, ptrdiff_t n, REAL max, REAL 
 {
     if (-SUBTRACT_FROM < max && max < SUBTRACT_FROM)
         return x;
+#pragma omp simd
     for (ptrdiff_t i = 0; i < n; i++) buffer[i] = x[i] - max;
     return buffer;
 }
@@ -167,12 +168,14 @@ static inline const REAL *F(lowered)(const REAL *x, ptrdiff_t n, REAL max, REAL 
 /* The least element above -inf, and how many there are, of a block that holds -inf. */
 static ptrdiff_t F(finite_of)(const REAL *x, ptrdiff_t n, REAL *min)
 {
-    ptrdiff_t count = 0;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        count += x[i] > (REAL)-INFINITY;
-        *min = x[i] > (REAL)-INFINITY && x[i] < *min ? x[i] : *min;
-    }
-    return count;
+    VEC none = V(set)((REAL)-INFINITY), least = V(set)(*min), many = V(set)(0);
+    REAL count[LANES];
+    for (ptrdiff_t i = 0; i < n; i += LANES)
+        F(add_finite)(F(load_some)(x + i, n - i, none), &least, &many);
+    V(store)(count, many);
+    for (int j = 1; j < LANES; j++) count[0] += count[j];
+    *min = -V(largest)(V(sub)(V(set)(0), least));
+    return (ptrdiff_t)count[0];
 }
 
 /* ---- rows of one block ---- */

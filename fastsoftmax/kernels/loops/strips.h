@@ -35,10 +35,13 @@ FS_INLINE void F(widen)(const fs_operand *source, const char *from, ptrdiff_t st
                         ptrdiff_t count, double *to)
 {
     if (source->type == FS_F32 && source->direct && step == sizeof(float))
+#pragma omp simd
         for (ptrdiff_t i = 0; i < count; i++) to[i] = ((const float *)from)[i];
     else if (source->type == FS_F32 && source->direct)
+#pragma omp simd
         for (ptrdiff_t i = 0; i < count; i++) to[i] = *(const float *)(from + i * step);
     else if (source->type == FS_F64 && source->direct)
+#pragma omp simd
         for (ptrdiff_t i = 0; i < count; i++)
             to[i] = *(const double *)(from + i * step);
     else
@@ -68,6 +71,7 @@ FS_INLINE void F(take_strip)(const fs_job *job, fs_line line, ptrdiff_t first,
         return;
     const char *in_set = line.at[FS_MASK] + first * mask->n;
     ptrdiff_t step = along_inner ? mask->inner : mask->n;
+#pragma omp simd
     for (ptrdiff_t i = 0; i < count; i++) b[i] = in_set[i * step] ? b[i] : 0;
 }
 

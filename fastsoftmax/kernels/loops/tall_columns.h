@@ -202,6 +202,7 @@ static void F(walk_range)(F(block) *b, int finite)
 static void F(join_ranges)(const F(shape) *shape, F(sets) *sets)
 {
     for (ptrdiff_t half = shape->width / 2; half >= shape->columns; half /= 2)
+#pragma omp simd
         for (ptrdiff_t i = 0; i < half; i++) {
             REAL max = sets->max[i + half], min = sets->min[i + half];
             sets->max[i] = max > sets->max[i] ? max : sets->max[i];
@@ -271,6 +272,7 @@ typedef struct {
 static void F(keep_lanes)(const F(block) *b, ptrdiff_t first, F(partial_sums) *to)
 {
     const REAL *total = b->lanes.sets.total, *lost = b->lanes.sets.lost;
+#pragma omp simd
     for (ptrdiff_t i = 0; i < b->shape.width; i++) {
         fs_pair lane = fs_two_sum(total[i] - ABOVE, lost[i]);
         to->sum[first + i] = lane.hi;
@@ -282,6 +284,7 @@ static void F(keep_lanes)(const F(block) *b, ptrdiff_t first, F(partial_sums) *t
 static void F(join_partial_sums)(ptrdiff_t columns, F(partial_sums) *sums)
 {
     for (ptrdiff_t half = LANES * columns / 2; half >= columns; half /= 2)
+#pragma omp simd
         for (ptrdiff_t i = 0; i < half; i++) {
             fs_pair both = fs_two_sum(sums->sum[i], sums->sum[i + half]);
             sums->sum[i] = both.hi;
@@ -334,6 +337,7 @@ static void F(keep_ranges)(ptrdiff_t inner, ptrdiff_t columns, F(sets) *sets,
 {
     for (ptrdiff_t c = 0; c < columns; c += LANES)
         V(store)(sets->hi + c, F(exponent_of_max)(V(load)(sets->max + c)));
+#pragma omp simd
     for (ptrdiff_t c = 0; c < columns; c++) {
         int none = sets->max[c] == (REAL)-INFINITY;
         kept[MAX_ * inner + c] = sets->max[c];
@@ -385,6 +389,7 @@ static void F(add_chunk)(ptrdiff_t columns, const double *k, const double *more,
                          const double *more_compensation, const double *column_k,
                          double *sum, double *compensation)
 {
+#pragma omp simd
     for (ptrdiff_t c = 0; c < columns; c++) {
         double down = k[c] - column_k[c];
         down = down > -1022 ? down : -1022;
@@ -427,6 +432,7 @@ static int F(join_ranges_of_chunks)(const fs_job *job, ptrdiff_t slab, ptrdiff_t
         const double *max = F(kept)(job, slab, chunk, MAX_, first);
         const double *min = F(kept)(job, slab, chunk, MIN_, first);
         const double *here = F(kept)(job, slab, chunk, COUNT_, first);
+#pragma omp simd
         for (ptrdiff_t c = 0; c < columns; c++) {
             sets->max[c] = max[c] > sets->max[c] ? (REAL)max[c] : sets->max[c];
             sets->min[c] = min[c] < sets->min[c] ? (REAL)min[c] : sets->min[c];
@@ -435,6 +441,7 @@ static int F(join_ranges_of_chunks)(const fs_job *job, ptrdiff_t slab, ptrdiff_t
             largest = size > largest ? size : largest;
         }
     }
+#pragma omp simd
     for (ptrdiff_t c = 0; c < columns; c++) sets->count[c] = (REAL)count[c];
     return largest >= SUBTRACT_FROM;
 }
@@ -446,6 +453,7 @@ static void F(join_sums_of_chunks)(const fs_job *job, ptrdiff_t slab, ptrdiff_t 
     double sum[FS_TILE] = {0}, compensation[FS_TILE] = {0}, k[FS_TILE];
     for (ptrdiff_t c = 0; c < columns; c += LANES)
         V(store)(sets->hi + c, F(exponent_of_max)(V(load)(sets->max + c)));
+#pragma omp simd
     for (ptrdiff_t c = 0; c < columns; c++) k[c] = sets->hi[c];
     for (ptrdiff_t chunk = 0; chunk < F(chunks_of)(job); chunk++) {
         const double *kept = F(kept)(job, slab, chunk, 0, first);
@@ -457,6 +465,7 @@ static void F(join_sums_of_chunks)(const fs_job *job, ptrdiff_t slab, ptrdiff_t 
         else
             F(add_chunk)(columns, here, more, more + job->inner, k, sum, compensation);
     }
+#pragma omp simd
     for (ptrdiff_t c = 0; c < columns; c++) {
         fs_pair all = fs_two_sum(sum[c], compensation[c]);
         sets->total[c] = isinf(sets->max[c]) ? (REAL)NAN : (REAL)all.hi;

@@ -6,9 +6,11 @@ static void F(find_powers)(const fs_job *job, ptrdiff_t slab, ptrdiff_t chunk,
 {
     const double *kept = F(kept)(job, slab, F(chunks_of)(job), MAX_, column);
     const double *k = F(kept)(job, slab, chunk, SHIFT_, column);
+#pragma omp simd
     for (ptrdiff_t c = 0; c < columns; c++) r->lanes.sets.max[c] = (REAL)kept[c];
     for (ptrdiff_t c = 0; c < columns; c += LANES)
         V(store)(r->power + c, F(exponent_of_max)(V(load)(r->lanes.sets.max + c)));
+#pragma omp simd
     for (ptrdiff_t c = 0; c < columns; c++) {
         double bits = k[c] - (double)r->power[c] + (0x1.8p52 + 1023);
         r->power[c] = (REAL)bits_to_double(double_to_bits(bits) << 52);
@@ -30,6 +32,7 @@ static void F(begin_results)(const fs_job *job, ptrdiff_t slab, ptrdiff_t chunk,
     const int first = r->made ? HI_ : MAX_, last = r->careful ? SHARE_ : LO_;
     for (int field = first; field <= last; field++) {
         const double *from = kept + field * job->inner;
+#pragma omp simd
         for (ptrdiff_t c = 0; c < columns; c++) to[field][c] = (REAL)from[c];
         F(spread)(columns, r->period + LANES, to[field]);
     }

@@ -147,6 +147,7 @@ static void F(entropy_gradient)(fs_job *job, const F(entropy_set) *set, double a
             out[label] -= by;
         if (!is_hard) {
             F(read_targets)(job, set, i, count, t);
+#pragma omp simd
             for (ptrdiff_t j = 0; j < count; j++)
                 out[j] = (out[j] * (REAL)all - t[j]) * by;
         }

@@ -67,6 +67,7 @@ static void F(start_tile)(const fs_job *job, fs_line line, ptrdiff_t width,
         if (tile->label[j] < 0) /* ignored */
             tile->label[j] = 0, tile->weight[j] = 0;
     F(read_positives)(job, line, width, tile, positives);
+#pragma omp simd
     for (ptrdiff_t j = 0; j < width; j++) {
         fs_pair difference = fs_two_sum(job->margin, -(double)positives[j]);
         REAL hi = (REAL)difference.hi;
@@ -255,9 +256,13 @@ static inline void F(put)(const REAL *from, ptrdiff_t count, char *to, ptrdiff_t
     for (ptrdiff_t i = 0; i < count; i++) F(write)(from + i, 1, to + i * step, type);
 }
 
-static inline void F(keep)(const char *mask, ptrdiff_t step, ptrdiff_t count,
-                           REAL *kept)
+static void F(keep)(const char *mask, ptrdiff_t step, ptrdiff_t count, REAL *kept)
 {
+    if (step == 1) { /* a constant, as in stage */
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < count; i++) kept[i] = mask[i] ? (REAL)1 : (REAL)0;
+        return;
+    }
     for (ptrdiff_t i = 0; i < count; i++) kept[i] = mask[i * step] ? (REAL)1 : (REAL)0;
 }
 
@@ -296,6 +301,7 @@ static void F(finish_positives)(const fs_job *job, fs_line line, ptrdiff_t width
                                 const F(hinge_tile) *tile)
 {
     REAL y[FS_HINGE_TILE];
+#pragma omp simd
     for (ptrdiff_t j = 0; j < width; j++)
         y[j] = job->written == FS_GRADIENT ? (REAL)(0 - tile->slopes[j]) : 0;
     if (line.at[FS_Y_POSITIVES])

@@ -306,6 +306,7 @@ static inline void F(add_logs)(ptrdiff_t count, const double *hi, const double *
 {
     REAL left[FS_TILE], k[FS_TILE];
     F(split_maxima)(sets->max, count, left, k);
+#pragma omp simd
     for (ptrdiff_t j = 0; j < count; j++) {
 #if T_IS_F32
         double others = hi[j] + lo[j];
@@ -335,6 +336,7 @@ static inline void F(find_logs)(ptrdiff_t count, F(sets) *sets)
         V(store)(sets->lo + j, term.lost);
         V(store)(down + j, V(sub)(k, F(exponent_of)(V(sub)(max, off))));
     }
+#pragma omp simd
     for (ptrdiff_t j = 0; j < count; j++) {
         double lost = (double)sets->lost[j] - (double)sets->lo[j];
 #if T_IS_F32

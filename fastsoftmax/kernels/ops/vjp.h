@@ -67,7 +67,9 @@ static inline void F(vjp_norm)(fs_op op, fs_pair sum, REAL *hi, REAL *lo, REAL *
 static inline void F(divide)(REAL *x, ptrdiff_t count, double divisor)
 {
     REAL by = (REAL)divisor;
-    for (ptrdiff_t i = 0; divisor != 1.0 && i < count; i++) x[i] /= by;
+    if (divisor != 1.0)
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < count; i++) x[i] /= by;
 }
 
 /* ---- rows ---- */

@@ -122,6 +122,7 @@ FS_INLINE void F(add_strip)(const double *x, const double *b,
 static inline void F(join_ways)(F(sums) *sums, ptrdiff_t ways, ptrdiff_t sets)
 {
     for (ptrdiff_t half = ways / 2 * sets; half >= sets; half /= 2)
+#pragma omp simd
         for (ptrdiff_t i = 0; i < half; i++) {
             fs_pair sum = fs_two_sum(sums->hi[i], sums->hi[i + half]);
             sums->hi[i] = sum.hi;
@@ -155,6 +156,7 @@ static inline void F(sums_over_max)(const F(weighted) *sets, ptrdiff_t count,
 {
     double left[WAYS], k[WAYS];
     F(split_maxima)(sets->max, count, left, k);
+#pragma omp simd
     for (ptrdiff_t j = 0; j < count; j++) {
         fs_pair rest = {sets->rest[0][j], sets->rest[1][j]};
         rest = fs_pair_divide(rest, fs_exp_scaled(left[j], k[j], BASE));
