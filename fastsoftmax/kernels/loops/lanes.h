@@ -62,19 +62,19 @@ static void F(begin_terms)(ptrdiff_t columns, ptrdiff_t count, REAL *top,
     for (ptrdiff_t i = 0; i < columns; i++) lanes->lowers |= lanes->off[i] != 0;
 }
 
+/* Whether terms are made by now; or made with another shift. */
+enum { NOT_MADE, MADE, RESCALED };
+
 /* What makes results of neighbouring elements. */
 typedef struct {
     ptrdiff_t period; /* lanes after which columns are repeated */
     int careful;      /* whether all that a result may need is done */
     int past_caches;
-    int made;        /* whether terms are, by now */
+    int made;        /* NOT_MADE ... */
     ptrdiff_t ahead; /* elements from x to what is needed soon */
     F(lanes) lanes;
     REAL power[FS_TILE]; /* to rescale terms by */
 } F(run);
-
-/* Whether terms are made by now; or made with another shift. */
-enum { NOT_MADE, MADE, RESCALED };
 
 /* The results of `abreast` vectors of x, or of terms that are made, from lane c on. */
 FS_INLINE void F(put_results)(int op, int made, int careful, int past_caches,
@@ -133,31 +133,24 @@ FS_INLINE void F(put_run)(int op, int made, int careful, int past_caches, const 
 }
 
 /* The same of some rows. Constants let the compiler leave out what is not needed. */
-static void F(put_runs)(int op, int made, ptrdiff_t rows, const REAL *x,
-                        ptrdiff_t x_pitch, REAL *y, ptrdiff_t y_pitch, ptrdiff_t count,
-                        const F(run) *r)
+static void F(put_runs)(int op, ptrdiff_t rows, const REAL *x, ptrdiff_t x_pitch,
+                        REAL *y, ptrdiff_t y_pitch, ptrdiff_t count, const F(run) *r)
 {
-    int past = r->past_caches;
-#define PUT(op, made, careful, past)                                                   \
+    const int past = r->past_caches; /* a choice for each store costs nothing */
+#define PUT(op, made, careful)                                                         \
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch)             \
     F(put_run)(op, made, careful, past, x, y, count, r)
-    if (op == FS_LOG_SOFTMAX && past)
-        PUT(FS_LOG_SOFTMAX, MADE, 0, 1);
-    else if (op == FS_LOG_SOFTMAX)
-        PUT(FS_LOG_SOFTMAX, MADE, 0, 0);
-    else if (made == RESCALED)
-        PUT(FS_SOFTMAX, RESCALED, 0, 0);
-    else if (made && r->careful)
-        PUT(FS_SOFTMAX, MADE, 1, 0);
-    else if (made && past)
-        PUT(FS_SOFTMAX, MADE, 0, 1);
-    else if (made)
-        PUT(FS_SOFTMAX, MADE, 0, 0);
+    if (op == FS_LOG_SOFTMAX)
+        PUT(FS_LOG_SOFTMAX, MADE, 0);
+    else if (r->made == RESCALED)
+        PUT(FS_SOFTMAX, RESCALED, 0);
+    else if (r->made && r->careful)
+        PUT(FS_SOFTMAX, MADE, 1);
+    else if (r->made)
+        PUT(FS_SOFTMAX, MADE, 0);
     else if (r->careful)
-        PUT(FS_SOFTMAX, NOT_MADE, 1, 0);
-    else if (past)
-        PUT(FS_SOFTMAX, NOT_MADE, 0, 1);
+        PUT(FS_SOFTMAX, NOT_MADE, 1);
     else
-        PUT(FS_SOFTMAX, NOT_MADE, 0, 0);
+        PUT(FS_SOFTMAX, NOT_MADE, 0);
 #undef PUT
 }

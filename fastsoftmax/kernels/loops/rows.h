@@ -260,10 +260,17 @@ static inline void F(set_factor)(F(flying) *row)
     }
 }
 
+/* Whether the three-row loop has the registers it needs. */
+#if defined(FS_HAS_32_REGISTERS)
+enum { F(FUSES) = 1 };
+#else
+enum { F(FUSES) = 0 };
+#endif
+
 /* The terms of one row, to e; with the range of `ahead`, and the results of `old` made
  * of old_e, if there are any. Returns that range. */
-FS_INLINE F(range) F(do_row)(ptrdiff_t n, F(flying) *row, REAL *e, const REAL *ahead,
-                             const F(flying) *old, const REAL *old_e)
+static F(range) F(do_row)(ptrdiff_t n, F(flying) *row, REAL *e, const REAL *ahead,
+                          const F(flying) *old, const REAL *old_e)
 {
     const int alone = F(TERMS), two = alone | F(RANGE), three = two | F(RESULTS);
     F(work) w = {F(lowered)(row->x, n, row->max, e), e, ahead, old_e, NULL};
@@ -275,9 +282,9 @@ FS_INLINE F(range) F(do_row)(ptrdiff_t n, F(flying) *row, REAL *e, const REAL *a
     }
     if (!ahead)
         F(do_block)(FS_SOFTMAX, alone, 1, F(PLAIN), w, n, &known);
-    else if (!old && row->clamp)
+    else if ((!F(FUSES) || !old) && row->clamp)
         F(do_block)(FS_SOFTMAX, two, 1, F(PLAIN), w, n, &known);
-    else if (!old)
+    else if (!F(FUSES) || !old)
         F(do_block)(FS_SOFTMAX, two, 0, F(PLAIN), w, n, &known);
     else if (row->clamp || old->care != F(PLAIN))
         F(do_block)(FS_SOFTMAX, three, 1, F(EXACT_TOO), w, n, &known);
@@ -298,11 +305,11 @@ static inline F(flying) *F(enter)(const fs_job *job, ptrdiff_t first, ptrdiff_t 
 }
 
 /* softmax in a cache: results leave `lag` rows after the terms; in one loop with those
- * of a later row if `fused`. */
-FS_INLINE void F(rows_in_flight)(int fused, const fs_job *job, ptrdiff_t first,
-                                 ptrdiff_t last, F(flight) *flight)
+ * of a later row where F(FUSES). */
+static void F(rows_in_flight)(const fs_job *job, ptrdiff_t first, ptrdiff_t last,
+                              F(flight) *flight)
 {
-    const ptrdiff_t lag = fused ? 2 : 1, n = job->n, count = last - first;
+    const ptrdiff_t lag = F(FUSES) ? 2 : 1, n = job->n, count = last - first;
     F(flying) *ahead = F(enter)(job, first, 0, flight);
     F(set_range)(n, F(range_of)(ahead->x, n), ahead);
     ahead = F(enter)(job, first, 1, flight);
@@ -312,7 +319,7 @@ FS_INLINE void F(rows_in_flight)(int fused, const fs_job *job, ptrdiff_t first,
         F(range) found = next;
         if (r >= lag)
             old = F(row_of)(flight, r - lag);
-        int beside = fused && old && r < count;
+        int beside = F(FUSES) &&old && r < count;
         if (r + 2 < count)
             ahead = F(enter)(job, first, r + 2, flight);
         if (r < count)
@@ -383,17 +390,17 @@ enum { F(WAITING) = 16 };
 
 /* The max and the sum of row r of those, whose results will be at y. `next` is the
  * range of `x`, and then that of `ahead`, or of nothing if that is NULL. */
-FS_INLINE void F(add_up_row)(int op, ptrdiff_t n, const REAL *x, const REAL *ahead,
-                             REAL *y, ptrdiff_t r, F(range) *next, F(sets) *sets)
+static void F(add_up_row)(ptrdiff_t n, const REAL *x, const REAL *ahead, const REAL *y,
+                          ptrdiff_t r, F(range) *next, F(sets) *sets)
 {
     REAL max = V(largest)(next->max), lowered[BLOCK];
-    F(work) w = {F(lowered)(x, n, max, lowered), NULL, ahead, NULL, y};
+    F(work) w = {F(lowered)(x, n, max, lowered), NULL, ahead, NULL, (REAL *)y};
     F(knowledge) known;
     known.shift = F(shift_for)(V(set)(max));
     if (ahead)
-        F(do_block)(op, F(RANGE), 1, F(PLAIN), w, n, &known);
+        F(do_block)(FS_LOG_SOFTMAX, F(RANGE), 1, F(PLAIN), w, n, &known);
     else
-        F(do_block)(op, 0, 1, F(PLAIN), w, n, &known);
+        F(do_block)(FS_LOG_SOFTMAX, 0, 1, F(PLAIN), w, n, &known);
     *next = known.ahead;
     fs_pair sum = F(all_lanes)(known.sum);
     sets->max[r] = sets->second[r] = max;
@@ -414,8 +421,7 @@ static void F(write_log_softmax)(const fs_job *job, ptrdiff_t index, const REAL 
         F(rewrite_masked)(job, fs_locate(job, index), 0, job->n);
 }
 
-FS_INLINE void F(log_rows)(int op, fs_job *job, ptrdiff_t first, ptrdiff_t last,
-                           F(flight) *flight)
+static void F(log_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last, F(flight) *flight)
 {
     ptrdiff_t n = job->n, most = F(WAITING);
     const fs_operand *source = &job->operand[FS_X];
@@ -436,15 +442,17 @@ FS_INLINE void F(log_rows)(int op, fs_job *job, ptrdiff_t first, ptrdiff_t last,
             ahead = NULL;
             if (source->direct && first + r + 1 < last)
                 ahead = (const REAL *)fs_locate_one(job, FS_X, first + r + 1);
-            F(add_up_row)(op, n, x[r], ahead,
-                          (REAL *)fs_locate_one(job, FS_Y, first + r), r, &next, &sets);
+            const REAL *y = x[r]; /* without results nothing is worth asking for */
+            if (F(writes_all)(job->op))
+                y = (const REAL *)fs_locate_one(job, FS_Y, first + r);
+            F(add_up_row)(n, x[r], ahead, y, r, &next, &sets);
         }
-        F(finish_sets)(op, count, &sets);
+        F(finish_sets)(job->op, count, &sets);
         for (ptrdiff_t r = 0; r < count; r++) {
-            if (F(is_special)(op, doubt, &sets, r))
-                F(special_log_sum)(op, job, source, fs_locate(job, first + r), &sets,
-                                   r);
-            if (op == FS_LOG_SOFTMAX)
+            if (F(is_special)(job->op, doubt, &sets, r))
+                F(special_log_sum)(job->op, job, source, fs_locate(job, first + r),
+                                   &sets, r);
+            if (F(writes_all)(job->op))
                 F(write_log_softmax)(job, first + r, x[r], sets.hi[r], sets.lo[r]);
             else
                 F(write)(sets.hi + r, 1, fs_locate_one(job, FS_Y, first + r),
@@ -453,27 +461,18 @@ FS_INLINE void F(log_rows)(int op, fs_job *job, ptrdiff_t first, ptrdiff_t last,
     }
 }
 
-/* Whether the three-row loop has the registers it needs. */
-#if defined(FS_HAS_32_REGISTERS)
-enum { F(FUSES) = 1 };
-#else
-enum { F(FUSES) = 0 };
-#endif
-
 static void F(rows_of_a_block)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
     F(flight) flight; /* large: not initialized as a whole */
     flight.pitch = (job->n + LANES - 1) / LANES * LANES;
-    if (job->op == FS_LOG_SOFTMAX)
-        F(log_rows)(FS_LOG_SOFTMAX, job, first, last, &flight);
-    else if (job->op == FS_LOGSUMEXP)
-        F(log_rows)(FS_LOGSUMEXP, job, first, last, &flight);
+    if (!F(writes_terms)(job->op))
+        F(log_rows)(job, first, last, &flight);
     else if (!job->operand[FS_X].direct || job->operand[FS_Y].type != REAL_TYPE)
         F(rows_converted)(job, first, last, &flight);
     else if (job->past_caches || last - first < 4)
         F(rows_in_memory)(job, first, last, &flight);
     else
-        F(rows_in_flight)(F(FUSES), job, first, last, &flight);
+        F(rows_in_flight)(job, first, last, &flight);
 }
 
 #include "loops/tile.h"

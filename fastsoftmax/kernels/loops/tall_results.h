@@ -76,8 +76,7 @@ static void F(results_of_stretch)(const fs_job *job, ptrdiff_t index)
     for (ptrdiff_t row = 0; row < shape.rows; row++) {
         REAL *to = F(y_at)(job, &shape, line.at[FS_Y], row, buffer);
         const REAL *of = r.made ? to : F(row_at)(&shape, &x, row, buffer);
-        F(put_runs)(job->op, r.made, 1, of, 0, to, 0, F(elements_of_row)(&shape, row),
-                    &r);
+        F(put_runs)(job->op, 1, of, 0, to, 0, F(elements_of_row)(&shape, row), &r);
         F(put_row)(job, &shape, line.at[FS_Y], row, to);
     }
     if (r.past_caches)

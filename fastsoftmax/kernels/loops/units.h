@@ -69,7 +69,7 @@ enum {
     MOST_WHOLE = 2048,    /* 600x1000: strips .34, chunks .71; 2000x5000: tiles .88,
                            * 2100x5000: chunks .93 */
     NARROW_CHUNKS = 128,  /* 100x7: tiles 2.9, chunks 2.7; 300x7: 2.0, 1.1 */
-    LEAST_STRIP = 1 << 30,     /* 13x3001: tiles .60, strips .68; 24x3000: .68, .61 */
+    LEAST_STRIP = 16,     /* 13x3001: tiles .60, strips .68; 24x3000: .68, .61 */
     NEAR_BYTES = 12 << 20 /* of x and y. 100x10000: tiles .48, strips .41; 100x20000:
                            * .86, strips 1.5 */
 };
@@ -80,11 +80,10 @@ static fs_cut F(cut_of_columns)(const fs_job *job)
     ptrdiff_t slab = 2 * job->n * job->inner * (ptrdiff_t)sizeof(REAL);
     /* Small slabs follow each other in memory, and are fetched ahead. */
     int near = job->outer * slab <= NEAR_BYTES || slab <= NEAR_BYTES / 12;
-    int wide_enough = job->inner >= LANES && sizeof(VEC) >= 32;
     if (job->n > MOST_WHOLE || (job->inner < FS_NARROW && job->n >= NARROW_CHUNKS))
         return F(takes_parts)(job) ? FS_BY_PARTS : FS_BY_CHUNKS;
-    if (near && job->n >= LEAST_STRIP && wide_enough && x->direct &&
-        y->type == REAL_TYPE)
+    if (F(HAS_STRIPS) &&near && job->n >= LEAST_STRIP && job->inner >= LANES &&
+        x->direct && y->type == REAL_TYPE)
         return FS_BY_STRIPS;
     return FS_BY_TILES;
 }

@@ -231,7 +231,7 @@ enum { F(IS_DEEP) = 1, F(HAS_HOLES) = 2 };
 
 /* IN max, min. OUT rest, count. Terms of the others than softmax are always clamped,
  * instead of a search for min. */
-static inline int F(find_depth)(int op, ptrdiff_t n, ptrdiff_t count, F(sets) *sets)
+static int F(find_depth)(int op, ptrdiff_t n, ptrdiff_t count, F(sets) *sets)
 {
     VEC one = V(set)(1),
         lowest = V(set)((REAL)(T_IS_F32 ? -0x1.fffffep127 : -0x1.fffffffffffffp1023));
@@ -248,7 +248,7 @@ static inline int F(find_depth)(int op, ptrdiff_t n, ptrdiff_t count, F(sets) *s
 }
 
 /* Maxima and sums become factors; whether some set has an exact result. */
-static inline int F(find_factors)(ptrdiff_t count, F(sets) *sets)
+static int F(find_factors)(ptrdiff_t count, F(sets) *sets)
 {
     int exact = 0;
     for (ptrdiff_t j = 0; j < count; j += LANES) {
@@ -301,8 +301,8 @@ static inline void F(split_maxima)(const REAL *max, ptrdiff_t count, REAL *left,
 }
 
 /* max + log1p of each set's others hi + lo. OUT hi + lo of sets. */
-static inline void F(add_logs)(ptrdiff_t count, const double *hi, const double *lo,
-                               F(sets) *sets)
+static void F(add_logs)(ptrdiff_t count, const double *hi, const double *lo,
+                        F(sets) *sets)
 {
     REAL left[FS_TILE], k[FS_TILE];
     F(split_maxima)(sets->max, count, left, k);
@@ -323,7 +323,7 @@ static inline void F(add_logs)(ptrdiff_t count, const double *hi, const double *
 
 /* Maxima and sums become logarithms; total becomes what is_special looks at: others,
  * over 2^SPARE. */
-static inline void F(find_logs)(ptrdiff_t count, F(sets) *sets)
+static void F(find_logs)(ptrdiff_t count, F(sets) *sets)
 {
     double hi[FS_TILE], lo[FS_TILE];
     REAL down[FS_TILE]; /* from the second's shift to the largest's */
@@ -357,7 +357,7 @@ static inline void F(find_logs)(ptrdiff_t count, F(sets) *sets)
 }
 
 /* Maxima, minima and sums become hi + lo; whether some result needs EXACT_TOO. */
-static inline int F(finish_sets)(int op, ptrdiff_t count, F(sets) *sets)
+static int F(finish_sets)(int op, ptrdiff_t count, F(sets) *sets)
 {
     if (op == FS_SOFTMAX)
         return F(find_factors)(count, sets);
