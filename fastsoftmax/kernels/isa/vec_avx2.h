@@ -27,30 +27,9 @@ static inline __m256i f64_first(ptrdiff_t count)
     return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), lane);
 }
 
-static inline f32_vec f32_set(float a)
-{
-    return _mm256_set1_ps(a);
-}
-static inline f64_vec f64_set(double a)
-{
-    return _mm256_set1_pd(a);
-}
-static inline f32_vec f32_load(const float *p)
-{
-    return _mm256_loadu_ps(p);
-}
-static inline f64_vec f64_load(const double *p)
-{
-    return _mm256_loadu_pd(p);
-}
-static inline void f32_store(float *p, f32_vec a)
-{
-    _mm256_storeu_ps(p, a);
-}
-static inline void f64_store(double *p, f64_vec a)
-{
-    _mm256_storeu_pd(p, a);
-}
+#define M(name) _mm256_##name
+#include "isa/vec_x86.h"
+#undef M
 
 static inline f32_vec f32_load_part(const float *p, ptrdiff_t count, f32_vec rest)
 {
@@ -99,72 +78,6 @@ static inline void f64_store_part(double *p, ptrdiff_t count, f64_vec a)
     }
     if (count & 1)
         _mm_store_sd(p, here);
-}
-
-static inline f32_vec f32_add(f32_vec a, f32_vec b)
-{
-    return _mm256_add_ps(a, b);
-}
-static inline f64_vec f64_add(f64_vec a, f64_vec b)
-{
-    return _mm256_add_pd(a, b);
-}
-static inline f32_vec f32_sub(f32_vec a, f32_vec b)
-{
-    return _mm256_sub_ps(a, b);
-}
-static inline f64_vec f64_sub(f64_vec a, f64_vec b)
-{
-    return _mm256_sub_pd(a, b);
-}
-static inline f32_vec f32_mul(f32_vec a, f32_vec b)
-{
-    return _mm256_mul_ps(a, b);
-}
-static inline f64_vec f64_mul(f64_vec a, f64_vec b)
-{
-    return _mm256_mul_pd(a, b);
-}
-static inline f32_vec f32_div(f32_vec a, f32_vec b)
-{
-    return _mm256_div_ps(a, b);
-}
-static inline f64_vec f64_div(f64_vec a, f64_vec b)
-{
-    return _mm256_div_pd(a, b);
-}
-static inline f32_vec f32_max(f32_vec a, f32_vec b)
-{
-    return _mm256_max_ps(a, b);
-}
-static inline f64_vec f64_max(f64_vec a, f64_vec b)
-{
-    return _mm256_max_pd(a, b);
-}
-static inline f32_vec f32_min(f32_vec a, f32_vec b)
-{
-    return _mm256_min_ps(a, b);
-}
-static inline f64_vec f64_min(f64_vec a, f64_vec b)
-{
-    return _mm256_min_pd(a, b);
-}
-
-static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c)
-{
-    return _mm256_fmadd_ps(a, b, c);
-}
-static inline f64_vec f64_muladd(f64_vec a, f64_vec b, f64_vec c)
-{
-    return _mm256_fmadd_pd(a, b, c);
-}
-static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
-{
-    return _mm256_fmadd_ps(a, hi, _mm256_mul_ps(a, lo));
-}
-static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
-{
-    return _mm256_fmadd_pd(a, hi, _mm256_mul_pd(a, lo));
 }
 
 static inline f32_vec f32_power(f32_vec a)
@@ -241,7 +154,6 @@ static inline double f32_sum_lanes(f32_vec a, f32_vec b)
 typedef struct {
     __m256d low, high;
 } f32_wide;
-typedef __m256d f64_wide;
 /* Halves of a vector, converted on their way from memory. */
 static inline __m256d f32_half(const float *p)
 {
@@ -251,26 +163,14 @@ static inline f32_wide f32_wide_load(const double *p)
 {
     return (f32_wide){_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)};
 }
-static inline f64_wide f64_wide_load(const double *p)
-{
-    return _mm256_loadu_pd(p);
-}
 static inline void f32_wide_store(double *p, f32_wide sum)
 {
     _mm256_storeu_pd(p, sum.low);
     _mm256_storeu_pd(p + 4, sum.high);
 }
-static inline void f64_wide_store(double *p, f64_wide sum)
-{
-    _mm256_storeu_pd(p, sum);
-}
 static inline f32_wide f32_wide_zero(void)
 {
     return (f32_wide){_mm256_setzero_pd(), _mm256_setzero_pd()};
-}
-static inline f64_wide f64_wide_zero(void)
-{
-    return _mm256_setzero_pd();
 }
 static inline f32_wide f32_wide_add(f32_wide sum, const float *a)
 {
@@ -278,21 +178,12 @@ static inline f32_wide f32_wide_add(f32_wide sum, const float *a)
     sum.high = _mm256_add_pd(sum.high, f32_half(a + 4));
     return sum;
 }
-static inline f64_wide f64_wide_add(f64_wide sum, const double *a)
-{
-    return _mm256_add_pd(sum, _mm256_loadu_pd(a));
-}
 static inline f32_wide f32_wide_add_product(f32_wide sum, const float *a,
                                             const float *b)
 {
     sum.low = _mm256_fmadd_pd(f32_half(a), f32_half(b), sum.low);
     sum.high = _mm256_fmadd_pd(f32_half(a + 4), f32_half(b + 4), sum.high);
     return sum;
-}
-static inline f64_wide f64_wide_add_product(f64_wide sum, const double *a,
-                                            const double *b)
-{
-    return _mm256_fmadd_pd(_mm256_loadu_pd(a), _mm256_loadu_pd(b), sum);
 }
 static inline double f64_wide_total(f64_wide sum)
 {
@@ -390,17 +281,4 @@ static inline void f64_store_quads(double *p, ptrdiff_t pitch, const f64_vec v[4
     _mm256_storeu_pd(p + pitch, _mm256_permute2f128_pd(odd[0], odd[1], 0x20));
     _mm256_storeu_pd(p + 2 * pitch, _mm256_permute2f128_pd(even[0], even[1], 0x31));
     _mm256_storeu_pd(p + 3 * pitch, _mm256_permute2f128_pd(odd[0], odd[1], 0x31));
-}
-
-static inline void f32_stream(float *p, f32_vec a)
-{
-    _mm256_stream_ps(p, a);
-}
-static inline void f64_stream(double *p, f64_vec a)
-{
-    _mm256_stream_pd(p, a);
-}
-static inline void stream_fence(void)
-{
-    _mm_sfence();
 }

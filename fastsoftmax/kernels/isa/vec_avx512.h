@@ -26,30 +26,9 @@ static inline __mmask8 f64_first(ptrdiff_t count)
     return (__mmask8)((1u << count) - 1);
 }
 
-static inline f32_vec f32_set(float a)
-{
-    return _mm512_set1_ps(a);
-}
-static inline f64_vec f64_set(double a)
-{
-    return _mm512_set1_pd(a);
-}
-static inline f32_vec f32_load(const float *p)
-{
-    return _mm512_loadu_ps(p);
-}
-static inline f64_vec f64_load(const double *p)
-{
-    return _mm512_loadu_pd(p);
-}
-static inline void f32_store(float *p, f32_vec a)
-{
-    _mm512_storeu_ps(p, a);
-}
-static inline void f64_store(double *p, f64_vec a)
-{
-    _mm512_storeu_pd(p, a);
-}
+#define M(name) _mm512_##name
+#include "isa/vec_x86.h"
+#undef M
 
 static inline f32_vec f32_load_part(const float *p, ptrdiff_t count, f32_vec rest)
 {
@@ -66,72 +45,6 @@ static inline void f32_store_part(float *p, ptrdiff_t count, f32_vec a)
 static inline void f64_store_part(double *p, ptrdiff_t count, f64_vec a)
 {
     _mm512_mask_storeu_pd(p, f64_first(count), a);
-}
-
-static inline f32_vec f32_add(f32_vec a, f32_vec b)
-{
-    return _mm512_add_ps(a, b);
-}
-static inline f64_vec f64_add(f64_vec a, f64_vec b)
-{
-    return _mm512_add_pd(a, b);
-}
-static inline f32_vec f32_sub(f32_vec a, f32_vec b)
-{
-    return _mm512_sub_ps(a, b);
-}
-static inline f64_vec f64_sub(f64_vec a, f64_vec b)
-{
-    return _mm512_sub_pd(a, b);
-}
-static inline f32_vec f32_mul(f32_vec a, f32_vec b)
-{
-    return _mm512_mul_ps(a, b);
-}
-static inline f64_vec f64_mul(f64_vec a, f64_vec b)
-{
-    return _mm512_mul_pd(a, b);
-}
-static inline f32_vec f32_div(f32_vec a, f32_vec b)
-{
-    return _mm512_div_ps(a, b);
-}
-static inline f64_vec f64_div(f64_vec a, f64_vec b)
-{
-    return _mm512_div_pd(a, b);
-}
-static inline f32_vec f32_max(f32_vec a, f32_vec b)
-{
-    return _mm512_max_ps(a, b);
-}
-static inline f64_vec f64_max(f64_vec a, f64_vec b)
-{
-    return _mm512_max_pd(a, b);
-}
-static inline f32_vec f32_min(f32_vec a, f32_vec b)
-{
-    return _mm512_min_ps(a, b);
-}
-static inline f64_vec f64_min(f64_vec a, f64_vec b)
-{
-    return _mm512_min_pd(a, b);
-}
-
-static inline f32_vec f32_muladd(f32_vec a, f32_vec b, f32_vec c)
-{
-    return _mm512_fmadd_ps(a, b, c);
-}
-static inline f64_vec f64_muladd(f64_vec a, f64_vec b, f64_vec c)
-{
-    return _mm512_fmadd_pd(a, b, c);
-}
-static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
-{
-    return _mm512_fmadd_ps(a, hi, _mm512_mul_ps(a, lo));
-}
-static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
-{
-    return _mm512_fmadd_pd(a, hi, _mm512_mul_pd(a, lo));
 }
 
 static inline f32_vec f32_power(f32_vec a)
@@ -198,7 +111,6 @@ static inline double f32_sum_lanes(f32_vec a, f32_vec b)
 typedef struct {
     __m256d part[4];
 } f32_wide;
-typedef __m512d f64_wide;
 static inline __m256d f32_quarter(const float *p, int part)
 {
     return _mm256_cvtps_pd(_mm_loadu_ps(p + 4 * part));
@@ -208,36 +120,20 @@ static inline f32_wide f32_wide_load(const double *p)
     return (f32_wide){{_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4),
                        _mm256_loadu_pd(p + 8), _mm256_loadu_pd(p + 12)}};
 }
-static inline f64_wide f64_wide_load(const double *p)
-{
-    return _mm512_loadu_pd(p);
-}
 static inline void f32_wide_store(double *p, f32_wide sum)
 {
     for (int i = 0; i < 4; i++) _mm256_storeu_pd(p + 4 * i, sum.part[i]);
-}
-static inline void f64_wide_store(double *p, f64_wide sum)
-{
-    _mm512_storeu_pd(p, sum);
 }
 static inline f32_wide f32_wide_zero(void)
 {
     __m256d zero = _mm256_setzero_pd();
     return (f32_wide){{zero, zero, zero, zero}};
 }
-static inline f64_wide f64_wide_zero(void)
-{
-    return _mm512_setzero_pd();
-}
 static inline f32_wide f32_wide_add(f32_wide sum, const float *a)
 {
     for (int i = 0; i < 4; i++)
         sum.part[i] = _mm256_add_pd(sum.part[i], f32_quarter(a, i));
     return sum;
-}
-static inline f64_wide f64_wide_add(f64_wide sum, const double *a)
-{
-    return _mm512_add_pd(sum, _mm512_loadu_pd(a));
 }
 static inline f32_wide f32_wide_add_product(f32_wide sum, const float *a,
                                             const float *b)
@@ -246,11 +142,6 @@ static inline f32_wide f32_wide_add_product(f32_wide sum, const float *a,
         sum.part[i] =
             _mm256_fmadd_pd(f32_quarter(a, i), f32_quarter(b, i), sum.part[i]);
     return sum;
-}
-static inline f64_wide f64_wide_add_product(f64_wide sum, const double *a,
-                                            const double *b)
-{
-    return _mm512_fmadd_pd(_mm512_loadu_pd(a), _mm512_loadu_pd(b), sum);
 }
 static inline double f64_wide_total(f64_wide sum)
 {
@@ -360,17 +251,4 @@ static inline void f64_store_quads(double *p, ptrdiff_t pitch, const f64_vec v[4
         for (int i = 0; i < 2; i++)
             _mm_storeu_pd(p + (j + 1) * pitch + 2 * i, _mm_loadu_pd(odd[i] + j));
     }
-}
-
-static inline void f32_stream(float *p, f32_vec a)
-{
-    _mm512_stream_ps(p, a);
-}
-static inline void f64_stream(double *p, f64_vec a)
-{
-    _mm512_stream_pd(p, a);
-}
-static inline void stream_fence(void)
-{
-    _mm_sfence();
 }

@@ -73,38 +73,20 @@ static inline void f64_store_part(double *p, ptrdiff_t count, f64_vec a)
         vst1q_lane_f64(p, a, 0);
 }
 
-static inline f32_vec f32_add(f32_vec a, f32_vec b)
-{
-    return vaddq_f32(a, b);
-}
-static inline f64_vec f64_add(f64_vec a, f64_vec b)
-{
-    return vaddq_f64(a, b);
-}
-static inline f32_vec f32_sub(f32_vec a, f32_vec b)
-{
-    return vsubq_f32(a, b);
-}
-static inline f64_vec f64_sub(f64_vec a, f64_vec b)
-{
-    return vsubq_f64(a, b);
-}
-static inline f32_vec f32_mul(f32_vec a, f32_vec b)
-{
-    return vmulq_f32(a, b);
-}
-static inline f64_vec f64_mul(f64_vec a, f64_vec b)
-{
-    return vmulq_f64(a, b);
-}
-static inline f32_vec f32_div(f32_vec a, f32_vec b)
-{
-    return vdivq_f32(a, b);
-}
-static inline f64_vec f64_div(f64_vec a, f64_vec b)
-{
-    return vdivq_f64(a, b);
-}
+#define BINARY(word)                                                                   \
+    static inline f32_vec f32_##word(f32_vec a, f32_vec b)                             \
+    {                                                                                  \
+        return v##word##q_f32(a, b);                                                   \
+    }                                                                                  \
+    static inline f64_vec f64_##word(f64_vec a, f64_vec b)                             \
+    {                                                                                  \
+        return v##word##q_f64(a, b);                                                   \
+    }
+BINARY(add)
+BINARY(sub)
+BINARY(mul)
+BINARY(div)
+#undef BINARY
 
 /* Not vmaxq, which is NaN where either is. */
 static inline f32_vec f32_max(f32_vec a, f32_vec b)
