@@ -1,8 +1,9 @@
 """How many threads a job may use: what the process may run on now, and what was asked.
 
-The count is looked up again for every job that is large enough for threads, so a change
-of the CPU affinity, of OpenMP's own setting (OMP_NUM_THREADS at start, threadpoolctl
-later) or of `set_num_threads` takes effect at once. The cgroup quota is read once.
+The count is looked up again for jobs that are large enough for threads, so a change of
+OpenMP's own setting (OMP_NUM_THREADS at start, threadpoolctl later) or of
+`set_num_threads` takes effect at once, one of the CPU affinity within a millisecond.
+The cgroup quota is read once.
 """
 
 from __future__ import annotations

@@ -235,6 +235,20 @@ assert len(tasks()) == len(before) + 2
     python(tmp_path, SHAPES + script)
 
 
+@linux
+@parallel
+def test_a_number_that_is_set_holds_from_the_next_job_on(tmp_path: Path) -> None:
+    script = """
+before = len(tasks())
+fastsoftmax.set_num_threads(1)
+softmax(x[:16], axis=-1)
+fastsoftmax.set_num_threads(2)
+softmax(x[:16], axis=-1)
+assert len(tasks()) == before + 1
+"""
+    python(tmp_path, script)
+
+
 # ---- how many threads ----
 
 
