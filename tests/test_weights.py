@@ -20,7 +20,7 @@ from fastsoftmax import _cpu, logsumexp
 INF, NAN = np.inf, np.nan
 DTYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
 LENGTHS = [1, 2, 3, 15, 16, 17, 31, 33, 96, 97, 250, 1023, 1024, 1025, 2100]
-CHUNK = 65_536  # CHUNK_OF_STRIPS
+CHUNK = 65_536  # CHUNK_OF_BUNDLES
 
 signed = functools.partial(silently, logsumexp, return_sign=True)
 

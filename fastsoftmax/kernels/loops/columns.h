@@ -453,7 +453,7 @@ FS_INLINE void F(do_strips)(int op, int parts, int careful, ptrdiff_t n,
         memcpy(here->sets.lost, lost, sizeof lost);
     }
     if (parts & STRIP_RANGE) {
-        if (op == FS_SOFTMAX)
+        if (F(writes_terms)(op))
             range.second = range.max;
         else
             range.min = range.max;

@@ -140,7 +140,7 @@ static void F(put_runs)(int op, ptrdiff_t rows, const REAL *x, ptrdiff_t x_pitch
 #define PUT(op, made, careful)                                                         \
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch)             \
     F(put_run)(op, made, careful, past, x, y, count, r)
-    if (op == FS_LOG_SOFTMAX)
+    if (!F(writes_terms)(op))
         PUT(FS_LOG_SOFTMAX, MADE, 0);
     else if (r->made == RESCALED)
         PUT(FS_SOFTMAX, RESCALED, 0);

@@ -114,7 +114,7 @@ static void F(join)(F(piece) *to, double k, fs_pair sum)
 FS_INLINE F(range) F(do_chunk)(int op, const REAL *x, ptrdiff_t count, REAL off, REAL k,
                                int clamp, REAL *e, const REAL *ahead, F(sum) *sum)
 {
-    const int alone = op == FS_SOFTMAX ? F(TERMS) : 0, two = alone | F(RANGE);
+    const int alone = F(writes_terms)(op) ? F(TERMS) : 0, two = alone | F(RANGE);
     REAL lowered[2 * F(CHUNK)];
     if (off != 0)
 #pragma omp simd
@@ -154,7 +154,7 @@ FS_INLINE void F(add_up)(int op, const fs_job *job, fs_line line, ptrdiff_t firs
         if (off == 0)
             F(add_range_of)(x, count, max, min, piece);
         REAL k = F(chunk_shift)(max, off);
-        int clamp = op != FS_SOFTMAX || !(max - DEEP < min), whole;
+        int clamp = !F(writes_terms)(op) || !(max - DEEP < min), whole;
         whole = direct && off == 0 && F(chunk_at)(i + count, last) == F(CHUNK);
         ahead = whole ? x + count : NULL;
         F(sum) sum;
@@ -198,7 +198,7 @@ static void F(finish_piece)(const fs_job *job, fs_line line, ptrdiff_t first,
                             const F(piece) *piece)
 {
     REAL buffer[2 * F(CHUNK)];
-    int keeps = F(keeps_terms)(job), softmax = job->op == FS_SOFTMAX;
+    int keeps = F(keeps_terms)(job), terms = F(writes_terms)(job->op);
     for (ptrdiff_t i = first, count, c = 0; i < last; i += count, c++) {
         count = F(chunk_at)(i, last);
         char *y = line.at[FS_Y] + i * job->operand[FS_Y].n;
@@ -207,7 +207,7 @@ static void F(finish_piece)(const fs_job *job, fs_line line, ptrdiff_t first,
         F(factor) factor = {V(set)(row->hi), V(set)(row->lo), V(set)(row->rest),
                             V(set)(row->top), V(set)(row->share)};
         int care = row->care;
-        if (softmax) {
+        if (terms) {
             care = F(shift_factor)(piece->k_of[c] - (REAL)row->all.k, row, &factor);
             if (!keeps)
                 from = F(terms_again)(job, line, i, count, row->off, piece->k_of[c],
@@ -254,14 +254,14 @@ static void F(find_log)(fs_job *job, fs_line line, F(long_row_state) *row)
                   F(as_sum)(row->all.sum), F(doubt)(longest, longest / LANES), &row->hi,
                   &row->lo);
     row->care = F(PLAIN);
-    if (job->op == FS_LOGSUMEXP)
+    if (!F(writes_all)(job->op))
         F(write)(&row->hi, 1, line.at[FS_Y], job->operand[FS_Y].type);
 }
 
 static void F(begin_row)(const fs_job *job, F(long_row_state) *row)
 {
     int in_place = job->operand[FS_X].data == job->operand[FS_Y].data;
-    row->pass = in_place && job->op == FS_SOFTMAX ? F(FIND_RANGE) : F(ADD_UP);
+    row->pass = in_place && F(writes_terms)(job->op) ? F(FIND_RANGE) : F(ADD_UP);
     row->off = 0;
 }
 
@@ -288,7 +288,7 @@ static void F(do_piece)(fs_job *job, fs_line line, ptrdiff_t index,
     } else if (row->pass == F(FIND_RANGE)) {
         F(begin_piece)(piece);
         F(find_range)(job, line, first, last, piece);
-    } else if (row->pass == F(ADD_UP) &&job->op == FS_SOFTMAX) {
+    } else if (row->pass == F(ADD_UP) &&F(writes_terms)(job->op)) {
         F(add_up)(FS_SOFTMAX, job, line, first, last, row->off, piece);
     } else if (row->pass == F(ADD_UP)) {
         F(add_up)(FS_LOG_SOFTMAX, job, line, first, last, row->off, piece);
@@ -319,11 +319,11 @@ static void F(join_pieces)(fs_job *job, fs_line line, const F(piece) *piece,
     } else if (row->pass == F(FIND_RANGE) || row->off != old_off) {
         row->pass = F(ADD_UP);
     } else {
-        if (job->op == FS_SOFTMAX)
+        if (F(writes_terms)(job->op))
             F(find_factor)(row);
         else if (!F(is_vjp)(job))
             F(find_log)(job, line, row);
-        row->pass = job->op == FS_LOGSUMEXP ? F(DONE) : F(FINISH);
+        row->pass = !F(writes_all)(job->op) ? F(DONE) : F(FINISH);
     }
 }
 

@@ -146,7 +146,7 @@ FS_INLINE void F(finish_block)(int op, int care, const REAL *from, REAL *y, ptrd
 static void F(results)(int op, int care, const REAL *from, REAL *y, ptrdiff_t n,
                        const F(factor) *factor)
 {
-    if (op != FS_SOFTMAX)
+    if (!F(writes_terms)(op))
         F(finish_block)(FS_LOG_SOFTMAX, F(PLAIN), from, y, n, factor);
     else if (care == F(PLAIN))
         F(finish_block)(FS_SOFTMAX, F(PLAIN), from, y, n, factor);
@@ -502,7 +502,7 @@ static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 }
 
 #if !T_IS_F32
-#include "loops/strips.h"
+#include "loops/bundles.h"
 #endif
 #include "loops/units.h"
 

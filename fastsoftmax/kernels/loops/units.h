@@ -193,7 +193,7 @@ static ptrdiff_t F(begin)(fs_job *job, int step)
         return F(begin_hinge)(job, step);
 #if !T_IS_F32
     if (job->op == FS_WEIGHTED)
-        return F(begin_strips)(job, step);
+        return F(begin_bundles)(job, step);
 #endif
     if (step == 0)
         F(cut)(job);
@@ -218,7 +218,7 @@ static void F(unit)(fs_job *job, int step, ptrdiff_t unit)
         F(unit_of_hinge)(job, unit);
 #if !T_IS_F32
     else if (job->op == FS_WEIGHTED)
-        F(unit_of_strips)(job, step, unit);
+        F(unit_of_bundles)(job, step, unit);
 #endif
     else if (job->cut == FS_BY_PIECES)
         F(unit_of_pieces)(job, unit);

@@ -1,6 +1,6 @@
 /* Weighted logsumexp: log|sum(b exp(x))| of a set, and the sign of that sum. In double,
  * whatever the arrays hold: weights beyond a float's range are none beyond ours.
- * Included by loops/strips.h in the units of float64.
+ * Included by loops/bundles.h in the units of float64.
  *
  * With max the largest x of those whose weight is not 0, and 2^E next to their largest
  * |b|, a term is w exp(x), w = b 2^-E, scaled as everywhere (math/exp.h). The terms at
@@ -21,7 +21,7 @@ enum { WAYS = 16 };
 
 #define LEAST 0x1p-300
 
-/* ---- one strip: WAYS elements of a set, or one element each of as many sets ---- */
+/* ---- one bundle: WAYS elements of a set, or one element each of as many sets ---- */
 
 /* The largest x and |b| so far. INOUT max, size. NaN is passed over. */
 FS_INLINE void F(raise)(const double *x, const double *b, double *max, double *size)
@@ -77,15 +77,15 @@ FS_INLINE VEC F(weighted_term)(VEC w, VEC minus_w, VEC s, VEC q, VEC *excess)
     return term;
 }
 
-/* What a strip's terms are made with: a number for each lane. */
+/* What a bundle's terms are made with: a number for each lane. */
 typedef struct {
     double max[WAYS], off[WAYS];     /* see subtrahend */
     double magic[WAYS], least[WAYS]; /* F(shift); below `least`, at 2^-1100 of the set's
                                       * largest exp(x), a term is 0 */
     double scale[WAYS];              /* 2^-E */
-} F(strip_shift);
+} F(bundle_shift);
 
-FS_INLINE void F(shift_strip)(F(strip_shift) *with)
+FS_INLINE void F(shift_bundle)(F(bundle_shift) *with)
 {
     for (int i = 0; i < WAYS; i += LANES) {
         VEC max = V(load)(with->max + i), off = F(subtrahend)(max);
@@ -96,10 +96,10 @@ FS_INLINE void F(shift_strip)(F(strip_shift) *with)
     }
 }
 
-/* Adds the terms of a strip to the sums from `at` on. */
-FS_INLINE void F(add_strip)(const double *x, const double *b,
-                            const F(strip_shift) *with, F(sums) *lead, F(sums) *rest,
-                            ptrdiff_t at)
+/* Adds the terms of a bundle to the sums from `at` on. */
+FS_INLINE void F(add_bundle)(const double *x, const double *b,
+                             const F(bundle_shift) *with, F(sums) *lead, F(sums) *rest,
+                             ptrdiff_t at)
 {
     VEC zero = V(set)(0);
     for (int i = 0; i < WAYS; i += LANES) {

@@ -1,9 +1,9 @@
-/* The loop of what is computed in double from two arrays, entries and weights: strip by
- * strip, in blocks that are converted on their way in; included by loops/rows.h in the
- * units of float64.
+/* The loop of what is computed in double from two arrays, entries and weights: bundle
+ * by bundle, in blocks that are converted on their way in; included by loops/rows.h in
+ * the units of float64.
  *
- * A tile is one set, whose neighbouring elements fill a strip (row), or up to WAYS
- * neighbouring sets, of which a strip has one element each (columns): of any strides,
+ * A tile is one set, whose neighbouring elements fill a bundle (row), or up to WAYS
+ * neighbouring sets, of which a bundle has one element each (columns): of any strides,
  * so that it is the lengths that choose, and a tile of columns reads whole lines of
  * memory. Both add the same numbers in the same order: no bit depends on the choice.
  *
@@ -12,21 +12,21 @@
  */
 #include "ops/weights.h"
 
-enum { CHUNK_OF_STRIPS = 65536 }; /* elements of a set, a multiple of WAYS */
+enum { CHUNK_OF_BUNDLES = 65536 }; /* elements of a set, a multiple of WAYS */
 
 /* Sets that are worth a tile of columns, and the n up to which rows make one. */
 enum { LEAST_COLUMNS = 6, MOST_OF_COLUMN = 96 };
 
-#define STRIPS 64 /* of a block: 16 KiB of entries and weights */
+#define BUNDLES 64 /* of a block: 16 KiB of entries and weights */
 
 typedef struct {
     fs_line line;
-    ptrdiff_t width; /* sets; 0: one, in strips of its own elements */
+    ptrdiff_t width; /* sets; 0: one, in bundles of its own elements */
     F(weighted) whole;
     F(sums) lead, rest;
-    double x[STRIPS * WAYS], b[STRIPS * WAYS];
+    double x[BUNDLES * WAYS], b[BUNDLES * WAYS];
     ptrdiff_t first, count; /* which elements of the sets x and b hold */
-} F(strips);
+} F(bundles);
 
 /* ---- reading ---- */
 
@@ -58,8 +58,8 @@ static inline void F(expect)(const fs_operand *source, const char *line, ptrdiff
 
 /* `count` entries and weights from element `first` of the line on, along n or inner;
  * where masked out, the weight is 0. */
-FS_INLINE void F(take_strip)(const fs_job *job, fs_line line, ptrdiff_t first,
-                             ptrdiff_t count, int along_inner, double *x, double *b)
+FS_INLINE void F(take_bundle)(const fs_job *job, fs_line line, ptrdiff_t first,
+                              ptrdiff_t count, int along_inner, double *x, double *b)
 {
     const fs_operand *entry = &job->operand[FS_X], *mask = &job->operand[FS_MASK];
     const fs_operand *weight = &job->operand[FS_WEIGHTS];
@@ -82,17 +82,17 @@ static void F(take_row)(const fs_job *job, fs_line line, ptrdiff_t first,
     for (ptrdiff_t done = 0, here; done < count; done += here) {
         ptrdiff_t run = (first + done) / job->run, at = (first + done) % job->run;
         here = fs_least(job->run - at, count - done);
-        F(take_strip)(job, fs_along_runs(job, line, run), at, here, 0, x + done,
-                      b + done);
+        F(take_bundle)(job, fs_along_runs(job, line, run), at, here, 0, x + done,
+                       b + done);
     }
 }
 
-/* The block of a tile from element `first` on, its last strip filled up with weights
+/* The block of a tile from element `first` on, its last bundle filled up with weights
  * of 0; returns how many elements of each set it holds. */
-static ptrdiff_t F(read_block)(const fs_job *job, F(strips) *tile, ptrdiff_t first,
+static ptrdiff_t F(read_block)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
                                ptrdiff_t last)
 {
-    ptrdiff_t width = tile->width, room = STRIPS * (width ? 1 : WAYS);
+    ptrdiff_t width = tile->width, room = BUNDLES * (width ? 1 : WAYS);
     ptrdiff_t count = fs_least(room, last - first);
     if (tile->first == first && tile->count == count)
         return count;
@@ -108,31 +108,31 @@ static ptrdiff_t F(read_block)(const fs_job *job, F(strips) *tile, ptrdiff_t fir
             ptrdiff_t on = at + k - i;
             F(expect)(&job->operand[FS_X], line.at[FS_X], on);
             F(expect)(&job->operand[FS_WEIGHTS], line.at[FS_WEIGHTS], on);
-            F(take_strip)(job, line, on, width, 1, tile->x + k * WAYS,
-                          tile->b + k * WAYS);
+            F(take_bundle)(job, line, on, width, 1, tile->x + k * WAYS,
+                           tile->b + k * WAYS);
         }
     }
-    ptrdiff_t pitch = width ? width : count, strips = width ? count : 1;
+    ptrdiff_t pitch = width ? width : count, bundles = width ? count : 1;
     ptrdiff_t whole = (pitch + WAYS - 1) / WAYS * WAYS;
-    for (ptrdiff_t k = 0; whole > pitch && k < strips; k++)
+    for (ptrdiff_t k = 0; whole > pitch && k < bundles; k++)
         for (ptrdiff_t i = k * whole + pitch; i < (k + 1) * whole; i++)
             tile->x[i] = tile->b[i] = 0;
     return count;
 }
 
-static inline ptrdiff_t F(strips_of)(const F(strips) *tile, ptrdiff_t count)
+static inline ptrdiff_t F(bundles_of)(const F(bundles) *tile, ptrdiff_t count)
 {
     return tile->width ? count : (count + WAYS - 1) / WAYS;
 }
 
 /* ---- a chunk of a tile ---- */
 
-static inline ptrdiff_t F(sets_of)(const F(strips) *tile)
+static inline ptrdiff_t F(sets_of)(const F(bundles) *tile)
 {
     return tile->width ? tile->width : 1;
 }
 
-static void F(chunk_max)(const fs_job *job, F(strips) *tile, ptrdiff_t first,
+static void F(chunk_max)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
                          ptrdiff_t last, F(weighted) *part)
 {
     for (ptrdiff_t j = 0; j < WAYS; j++) {
@@ -141,7 +141,7 @@ static void F(chunk_max)(const fs_job *job, F(strips) *tile, ptrdiff_t first,
     }
     for (ptrdiff_t i = first, count; i < last; i += count) {
         count = F(read_block)(job, tile, i, last);
-        for (ptrdiff_t k = 0; k < F(strips_of)(tile, count); k++)
+        for (ptrdiff_t k = 0; k < F(bundles_of)(tile, count); k++)
             F(raise)(tile->x + k * WAYS, tile->b + k * WAYS, part->max, part->size);
     }
     for (ptrdiff_t j = 1; !tile->width && j < WAYS; j++) {
@@ -151,25 +151,25 @@ static void F(chunk_max)(const fs_job *job, F(strips) *tile, ptrdiff_t first,
 }
 
 /* IN tile->whole: max and size of all chunks. */
-static void F(chunk_sum)(const fs_job *job, F(strips) *tile, ptrdiff_t first,
+static void F(chunk_sum)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
                          ptrdiff_t last, F(weighted) *part)
 {
-    F(strip_shift) with;
+    F(bundle_shift) with;
     ptrdiff_t sets = tile->width ? WAYS : 1, ways = WAYS;
     for (ptrdiff_t j = 0; j < WAYS; j++) {
         ptrdiff_t from = tile->width ? j : 0;
         with.max[j] = tile->whole.max[from];
         with.scale[j] = fs_weight_scale(tile->whole.size[from]);
     }
-    F(shift_strip)(&with);
+    F(shift_bundle)(&with);
     while (tile->width && ways / 2 >= last - first) ways /= 2; /* others stay 0 */
     for (ptrdiff_t i = 0; i < ways * sets; i++)
         tile->lead.hi[i] = tile->lead.lo[i] = tile->rest.hi[i] = tile->rest.lo[i] = 0;
     for (ptrdiff_t i = first, count; i < last; i += count) {
         count = F(read_block)(job, tile, i, last);
-        for (ptrdiff_t k = 0; k < F(strips_of)(tile, count); k++)
-            F(add_strip)(tile->x + k * WAYS, tile->b + k * WAYS, &with, &tile->lead,
-                         &tile->rest, tile->width ? k % WAYS * WAYS : 0);
+        for (ptrdiff_t k = 0; k < F(bundles_of)(tile, count); k++)
+            F(add_bundle)(tile->x + k * WAYS, tile->b + k * WAYS, &with, &tile->lead,
+                          &tile->rest, tile->width ? k % WAYS * WAYS : 0);
     }
     F(join_ways)(&tile->lead, ways, sets);
     F(join_ways)(&tile->rest, ways, sets);
@@ -181,7 +181,7 @@ static void F(chunk_sum)(const fs_job *job, F(strips) *tile, ptrdiff_t first,
     }
 }
 
-static void F(join_max)(F(strips) *tile, const F(weighted) *part)
+static void F(join_max)(F(bundles) *tile, const F(weighted) *part)
 {
     F(weighted) *whole = &tile->whole;
     for (ptrdiff_t j = 0; j < F(sets_of)(tile); j++) {
@@ -200,7 +200,7 @@ static inline void F(join_pair)(double (*whole)[WAYS], const double (*part)[WAYS
     whole[1][j] = sum.lo;
 }
 
-static void F(join_sum)(F(strips) *tile, const F(weighted) *part)
+static void F(join_sum)(F(bundles) *tile, const F(weighted) *part)
 {
     for (ptrdiff_t j = 0; j < F(sets_of)(tile); j++) {
         F(join_pair)(tile->whole.lead, part->lead, j);
@@ -220,7 +220,8 @@ static inline ptrdiff_t F(tiles_along_inner)(const fs_job *job)
     return F(has_columns)(job) ? (job->inner + WAYS - 1) / WAYS : job->inner;
 }
 
-static void F(start_tile_of_strips)(const fs_job *job, F(strips) *tile, ptrdiff_t index)
+static void F(start_tile_of_bundles)(const fs_job *job, F(bundles) *tile,
+                                     ptrdiff_t index)
 {
     ptrdiff_t along = F(tiles_along_inner)(job), width = F(has_columns)(job) ? WAYS : 0;
     ptrdiff_t j = index % along * (width ? width : 1);
@@ -245,15 +246,15 @@ static void F(put_one)(const fs_operand *to, char *at, double value)
         memcpy(at, &half, sizeof half);
 }
 
-static void F(look_again)(const fs_job *job, F(strips) *tile, fs_line line, double *log,
-                          double *sign)
+static void F(look_again)(const fs_job *job, F(bundles) *tile, fs_line line,
+                          double *log, double *sign)
 {
     fs_look look = fs_look_again();
     while (look.walk != FS_LOOKED) {
-        for (ptrdiff_t i = 0; i < job->n; i += STRIPS * WAYS) {
-            if (i % CHUNK_OF_STRIPS == 0 && i > 0 && fs_poll(job->watch))
+        for (ptrdiff_t i = 0; i < job->n; i += BUNDLES * WAYS) {
+            if (i % CHUNK_OF_BUNDLES == 0 && i > 0 && fs_poll(job->watch))
                 return;
-            ptrdiff_t count = fs_least(STRIPS * WAYS, job->n - i);
+            ptrdiff_t count = fs_least(BUNDLES * WAYS, job->n - i);
             F(take_row)(job, line, i, count, tile->x, tile->b);
             fs_look_at(&look, tile->x, tile->b, count);
         }
@@ -262,7 +263,7 @@ static void F(look_again)(const fs_job *job, F(strips) *tile, fs_line line, doub
 }
 
 /* Writes the results of a tile whose sums are known. */
-static void F(finish_strips)(const fs_job *job, F(strips) *tile)
+static void F(finish_bundles)(const fs_job *job, F(bundles) *tile)
 {
     const fs_operand *y = &job->operand[FS_Y], *signs = &job->operand[FS_SIGNS];
     const F(weighted) *whole = &tile->whole;
@@ -283,11 +284,11 @@ static void F(finish_strips)(const fs_job *job, F(strips) *tile)
     }
 }
 
-static void F(tile_of_strips)(const fs_job *job, F(strips) *tile, ptrdiff_t index)
+static void F(tile_of_bundles)(const fs_job *job, F(bundles) *tile, ptrdiff_t index)
 {
-    const ptrdiff_t chunk = CHUNK_OF_STRIPS;
+    const ptrdiff_t chunk = CHUNK_OF_BUNDLES;
     F(weighted) part;
-    F(start_tile_of_strips)(job, tile, index);
+    F(start_tile_of_bundles)(job, tile, index);
     for (int pass = 0; pass < 2; pass++)
         for (ptrdiff_t i = 0; i < job->n; i += chunk) {
             if (i > 0 && fs_poll(job->watch))
@@ -301,7 +302,7 @@ static void F(tile_of_strips)(const fs_job *job, F(strips) *tile, ptrdiff_t inde
                 F(join_sum)(tile, &part);
             }
         }
-    F(finish_strips)(job, tile);
+    F(finish_bundles)(job, tile);
 }
 
 /* ---- units ---- */
@@ -324,9 +325,9 @@ static void F(turn)(fs_job *job)
     }
 }
 
-static ptrdiff_t F(begin_strips)(fs_job *job, int step)
+static ptrdiff_t F(begin_bundles)(fs_job *job, int step)
 {
-    ptrdiff_t chunks = (job->n + CHUNK_OF_STRIPS - 1) / CHUNK_OF_STRIPS;
+    ptrdiff_t chunks = (job->n + CHUNK_OF_BUNDLES - 1) / CHUNK_OF_BUNDLES;
     if (step == 0)
         F(turn)(job);
     ptrdiff_t tiles = job->outer * F(tiles_along_inner)(job);
@@ -344,35 +345,35 @@ static ptrdiff_t F(begin_strips)(fs_job *job, int step)
         return 0;
     if (step == 1 && !fs_stopped(job->watch))
         return tiles * chunks;
-    F(strips) tile;
+    F(bundles) tile;
     F(weighted) *part = job->partial;
     for (ptrdiff_t t = 0; t < tiles && !fs_stopped(job->watch); t++) {
-        F(start_tile_of_strips)(job, &tile, t);
+        F(start_tile_of_bundles)(job, &tile, t);
         for (ptrdiff_t c = 0; c < chunks; c++, part++) {
             F(join_max)(&tile, part);
             F(join_sum)(&tile, part);
         }
-        F(finish_strips)(job, &tile);
+        F(finish_bundles)(job, &tile);
     }
     free(job->partial);
     return 0;
 }
 
-static void F(unit_of_strips)(fs_job *job, int step, ptrdiff_t unit)
+static void F(unit_of_bundles)(fs_job *job, int step, ptrdiff_t unit)
 {
-    F(strips) tile;
+    F(bundles) tile;
     if (job->cut == FS_BY_TILES) {
         ptrdiff_t tiles = job->outer * F(tiles_along_inner)(job);
         ptrdiff_t last = fs_least(tiles, (unit + 1) * job->step);
         for (ptrdiff_t t = unit * job->step; t < last; t++)
-            F(tile_of_strips)(job, &tile, t);
+            F(tile_of_bundles)(job, &tile, t);
         return;
     }
-    ptrdiff_t chunks = (job->n + CHUNK_OF_STRIPS - 1) / CHUNK_OF_STRIPS;
-    ptrdiff_t first = unit % chunks * CHUNK_OF_STRIPS;
-    ptrdiff_t last = fs_least(job->n, first + CHUNK_OF_STRIPS);
+    ptrdiff_t chunks = (job->n + CHUNK_OF_BUNDLES - 1) / CHUNK_OF_BUNDLES;
+    ptrdiff_t first = unit % chunks * CHUNK_OF_BUNDLES;
+    ptrdiff_t last = fs_least(job->n, first + CHUNK_OF_BUNDLES);
     F(weighted) *part = job->partial;
-    F(start_tile_of_strips)(job, &tile, unit / chunks);
+    F(start_tile_of_bundles)(job, &tile, unit / chunks);
     if (step == 0) {
         F(chunk_max)(job, &tile, first, last, part + unit);
         return;
