@@ -257,8 +257,6 @@ static void F(tile_factors)(fs_job *job, F(tile) *tile)
                                sets, j);
         }
     int deep = F(writes_terms)(job->op) && tile->run.lanes.clamps;
-    for (ptrdiff_t j = 0; deep && !exact && j < tile->shape.padded; j++)
-        sets->top[j] = (REAL)NAN;
     tile->run.careful = exact || deep;
     tile->run.period = columns;
 }

@@ -1,174 +1,291 @@
-/* Short rows: worked on as columns of a transposed copy, with no sum or maximum across
- * lanes and one norm a lane. Lanes do not see each other, so a row's result is the same
+/* Short rows: LANES of them, a group, are the lanes of a transposed copy, with no sum
+ * or maximum across lanes. Lanes do not see each other, so a row's result is the same
  * bits whatever rows are beside it. Included by loops/rows.h.
  *
+ * Each pass goes over some groups, so that no group's sum, division or logarithm is
+ * waited for: three groups in one loop over all passes gain nothing on that.
+ *
  * Rows are transposed by quads: four neighbours of LANES rows at once. The last quad of
- * a row may reach into the next one; so the last rows go through a copy, and quads are
- * stored from the last to the first, rows in ascending order. */
-/* n up to which this is faster than row by row: float32 rows of 48 take 0.9 times as
- * long, rows of 64 1.15 times (AVX2, Zen 3). */
+ * a row ends with it, and shares elements with the one before.
+ */
+
+/* n up to which this is faster than row by row: float32 rows of 64 take .76 times as
+ * long (AVX-512), 1.05 times in AVX2. */
 #define SHORT (6 * LANES)
-#define SHORT_BYTES 16384 /* of rows at once: they fit the L1 cache */
 
+/* Elements at a time: they fit the first-level cache beside what is known of them. */
+enum { F(SHORT_ROOM) = 16384 / (int)sizeof(REAL) };
+
+/* Some whole groups. */
 typedef struct {
-    ptrdiff_t first, count; /* the rows */
-    ptrdiff_t n;            /* elements to a row */
-    ptrdiff_t padded;       /* rows up to whole vectors: the length of a row of cells */
-    REAL cells[SHORT_BYTES /
-               sizeof(REAL)]; /* of whole quads: the last may hold anything */
-    REAL rows[SHORT_BYTES / sizeof(REAL) + 3]; /* those not transposed in place */
-} F(short_tile);
+    ptrdiff_t n, count; /* rows, */
+    const REAL *x;      /* `pitch` elements apart; */
+    REAL *y;            /* their results, which may go where x is */
+    ptrdiff_t x_pitch, y_pitch;
+    REAL
+        cells[F(SHORT_ROOM)]; /* x, then terms: of each group the first elements, ... */
+    F(sets) sets;
+} F(groups);
 
-/* How many rows are transposed in place: whole vectors with at least one row behind
- * them, if all are `pitch` bytes apart, whole elements, and at least n. The last quad
- * reaches at most n elements behind its row, unless n is 1. */
-static inline ptrdiff_t F(in_place)(const fs_job *job, const F(short_tile) *tile,
-                                    ptrdiff_t pitch)
+/* Rows of less than a quad, one behind the other: constants let the compiler shuffle.
+ */
+#define FEW(n, TO, FROM)                                                               \
+    for (int r = 0; r < LANES; r++)                                                    \
+        for (int j = 0; j < (n); j++) TO = FROM;
+static void F(read_few)(ptrdiff_t n, const REAL *restrict x, REAL *restrict cells)
 {
-    ptrdiff_t size = sizeof(REAL);
-    int regular = job->n_outer == 1 && pitch % size == 0 && pitch >= tile->n * size &&
-                  tile->n > 1;
-    return regular ? (tile->count - 1) / LANES * LANES : 0;
-}
-
-/* Copies the rows from `from` on, up to whole vectors of them. */
-static void F(copy_short_rows)(const fs_job *job, ptrdiff_t from, F(short_tile) *tile)
-{
-    const fs_operand *source = &job->operand[FS_X];
-    ptrdiff_t n = tile->n, row = from;
-    int contiguous = job->n_outer == 1 && job->outer_step[0][FS_X] == n * source->n &&
-                     (!job->operand[FS_MASK].data ||
-                      job->outer_step[0][FS_MASK] == n * job->operand[FS_MASK].n);
-    fs_line line = fs_locate(job, tile->first + from);
-    if (contiguous) { /* as if it were one row */
-        F(stage)(source, line.at[FS_X], source->n, line.at[FS_MASK],
-                 job->operand[FS_MASK].n, (tile->count - from) * n, tile->rows);
-        row = tile->count;
-    }
-    for (; row < tile->count; row++) {
-        line = fs_locate(job, tile->first + row);
-        F(stage)(source, line.at[FS_X], source->n, line.at[FS_MASK],
-                 job->operand[FS_MASK].n, n, tile->rows + (row - from) * n);
-    }
-    for (ptrdiff_t i = (tile->count - from) * n; i < (tile->padded - from) * n; i++)
-        tile->rows[i] = 0;
-}
-
-/* Pass 1: transposes the rows, and finds their ranges. */
-static void F(gather)(const fs_job *job, F(short_tile) *tile, F(sets) *sets)
-{
-    ptrdiff_t in_place = job->operand[FS_X].direct
-                             ? F(in_place)(job, tile, job->outer_step[0][FS_X])
-                             : 0;
-    const REAL *rows = (const REAL *)fs_locate(job, tile->first).at[FS_X];
-    ptrdiff_t pitch =
-        in_place ? job->outer_step[0][FS_X] / (ptrdiff_t)sizeof(REAL) : tile->n;
-    F(copy_short_rows)(job, in_place, tile);
-    for (ptrdiff_t j = 0; j < tile->padded; j += LANES, rows += LANES * pitch) {
-        if (j == in_place) {
-            rows = tile->rows;
-            pitch = tile->n;
-        }
-        F(range) range = F(no_range)();
-        VEC quad[4];
-        for (ptrdiff_t i = 0; i < tile->n; i += 4) {
-            V(load_quads)(rows + i, pitch, quad);
-            for (int k = 0; k < 4 && i + k < tile->n; k++) {
-                V(store)(tile->cells + (i + k) * tile->padded + j, quad[k]);
-                F(add_lane_range)(quad[k], &range);
-            }
-        }
-        F(keep_range)(range, sets, j);
-    }
-}
-
-/* Pass 3: transposes the results back. */
-static void F(scatter)(const fs_job *job, F(short_tile) *tile, int care,
-                       const F(sets) *sets)
-{
-    ptrdiff_t n = tile->n,
-              size = job->operand[FS_Y].type == REAL_TYPE ? sizeof(REAL) : 2;
-    int contiguous = job->n_outer == 1 && job->outer_step[0][FS_Y] == n * size;
-    ptrdiff_t in_place = contiguous && job->operand[FS_Y].type == REAL_TYPE
-                             ? F(in_place)(job, tile, job->outer_step[0][FS_Y])
-                             : 0;
-    REAL *rows = (REAL *)fs_locate(job, tile->first).at[FS_Y];
-    for (ptrdiff_t j = 0; j < tile->padded; j += LANES, rows += LANES * n) {
-        if (j == in_place)
-            rows = tile->rows;
-        F(factor) factor = F(factor_at)(job->op, care, sets, j);
-        VEC quad[4];
-        for (ptrdiff_t i = (n - 1) / 4 * 4; i >= 0; i -= 4) {
-            for (int k = 0; k < 4; k++)
-                quad[k] = F(result)(job->op, care,
-                                    V(load)(tile->cells + (i + k) * tile->padded + j),
-                                    &factor);
-            V(store_quads)(rows + i, n, quad);
-        }
-    }
-    rows = tile->rows;
-    ptrdiff_t step = contiguous ? tile->count - in_place : 1;
-    for (ptrdiff_t row = in_place; row < tile->count; row += step, rows += step * n)
-        F(write)(rows, step * n, fs_locate(job, tile->first + row).at[FS_Y],
-                 job->operand[FS_Y].type);
-}
-
-static void F(write_short_log_sums)(const fs_job *job, const F(short_tile) *tile,
-                                    const REAL *log_sums)
-{
-    ptrdiff_t size = fs_size_of(job->operand[FS_Y].type);
-    int contiguous = job->n_outer == 1 && job->outer_step[0][FS_Y] == size;
-    ptrdiff_t step = contiguous ? tile->count : 1;
-    for (ptrdiff_t row = 0; row < tile->count; row += step)
-        F(write)(log_sums + row, step, fs_locate(job, tile->first + row).at[FS_Y],
-                 job->operand[FS_Y].type);
-}
-
-/* The job of the transposed copy: only what passes 2 and 3 look at is set. */
-static inline void F(transposed)(const fs_job *job, ptrdiff_t padded, fs_job *columns)
-{
-    ptrdiff_t row = padded * (ptrdiff_t)sizeof(REAL);
-    columns->op = job->op;
-    columns->n = job->n;
-    columns->n_outer = 0;
-    columns->past_caches = 0;
-    columns->operand[FS_MASK].data = NULL;
-    columns->operand[FS_X] = columns->operand[FS_Y] = F(plain)(NULL, row);
-    columns->watch = job->watch;
-}
-
-static void F(some_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t count)
-{
-    F(short_tile) rows; /* large: not initialized as a whole, nor is `tile` */
-    rows.first = first;
-    rows.count = count;
-    rows.n = job->n;
-    rows.padded = (count + LANES - 1) / LANES * LANES;
-    F(tile) tile;
-    tile.line = (fs_line){{(char *)rows.cells}};
-    tile.shape = F(shape_of)(job->n, rows.padded, 1);
-    tile.cells = rows.cells;
-    F(sets) *sets = &tile.run.lanes.sets;
-    F(gather)(job, &rows, sets);
-    fs_job columns;
-    F(transposed)(job, rows.padded, &columns);
-    F(tile_depth)(&columns, &tile);
-    F(tile_sum)(&columns, &tile,
-                &(F(soon)){(char *)rows.cells, (char *)rows.cells, 0, 0});
-    F(tile_factors)(&columns, &tile);
-    if (job->op == FS_LOGSUMEXP)
-        F(write_short_log_sums)(job, &rows, sets->hi);
+    if (n == 1)
+        FEW(1, cells[j * LANES + r], x[r + j])
+    else if (n == 2)
+        FEW(2, cells[j * LANES + r], x[2 * r + j])
     else
-        F(scatter)(job, &rows, tile.run.careful ? F(EXACT_TOO) : F(PLAIN), sets);
-    for (ptrdiff_t j = 0; job->operand[FS_MASK].data && j < count; j++)
-        if (job->op != FS_LOGSUMEXP && isnan(sets->hi[j]))
-            F(rewrite_masked)(job, fs_locate(job, first + j), 0, job->n);
+        FEW(3, cells[j * LANES + r], x[3 * r + j])
+}
+
+static void F(write_few)(ptrdiff_t n, const REAL *restrict cells, REAL *restrict y)
+{
+    if (n == 1)
+        FEW(1, y[r + j], cells[j * LANES + r])
+    else if (n == 2)
+        FEW(2, y[2 * r + j], cells[j * LANES + r])
+    else
+        FEW(3, y[3 * r + j], cells[j * LANES + r])
+}
+#undef FEW
+
+/* A group's x into the cells, and their range. */
+FS_INLINE F(range)
+    F(range_of_group)(const REAL *x, ptrdiff_t pitch, ptrdiff_t n, REAL *cells)
+{
+    F(range) range = F(no_range)();
+    for (ptrdiff_t i = 0; n >= 4 && i < n; i += 4) {
+        ptrdiff_t at = fs_least(i, n - 4);
+        VEC quad[4];
+        V(load_quads)(x + at, pitch, quad);
+        for (int k = 0; k < 4; k++) V(store)(cells + (at + k) * LANES, quad[k]);
+        for (int k = (int)(i - at); k < 4; k++) F(add_lane_range)(quad[k], &range);
+    }
+    if (n < 4)
+        F(read_few)(n, x, cells);
+    for (ptrdiff_t i = 0; n < 4 && i < n; i++)
+        F(add_lane_range)(V(load)(cells + i * LANES), &range);
+    return range;
+}
+
+/* Pass 1. */
+static void F(ranges_of_groups)(F(groups) *g)
+{
+    const ptrdiff_t n = g->n, pitch = g->x_pitch;
+    REAL *cells = g->cells;
+    for (ptrdiff_t r = 0; r < g->count; r += LANES, cells += n * LANES)
+        F(keep_range)(F(range_of_group)(g->x + r * pitch, pitch, n, cells), &g->sets,
+                      r);
+}
+
+/* The range once more, of what is above -inf. */
+static void F(finite_of_groups)(F(groups) *g)
+{
+    const REAL *cells = g->cells;
+    for (ptrdiff_t r = 0; r < g->count; r += LANES) {
+        VEC min = V(set)((REAL)INFINITY), count = V(set)(0);
+        for (ptrdiff_t i = 0; i < g->n; i++, cells += LANES)
+            F(add_finite)(V(load)(cells), &min, &count);
+        V(store)(g->sets.min + r, min);
+        V(store)(g->sets.count + r, count);
+    }
+}
+
+/* Whether something is to be taken off the elements of some set first. */
+static int F(some_lowered)(const F(groups) *g)
+{
+    int some = 0;
+    for (ptrdiff_t r = 0; r < g->count; r += LANES) {
+        VEC off = F(subtrahend)(V(load)(g->sets.max + r));
+        some |= V(any_less)(V(set)(0), V(mul)(off, off));
+    }
+    return some;
+}
+
+/* The terms of `abreast` vectors, in place if results are made of them. */
+FS_INLINE void F(terms_of_group)(int writes, int careful, int abreast, REAL *cells,
+                                 const F(shift) *shift, VEC top, VEC off, F(sum) *sum)
+{
+    VEC x[ABREAST], s[ABREAST], q[ABREAST];
+    EACH x[j] = V(load)(cells + j * LANES);
+    if (!writes) /* NaN stay */
+        EACH x[j] = V(min)(top, x[j]);
+    if (careful)
+        EACH x[j] = V(sub)(x[j], off);
+    F(exp_terms)(careful || !writes, abreast, x, shift, s, q);
+    EACH
+    {
+        VEC term = F(term)(s[j], q[j]);
+        if (writes)
+            V(store)(cells + j * LANES, term);
+        F(add_term)(sum, s[j], q[j], term);
+    }
+}
+
+/* Pass 2. */
+FS_INLINE void F(sums_of_groups)(int writes, int careful, F(groups) *g)
+{
+    REAL *cells = g->cells;
+    for (ptrdiff_t r = 0; r < g->count; r += LANES) {
+        VEC top = V(load)(g->sets.max + r), off = F(subtrahend)(top);
+        if (!writes)
+            V(store)(g->sets.second + r,
+                     top = F(visible_second)(F(range_at)(&g->sets, r)));
+        F(shift) shift = F(shift_by)(F(exponent_of)(V(sub)(top, off)));
+        F(sum) sum = F(no_terms)();
+        ptrdiff_t i = 0;
+        for (; i + ABREAST <= g->n; i += ABREAST, cells += ABREAST * LANES)
+            F(terms_of_group)(writes, careful, ABREAST, cells, &shift, top, off, &sum);
+        for (; i < g->n; i++, cells += LANES)
+            F(terms_of_group)(writes, careful, 1, cells, &shift, top, off, &sum);
+        V(store)(g->sets.total + r, V(sub)(sum.total, V(set)(ABOVE))); /* exact */
+        V(store)(g->sets.lost + r, sum.lost);
+    }
+}
+
+static void F(add_up_groups)(int op, int careful, F(groups) *g)
+{
+    if (!F(writes_terms)(op))
+        F(sums_of_groups)(0, 1, g);
+    else if (careful)
+        F(sums_of_groups)(1, 1, g);
+    else
+        F(sums_of_groups)(1, 0, g);
+}
+
+/* Pass 3. */
+FS_INLINE void F(results_of_groups)(int op, int care, F(groups) *g)
+{
+    const ptrdiff_t n = g->n;
+    REAL *cells = g->cells, *y = g->y;
+    for (ptrdiff_t r = 0; r < g->count; r += LANES, cells += n * LANES) {
+        F(factor) factor = F(factor_at)(op, care, &g->sets, r);
+        for (ptrdiff_t i = 0; n >= 4 && i < n; i += 4) {
+            ptrdiff_t at = fs_least(i, n - 4);
+            VEC quad[4];
+            for (int k = 0; k < 4; k++)
+                quad[k] =
+                    F(result)(op, care, V(load)(cells + (at + k) * LANES), &factor);
+            V(store_quads)(y + at, g->y_pitch, quad);
+        }
+        for (ptrdiff_t i = 0; n < 4 && i < n; i++)
+            V(store)(cells + i * LANES,
+                     F(result)(op, care, V(load)(cells + i * LANES), &factor));
+        if (n < 4)
+            F(write_few)(n, cells, y);
+        y += LANES * g->y_pitch;
+    }
+}
+
+static void F(write_groups)(int op, int careful, F(groups) *g)
+{
+    if (!F(writes_terms)(op))
+        F(results_of_groups)(FS_LOG_SOFTMAX, F(PLAIN), g);
+    else if (careful)
+        F(results_of_groups)(FS_SOFTMAX, F(EXACT_TOO), g);
+    else
+        F(results_of_groups)(FS_SOFTMAX, F(PLAIN), g);
+}
+
+/* Whether rows of x or y are `*pitch` elements apart, and used where they are: those of
+ * less than a quad without a gap. */
+static int F(is_regular)(const fs_job *job, int operand, ptrdiff_t *pitch)
+{
+    ptrdiff_t step = job->outer_step[0][operand], size = sizeof(REAL);
+    *pitch = step / size;
+    return job->n_outer == 1 && step % size == 0 && (job->n >= 4 || *pitch == job->n) &&
+           (operand == FS_X ? job->operand[FS_X].direct
+                            : job->operand[operand].type == REAL_TYPE);
+}
+
+/* Reads `count` rows, the first of which is `first`, and zeros up to a whole group. */
+static void F(read_short_rows)(const fs_job *job, ptrdiff_t first, ptrdiff_t count,
+                               REAL *to)
+{
+    const fs_operand *x = &job->operand[FS_X], *mask = &job->operand[FS_MASK];
+    ptrdiff_t n = job->n, some = 1;
+    if (job->n_outer == 1 && job->outer_step[0][FS_X] == n * x->n &&
+        (!mask->data || job->outer_step[0][FS_MASK] == n * mask->n))
+        some = count; /* as if they were one row */
+    for (ptrdiff_t row = 0; row < count; row += some) {
+        fs_line line = fs_locate(job, first + row);
+        F(stage)(x, line.at[FS_X], x->n, line.at[FS_MASK], mask->n, some * n,
+                 to + row * n);
+    }
+    for (ptrdiff_t i = count * n; i % (n * LANES) > 0; i++) to[i] = 0;
+}
+
+/* Writes n elements of each of `count` rows. */
+static void F(write_short_rows)(const fs_job *job, ptrdiff_t first, ptrdiff_t count,
+                                ptrdiff_t n, const REAL *from)
+{
+    const fs_operand *y = &job->operand[FS_Y];
+    int contiguous =
+        job->n_outer == 1 && job->outer_step[0][FS_Y] == n * fs_size_of(y->type);
+    ptrdiff_t some = contiguous ? count : 1;
+    for (ptrdiff_t row = 0; row < count; row += some)
+        F(write)(from + row * n, some * n, fs_locate_one(job, FS_Y, first + row),
+                 y->type);
+}
+
+/* `count` rows, the first of which is `first`, in g. */
+static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups) *g)
+{
+    const int op = job->op;
+    F(ranges_of_groups)(g);
+    int depth = F(find_depth)(op, g->n, g->count, &g->sets);
+    if (depth & F(HAS_HOLES))
+        F(finite_of_groups)(g);
+    int deep = depth & F(IS_DEEP);
+    F(add_up_groups)(op, deep || F(some_lowered)(g), g);
+    int exact = F(finish_sets)(op, g->count, &g->sets);
+    for (ptrdiff_t j = 0; j < count; j++)
+        if (F(is_special)(op, 0, &g->sets, j))
+            F(special_log_sum)(op, job, &job->operand[FS_X], fs_locate(job, first + j),
+                               &g->sets, j);
+    if (F(writes_all)(op))
+        F(write_groups)(op, deep || exact, g);
+    else
+        F(write_short_rows)(job, first, count, 1, g->sets.hi);
 }
 
 static void F(short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
-    ptrdiff_t room = SHORT_BYTES / (ptrdiff_t)sizeof(REAL) / ((job->n + 3) / 4 * 4);
-    ptrdiff_t step = fs_least(FS_TILE, room / LANES * LANES);
-    for (ptrdiff_t row = first; row < last; row += step)
-        F(some_short_rows)(job, row, fs_least(step, last - row));
+    F(groups) g; /* large: not initialized as a whole */
+    REAL buffer[F(SHORT_ROOM)];
+    const ptrdiff_t n = job->n, all = F(SHORT_ROOM) / n / LANES * LANES;
+    const int writes = F(writes_all)(job->op);
+    ptrdiff_t x_pitch, y_pitch = n, count;
+    int x_regular = F(is_regular)(job, FS_X, &x_pitch);
+    int y_regular = writes && F(is_regular)(job, FS_Y, &y_pitch);
+    g.n = n;
+    for (; first < last; first += count) {
+        count = fs_least(fs_least(all, FS_TILE), last - first);
+        if (count > LANES)
+            count = count / LANES * LANES;
+        g.count = (count + LANES - 1) / LANES * LANES;
+        int whole = count == g.count;
+        g.x = g.y = buffer;
+        g.x_pitch = g.y_pitch = n;
+        if (whole && x_regular) {
+            g.x = (const REAL *)fs_locate_one(job, FS_X, first);
+            g.x_pitch = x_pitch;
+        } else {
+            F(read_short_rows)(job, first, count, buffer);
+        }
+        if (whole && y_regular) {
+            g.y = (REAL *)fs_locate_one(job, FS_Y, first);
+            g.y_pitch = y_pitch;
+        }
+        F(do_groups)(job, first, count, &g);
+        if (writes && g.y == buffer)
+            F(write_short_rows)(job, first, count, n, buffer);
+        for (ptrdiff_t j = 0; job->operand[FS_MASK].data && j < count; j++)
+            if (writes && isnan(g.sets.hi[j]))
+                F(rewrite_masked)(job, fs_locate(job, first + j), 0, n);
+    }
 }

@@ -256,6 +256,7 @@ static int F(find_factors)(ptrdiff_t count, F(sets) *sets)
         F(factor) factor = F(factor_of)(sum, V(load)(sets->rest + j));
         V(store)(sets->hi + j, factor.hi);
         V(store)(sets->lo + j, factor.lo);
+        V(store)(sets->top + j, factor.top);
         exact |= F(may_be_exact)(F(range_at)(sets, j), sum);
     }
     for (ptrdiff_t j = 0; exact && j < count; j += LANES) {
@@ -531,8 +532,11 @@ static void F(log_of_one)(int op, fs_job *job, const fs_operand *source, fs_line
 #if !T_IS_F32
 fs_pair F(fs_log_sum_of_line)(fs_job *narrow, fs_line line)
 {
-    fs_job job = *narrow;
-    job.compute = FS_F64;
+    fs_job job; /* large: only what is looked at */
+    job.n = narrow->n;
+    job.watch = narrow->watch;
+    job.operand[FS_MASK] = narrow->operand[FS_MASK];
+    job.operand[FS_X] = narrow->operand[FS_X];
     job.operand[FS_X].direct = 0;
     job.operand[FS_X].via_float = 1;
     const fs_operand *source = &job.operand[FS_X];
