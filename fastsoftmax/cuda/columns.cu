@@ -90,7 +90,7 @@ template <class Op, int VEC, int ITEMS, int WARPS> struct HeldColumns {
         }
     }
     template <bool KEPT>
-    DEVICE void prepare(const Op &op, const typename Op::Row (&row)[VEC],
+    DEVICE void prepare(const Op &op, typename Op::Row (&row)[VEC],
                         Item (&item)[VEC][ITEMS]) const
     {
 #pragma unroll
@@ -98,6 +98,7 @@ template <class Op, int VEC, int ITEMS, int WARPS> struct HeldColumns {
             if constexpr (!KEPT || !Op::KEEPS)
                 items(op, j, item[j]);
             if constexpr (!KEPT && Op::KEEPS) {
+                op.to_quotients(row[j], item[j]);
 #pragma unroll
                 for (int k = 0; k < ITEMS; k++) op.again(row[j], &item[j][k], index(k));
             }
@@ -141,7 +142,7 @@ template <class Op, int VEC, int WARPS, int BLOCKS> struct ColumnScratch {
 
 /* Of the threads of each column, in each of them: WARPS lanes join a column's. */
 template <class Op, int VEC, int WARPS, int BLOCKS>
-DEVICE void columns_all(State<Op> (&state)[VEC],
+DEVICE void columns_all(const Op &op, State<Op> (&state)[VEC],
                         ColumnScratch<Op, VEC, WARPS, BLOCKS> &scratch)
 {
     if constexpr (WARPS * BLOCKS == 1)
@@ -158,7 +159,7 @@ DEVICE void columns_all(State<Op> (&state)[VEC],
     for (int turn = 0; turn < VEC; turn++) {
         const int part = lane % WARPS;
         const int column = turn * 32 + warp * (32 / WARPS) + lane / WARPS;
-        State<Op> total = warp_all<Op, WARPS>(scratch.parts[part][column]);
+        State<Op> total = warp_all<Op, WARPS>(op, scratch.parts[part][column]);
         if constexpr (BLOCKS > 1) {
             if (part < BLOCKS)
                 store_state_far(&scratch.totals[rank][column], total, part);
@@ -174,7 +175,7 @@ DEVICE void columns_all(State<Op> (&state)[VEC],
     for (int j = 0; j < VEC; j++) {
         state[j] = scratch.totals[0][lane * VEC + j];
         for (int i = 1; i < BLOCKS; i++)
-            state[j] = join_states<Op>(state[j], scratch.totals[i][lane * VEC + j]);
+            state[j] = join_states(op, state[j], scratch.totals[i][lane * VEC + j]);
     }
 }
 
@@ -214,7 +215,7 @@ DEVICE void columns_body(ARGUMENTS)
     typename Op::Item item[VEC][ITEMS];
     State<Op> state[VEC];
     held.states(op, row, item, state);
-    columns_all<Op, VEC, WARPS, BLOCKS>(state, scratch);
+    columns_all<Op, VEC, WARPS, BLOCKS>(op, state, scratch);
     finish_columns(op, row, state);
     if constexpr (Op::HAS_RESULTS) {
         held.template prepare<true>(op, row, item);
@@ -262,9 +263,9 @@ column_states(ARGUMENTS)
         held.read(op);
         held.states(op, row, item, state);
 #pragma unroll
-        for (int j = 0; j < VEC; j++) total[j] = join_states<Op>(total[j], state[j]);
+        for (int j = 0; j < VEC; j++) total[j] = join_states(op, total[j], state[j]);
     }
-    columns_all<Op, VEC, WARPS, 1>(total, scratch);
+    columns_all<Op, VEC, WARPS, 1>(op, total, scratch);
     if (spot.live && threadIdx.x < 32)
 #pragma unroll
         for (int j = 0; j < VEC; j++)
@@ -292,10 +293,10 @@ column_results(ARGUMENTS)
     for (i64 i = threadIdx.x / 32; i < chunks; i += WARPS)
 #pragma unroll
         for (int j = 0; j < VEC; j++)
-            total[j] = join_states<Op>(
-                total[j],
+            total[j] = join_states(
+                op, total[j],
                 ((const State<Op> *)states)[i * (rows * inner) + spot.column + j]);
-    columns_all<Op, VEC, WARPS, 1>(total, scratch);
+    columns_all<Op, VEC, WARPS, 1>(op, total, scratch);
 #pragma unroll
     for (int j = 0; j < VEC; j++)
         if constexpr (Op::HAS_PEAK)

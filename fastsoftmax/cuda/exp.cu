@@ -19,7 +19,7 @@ template <> struct Exp<float> {
     static constexpr float LOG2_E = (float)FS_LOG2_E, MAGIC = 0x1.8p23f;
     static constexpr float LOG2_E_LO = (float)(FS_LOG2_E - (double)LOG2_E);
     static constexpr float LN2_HI = FS_LN2_15_F32, LN2_LO = FS_LN2_15_REST_F32;
-    static constexpr float LARGE = 200;
+    static constexpr float LARGE = 200, HALF_OF_RANGE = 0x1p127f;
     static constexpr float MOST = 41.4f,
                            FACTOR = 0x1p64f; /* exp(MOST) FACTOR is finite */
     /* Terms that may be added to START, 32 at most, never leave its binade. */
@@ -44,7 +44,8 @@ template <> struct Exp<float> {
 template <> struct Exp<double> {
     static constexpr double LOG2_E = FS_LOG2_E, MAGIC = 0x1.8p52;
     static constexpr double LN2_HI = FS_LN2_HI, LN2_LO = FS_LN2_LO;
-    static constexpr double LARGE = 1500, MOST = 277, FACTOR = 0x1p512;
+    static constexpr double LARGE = 1500, HALF_OF_RANGE = 0x1p1023;
+    static constexpr double MOST = 277, FACTOR = 0x1p512;
     static constexpr double START = 0x1p107;
     /* Results below 2^-1022 are rounded from terms that are not. */
     static constexpr double UNIT = 0x1p-100;
@@ -146,16 +147,23 @@ template <class A> struct Compensated {
     }
 };
 
-/* The same for logarithms: beside one large term the smallest is kept. */
-template <class A> struct Exact {
-    Pair<A> sum = {0, 0};
+/* The same for logarithms, from the largest term on: none that is added is larger, and
+ * beside that one term the smallest is kept, since twice a number is exact. */
+template <class A> struct FromLargest {
+    A largest, sum, lost = 0;
+    explicit DEVICE FromLargest(A largest) : largest(largest), sum(largest)
+    {
+    }
     DEVICE void add(A term, int place)
     {
-        sum = plus(sum, term);
+        A next = sum + term;
+        lost += term - (next - sum);
+        sum = next;
     }
     DEVICE Pair<A> total() const
     {
-        return sum;
+        A hi = sum - largest, lo = lost + ((sum - hi) - largest), whole = hi + lo;
+        return pair(whole, lo - (whole - hi));
     }
 };
 

@@ -63,6 +63,24 @@ def _contiguous(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
     return launch.in_order(array, None)
 
 
+def _as_rows(
+    scores: Array,
+    positives: Array | None,
+    labels: Array | None,
+    mask: Array | None,
+    dtypes: tuple[np.dtype[Any], np.dtype[Any]],
+    device: int,
+) -> _Scores:
+    return _Scores(
+        _contiguous(scores, dtypes[0]),
+        None if positives is None else _contiguous(positives, dtypes[0]),
+        labels,
+        None if mask is None else _contiguous(mask),
+        *dtypes,
+        device,
+    )
+
+
 def _as_labels(labels: Any, scores: Array) -> Array:
     _arguments.check_labels(labels, scores.shape)
     if labels.dtype.kind not in "iu":
@@ -145,15 +163,7 @@ def hinge_loss(
         if labels is None:
             raise TypeError("ignore_index needs labels")
         places, weights = _ignoring(places, labels.dtype, ignore_index, weights)
-    rows = _Scores(
-        _contiguous(array, dtype),
-        None,
-        places,
-        None if mask is None else _contiguous(mask),
-        dtype,
-        compute,
-        device,
-    )
+    rows = _as_rows(array, None, places, mask, (dtype, compute), device)
     loss = _as_options(compute, *options)
     if loss.reduction == "pairs":
         pairs = cupy.empty(rows.scores.shape, dtype)
@@ -175,15 +185,7 @@ def pair_hinge_loss(
     dtype, compute = _arguments.result_dtypes(
         _arguments.promote((pos, positives), (neg, others))
     )
-    rows = _Scores(
-        _contiguous(others, dtype),
-        _contiguous(positives, dtype),
-        None,
-        None if mask is None else _contiguous(mask),
-        dtype,
-        compute,
-        device,
-    )
+    rows = _as_rows(others, positives, None, mask, (dtype, compute), device)
     loss = _as_options(compute, *options)
     weights = _as_weights(sample_weight, rows.rows)
     if loss.reduction == "pairs":

@@ -35,14 +35,14 @@ template <class Op> DEVICE State<Op> no_state()
     return state;
 }
 
-template <class Op> DEVICE State<Op> join_states(State<Op> a, State<Op> b)
+template <class Op> DEVICE State<Op> join_states(const Op &op, State<Op> a, State<Op> b)
 {
     State<Op> state = a;
     if constexpr (Op::HAS_PEAK)
         state.peak = Op::join(a.peak, b.peak);
     if constexpr (Op::HAS_PEAK && Op::HAS_SUM) {
-        a.sum = Op::relative(a.sum, a.peak, state.peak);
-        b.sum = Op::relative(b.sum, b.peak, state.peak);
+        a.sum = op.relative(a.sum, a.peak, state.peak);
+        b.sum = op.relative(b.sum, b.peak, state.peak);
     }
     if constexpr (Op::HAS_SUM)
         state.sum = Op::join(a.sum, b.sum);
@@ -70,8 +70,9 @@ DEVICE State<Op> state_of(const Op &op, typename Op::Row &row,
             state.peak = Op::join(state.peak, op.peak_of(row, item[i], at(i)));
         op.take_peak(row, state.peak);
     }
+    op.to_quotients(row, item);
     if constexpr (Op::HAS_SUM) {
-        typename Op::Adding adding = typename Op::Adding();
+        typename Op::Adding adding = op.start(row);
 #pragma unroll
         for (int i = 0; i < N; i++) op.add(row, &adding, &item[i], at(i), i);
         state.sum = Op::sum_of(adding);
@@ -100,7 +101,7 @@ template <class S> DEVICE S from_lane(S s, int lane_mask)
 }
 
 /* Of each LANES neighbours of a warp, in each of them. */
-template <class Op, int LANES> DEVICE State<Op> warp_all(State<Op> state)
+template <class Op, int LANES> DEVICE State<Op> warp_all(const Op &op, State<Op> state)
 {
     if constexpr (Op::HAS_PEAK) {
         typename Op::Peak peak = state.peak;
@@ -108,7 +109,7 @@ template <class Op, int LANES> DEVICE State<Op> warp_all(State<Op> state)
         for (int mask = LANES / 2; mask > 0; mask /= 2)
             peak = Op::join(peak, from_lane(peak, mask));
         if constexpr (Op::HAS_SUM)
-            state.sum = Op::relative(state.sum, state.peak, peak);
+            state.sum = op.relative(state.sum, state.peak, peak);
         state.peak = peak;
     }
     if constexpr (Op::HAS_SUM)
@@ -158,7 +159,7 @@ template <class Op> DEVICE void store_state_far(State<Op> *mine, State<Op> s, u3
 /* Of the warps of a block, or of the blocks of a cluster, in each of them; `parts` has
  * room for a state of each warp. The blocks of a cluster have begun, and wait here. */
 template <class Op, int WARPS, int BLOCKS>
-DEVICE State<Op> warps_all(State<Op> state, State<Op> *parts)
+DEVICE State<Op> warps_all(const Op &op, State<Op> state, State<Op> *parts)
 {
     constexpr int PARTS = WARPS * BLOCKS, LANES = PARTS < 32 ? PARTS : 32;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -176,27 +177,28 @@ DEVICE State<Op> warps_all(State<Op> state, State<Op> *parts)
     state = parts[lane % LANES];
 #pragma unroll
     for (int i = 32; i < PARTS; i += 32)
-        state = join_states<Op>(state, parts[lane + i]);
-    return warp_all<Op, LANES>(state);
+        state = join_states(op, state, parts[lane + i]);
+    return warp_all<Op, LANES>(op, state);
 }
 
 /* Of TEAM threads in each of BLOCKS blocks. */
 template <class Op, int TEAM, int BLOCKS>
-DEVICE State<Op> team_all(State<Op> state, State<Op> *parts)
+DEVICE State<Op> team_all(const Op &op, State<Op> state, State<Op> *parts)
 {
     if constexpr (TEAM <= 32)
-        return warp_all<Op, TEAM>(state);
+        return warp_all<Op, TEAM>(op, state);
     else
-        return warps_all<Op, TEAM / 32, BLOCKS>(warp_all<Op, 32>(state), parts);
+        return warps_all<Op, TEAM / 32, BLOCKS>(op, warp_all<Op, 32>(op, state), parts);
 }
 
 /* Joins the states of `count` chunks, in every thread of whole warps. */
-template <class Op> DEVICE State<Op> all_chunks(const State<Op> *states, i64 count)
+template <class Op>
+DEVICE State<Op> all_chunks(const Op &op, const State<Op> *states, i64 count)
 {
     State<Op> total = no_state<Op>();
     for (i64 i = threadIdx.x % 32; i < count; i += 32)
-        total = join_states<Op>(total, states[i]);
-    return warp_all<Op, 32>(total);
+        total = join_states(op, total, states[i]);
+    return warp_all<Op, 32>(op, total);
 }
 
 /* ---- what a team of threads holds of a row, in registers ---- */
@@ -280,12 +282,12 @@ template <class Op, int VEC, int PACKS, int TEAM, int HOW> struct Held {
     }
     /* Makes of what was read what results are made of; kept: `state` has. */
     template <bool KEPT>
-    DEVICE void prepare(const Op &op, const typename Op::Row &row,
-                        Item (&item)[ITEMS]) const
+    DEVICE void prepare(const Op &op, typename Op::Row &row, Item (&item)[ITEMS]) const
     {
         if constexpr (!KEPT || !Op::KEEPS)
             items(op, item);
         if constexpr (!KEPT && Op::KEEPS) {
+            op.to_quotients(row, item);
 #pragma unroll
             for (int i = 0; i < ITEMS; i++) op.again(row, &item[i], index(i));
         }
@@ -333,7 +335,7 @@ template <class Op, int VEC, int PACKS, int TEAM, int HOW> struct Held {
 #define GIVEN x, second, y, states, rows, n, inner, chunk, temperature, extra...
 
 template <class Op, class Part>
-DEVICE void results(const Op &op, const Part &held, const typename Op::Row &row,
+DEVICE void results(const Op &op, const Part &held, typename Op::Row &row,
                     typename Op::Item (&item)[Part::ITEMS], void *y)
 {
     if constexpr (Op::HAS_RESULTS)
@@ -362,7 +364,7 @@ DEVICE void rows_body(ARGUMENTS)
     held.read(op);
     typename Op::Row row = op.begin(number, n);
     typename Op::Item item[Part::ITEMS];
-    State<Op> state = team_all<Op, TEAM, BLOCKS>(held.state(op, row, item), parts);
+    State<Op> state = team_all<Op, TEAM, BLOCKS>(op, held.state(op, row, item), parts);
     op.finish(row, state.peak, state.sum);
     results(op, held, row, item, y);
     if (live && rank == 0 && threadIdx.x % TEAM == 0)
@@ -493,9 +495,9 @@ split_states(ARGUMENTS)
         Part held(number, first, end, n);
         typename Op::Item item[Part::ITEMS];
         held.read(op);
-        state = join_states<Op>(state, held.state(op, row, item));
+        state = join_states(op, state, held.state(op, row, item));
     }
-    state = team_all<Op, TEAM, 1>(state, parts);
+    state = team_all<Op, TEAM, 1>(op, state, parts);
     if (threadIdx.x == 0)
         write_state((State<Op> *)states + blockIdx.x, state);
 }
@@ -514,7 +516,7 @@ split_results(ARGUMENTS)
     const i64 end = begin + chunk < n ? begin + chunk : n;
     typename Op::Row row = op.begin(number, n);
     State<Op> state =
-        all_chunks<Op>((const State<Op> *)states + number * chunks, chunks);
+        all_chunks(op, (const State<Op> *)states + number * chunks, chunks);
     if constexpr (Op::HAS_PEAK)
         op.take_peak(row, state.peak);
     op.finish(row, state.peak, state.sum);

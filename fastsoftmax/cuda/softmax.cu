@@ -11,8 +11,9 @@
  *   Row, begin       what is known of a row, and at its start
  *   peak_of, join    the peak of elements
  *   take_peak        for a thread: what its own elements have for a peak
- *   add, Adding      their sum; KEEPS: makes the item what `result` needs, which is
- *                    what `again` makes of an item that was read again
+ *   to_quotients     divides its items by the temperature, then
+ *   start, add       their sum, an Adding; KEEPS: makes the item what `result` needs,
+ *                    which is what `again` makes of an item that was read again
  *   finish           peak and sum of the row
  *   result           what is written for an item
  *   write_row        what is written once a row
@@ -31,9 +32,10 @@ template <class T> struct SoftmaxFamily {
     struct Sum {
         Pair<Real> terms; /* exp(x), in the frame of the peak */
     };
-    typedef Exact<Real> Adding;
+    typedef FromLargest<Real> Adding;
     struct Row {
-        Frame<Real> frame = Frame<Real>(0); /* of the thread's own peak */
+        Peak own;                           /* the thread's */
+        Frame<Real> frame = Frame<Real>(0); /* of it: that of its terms */
         Pair<Real> factor;
         Real scale;
         bool special; /* a NaN, +inf, or nothing but -inf */
@@ -42,7 +44,7 @@ template <class T> struct SoftmaxFamily {
     const T *in[1];
     const u8 *mask;
     T *y;
-    Divisor<Real> temperature;
+    Real temperature;
 
     DEVICE SoftmaxFamily(const void *x, const void *second, void *y, Real temperature)
         : in{(const T *)x}, mask((const u8 *)second), y((T *)y),
@@ -57,10 +59,36 @@ template <class T> struct SoftmaxFamily {
     {
 #pragma unroll
         for (int j = 0; j < N; j++) item[j].x = to_real(raw[0].v[j]);
-        if (temperature.is_one())
-            return;
+    }
+    /* Divides; beside a peak whose quotient may leave the range, its difference to the
+     * peak. Elements then differ by 2^-25 of the range, or not at all: the terms of all
+     * that are smaller are 0. */
+    template <int N> DEVICE void to_quotients(Row &row, Item (&item)[N]) const
+    {
+        if (temperature != (Real)1) {
+            Divisor<Real> divisor(temperature);
+            Real base = is_large(row.own) ? row.own.x : (Real)0;
 #pragma unroll
-        for (int j = 0; j < N; j++) item[j].x = temperature.divide(item[j].x);
+            for (int j = 0; j < N; j++) item[j].x = divisor.divide(item[j].x - base);
+        }
+        row.frame = Frame<Real>(scaled(row.own));
+    }
+    DEVICE bool is_large(Peak peak) const
+    {
+        return temperature < (Real)1 && is_finite(peak.x) &&
+               Exp<Real>::HALF_OF_RANGE * temperature < fabs(peak.x);
+    }
+    /* Whether an element that large is nothing beside one that is larger. */
+    DEVICE bool is_nothing(Peak peak, Peak beside) const
+    {
+        return peak.x != beside.x && (is_large(peak) || is_large(beside));
+    }
+    /* Of a peak, as an item. */
+    DEVICE Real scaled(Peak peak) const
+    {
+        if (temperature == (Real)1)
+            return peak.x;
+        return is_large(peak) ? (Real)0 : Divisor<Real>(temperature).divide(peak.x);
     }
     DEVICE Row begin(i64 row, i64 n) const
     {
@@ -98,18 +126,25 @@ template <class T> struct SoftmaxFamily {
         return sum;
     }
     /* The sum of a piece that has a peak of its own, in the frame of the row's. */
-    static DEVICE Sum relative(Sum sum, Peak from, Peak to)
+    DEVICE Sum relative(Sum sum, Peak from, Peak to) const
     {
-        sum.terms = Move<Real>(Frame<Real>(from.x), Frame<Real>(to.x))(sum.terms);
+        if (is_nothing(from, to))
+            return no_sum();
+        Frame<Real> of_row(scaled(to));
+        sum.terms = Move<Real>(Frame<Real>(scaled(from)), of_row)(sum.terms);
         return sum;
     }
     static DEVICE void take_peak(Row &row, Peak peak)
     {
-        row.frame = Frame<Real>(peak.x);
+        row.own = peak;
     }
     static DEVICE Real term(const Row &row, Real x)
     {
         return Terms<T>::of(x - row.frame.base, row.frame.shift);
+    }
+    DEVICE Adding start(const Row &row) const
+    {
+        return Adding(term(row, scaled(row.own)));
     }
     DEVICE void add(const Row &row, Adding *adding, Item *item, i64 index,
                     int place) const
@@ -120,10 +155,11 @@ template <class T> struct SoftmaxFamily {
     {
     }
     /* log(sum(exp(x - peak))): the largest term is left out of log1p's argument. */
-    static DEVICE Real log_terms(Peak peak, Sum sum)
+    DEVICE Real log_terms(Peak peak, Sum sum) const
     {
-        Frame<Real> frame(peak.x);
-        Real largest = Terms<T>::of(peak.x - frame.base, frame.shift);
+        Real x = scaled(peak);
+        Frame<Real> frame(x);
+        Real largest = Terms<T>::of(x - frame.base, frame.shift);
         return log1p_of(((sum.terms.hi - largest) + sum.terms.lo) / largest);
     }
     static DEVICE Real masked_result()
@@ -158,6 +194,10 @@ template <class T> struct Softmax : SoftmaxFamily<T> {
     typedef typename AddingOfSoftmax<T, Real>::type Adding;
     using Family::Family;
 
+    static DEVICE Adding start(const Row &row)
+    {
+        return Adding();
+    }
     static DEVICE Sum sum_of(const Adding &adding)
     {
         Sum sum = {adding.total()};
@@ -177,13 +217,14 @@ template <class T> struct Softmax : SoftmaxFamily<T> {
      * from it: their product could be below the range where a result is not. */
     DEVICE void finish(Row &row, Peak peak, Sum sum) const
     {
-        Move<Real> move(row.frame, Frame<Real>(peak.x));
+        Frame<Real> own(this->scaled(row.own)), of_row(this->scaled(peak));
+        Move<Real> move(own, of_row);
         Real h = (Real)1 / sum.terms.hi;
         Real rest = fused(-h, sum.terms.hi, (Real)1) - h * sum.terms.lo;
         row.special = !is_finite(peak.x);
         row.factor = times(pair(h, h * rest), move.by);
         row.factor.hi = row.special ? not_a_number<Real>() : row.factor.hi;
-        row.scale = move.power;
+        row.scale = this->is_nothing(row.own, peak) ? (Real)0 : move.power;
     }
     DEVICE Real result(const Row &row, Item item, i64 index) const
     {
@@ -196,6 +237,7 @@ template <class T> struct LogSoftmax : SoftmaxFamily<T> {
     typedef SoftmaxFamily<T> Family;
     typedef typename Family::Real Real;
     typedef typename Family::Item Item;
+    typedef typename Family::Peak Peak;
     typedef typename Family::Row Row;
     using Family::Family;
 
@@ -208,9 +250,20 @@ template <class T> struct LogSoftmax : SoftmaxFamily<T> {
     DEVICE void finish(Row &row, typename Family::Peak peak,
                        typename Family::Sum sum) const
     {
+        Real log = this->log_terms(peak, sum), x = this->scaled(peak);
         row.special = !is_finite(peak.x);
-        row.factor = row.special ? pair(peak.x, (Real)0)
-                                 : two_sum(peak.x, this->log_terms(peak, sum));
+        row.factor = row.special ? pair(peak.x, (Real)0) : two_sum(x, log);
+        if (this->is_nothing(row.own, peak))
+            row.factor = far_above(row.own, peak);
+    }
+    /* The quotient of a peak beside which a thread's own is nothing, in two halves: the
+     * whole may leave the range where its difference to an item does not. */
+    DEVICE Pair<Real> far_above(Peak own, Peak peak) const
+    {
+        Real base = this->is_large(own) ? own.x * (Real).5 : (Real)0;
+        Real half = Divisor<Real>(this->temperature).divide(peak.x * (Real).5 - base);
+        half = own.x == -infinity<Real>() ? (Real)0 : half;
+        return pair(half, half);
     }
     DEVICE Real result(const Row &row, Item item, i64 index) const
     {
@@ -229,8 +282,8 @@ template <class T> struct LogSumExp : SoftmaxFamily<T> {
     DEVICE void finish(Row &row, typename Family::Peak peak,
                        typename Family::Sum sum) const
     {
-        row.factor.hi =
-            is_finite(peak.x) ? peak.x + this->log_terms(peak, sum) : peak.x;
+        Real x = this->is_large(peak) ? peak.x / this->temperature : this->scaled(peak);
+        row.factor.hi = is_finite(peak.x) ? x + this->log_terms(peak, sum) : peak.x;
     }
     DEVICE Real result(const Row &row, Item item, i64 index) const
     {
@@ -255,12 +308,20 @@ template <class T, class S> struct Summing {
         S sum = {};
         return sum;
     }
+    template <class Row> static DEVICE S start(const Row &row)
+    {
+        return no_sum();
+    }
     static DEVICE S sum_of(const S &adding)
     {
         return adding;
     }
     template <class Row, class Item>
     static DEVICE void again(const Row &row, Item *item, i64 index)
+    {
+    }
+    template <class Row, class Items>
+    static DEVICE void to_quotients(const Row &row, const Items &items)
     {
     }
     template <class Row> static DEVICE bool must_look_again(const Row &row)

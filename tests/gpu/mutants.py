@@ -115,7 +115,7 @@ BUGS = [
         "warp",
         (
             (
-                "            state.sum = Op::relative(state.sum, state.peak, peak);\n",
+                "            state.sum = op.relative(state.sum, state.peak, peak);\n",
                 ";",
             ),
         ),
@@ -123,7 +123,7 @@ BUGS = [
     Mutant(
         "rows: results in the frame of the thread",
         "short",
-        (("row.scale = move.power;", "row.scale = 1;"),),
+        (("(Real)0 : move.power;", "(Real)0 : (Real)1;"),),
     ),
     Mutant(
         "rows: 1 / sum rounded",
@@ -148,7 +148,7 @@ BUGS = [
     Mutant(
         "logarithm: small terms are lost",
         "warp",
-        (("sum = plus(sum, term);", "sum.hi += term;"),),
+        (("lo = lost + ((sum - hi) - largest)", "lo = (sum - hi) - largest"),),
     ),
     Mutant(
         "block: parts are read before they are there",

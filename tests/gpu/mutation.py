@@ -224,7 +224,6 @@ CASES = {
         "split",
         functools.partial(_vjp, 1, 8300),
         _softmax_vjp,
-        4,
     ),
     "cluster": Case(variants.SOFTMAX, "cluster", _shaped(2, 7000), _softmax),
     "column": Case(variants.SOFTMAX, "columns", _shaped(3, 10, 45), _softmax),
@@ -238,14 +237,14 @@ CASES = {
         variants.SOFTMAX, "split columns", _shaped(1, 600, 20), _softmax
     ),
     "hinge sum": Case(
-        variants.HINGE_SUM, "rows", functools.partial(_hinge, 2), _hinge_sum, 4
+        variants.HINGE_SUM, "rows", functools.partial(_hinge, 2), _hinge_sum
     ),
     "hinge largest": Case(
-        variants.HINGE_LARGEST, "rows", functools.partial(_hinge, 1), _hinge_largest, 4
+        variants.HINGE_LARGEST, "rows", functools.partial(_hinge, 1), _hinge_largest
     ),
-    "log vjp": Case(variants.LOG_SOFTMAX_VJP, "rows", _log_vjp, _log_softmax_vjp, 4),
+    "log vjp": Case(variants.LOG_SOFTMAX_VJP, "rows", _log_vjp, _log_softmax_vjp),
     "weighted": Case(
-        variants.WEIGHTED_LOGSUMEXP, "rows", _weighted, _weighted_logsumexp, 4
+        variants.WEIGHTED_LOGSUMEXP, "rows", _weighted, _weighted_logsumexp
     ),
 }
 

@@ -124,6 +124,37 @@ def test_weights_and_special_values(cupy):
             np.testing.assert_allclose(one, other, rtol=1e-15)
 
 
+def with_large(n: int, dtype) -> Array:
+    """Rows whose quotients overflow, in some or all of their entries."""
+    most = np.finfo(dtype).max
+    x = np.random.default_rng(0).normal(0, 3, (6, n)).astype(dtype)
+    x[0, :3] = most, most * 0.99, -most
+    x[1, :2] = x[1, -1] = most
+    x[2] = -most
+    x[3, ::4], x[3, 1] = most * 0.3, most * 0.29
+    x[4, :2] = most * 0.6, most * 0.2
+    x[5], x[5, 3] = -most, -most * 0.9
+    return x
+
+
+@pytest.mark.parametrize("function", [softmax, log_softmax])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "axis"), [(10, 1), (600, 1), (40, 0)])
+def test_quotients_that_overflow(cupy, n, axis, dtype, function):
+    """What neither a NaN nor an infinity is in gives none."""
+    x = with_large(n, dtype) if axis else np.ascontiguousarray(with_large(n, dtype).T)
+    where = np.random.default_rng(1).random(x.shape) < 0.7
+    for temperature in (0.9999, 1e-3):
+        for mask in (None, where):
+            options = {"axis": axis, "temperature": temperature}
+            want = function(x, where=mask, **options)
+            given = None if mask is None else cupy.asarray(mask)
+            got = run(function, cupy.asarray(x), where=given, **options)
+            eps = np.finfo(dtype).eps
+            np.testing.assert_allclose(got, want, rtol=4 * eps, atol=1e-37)
+            assert not np.isnan(got).any()
+
+
 # ---- gradients ----
 
 
