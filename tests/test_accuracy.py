@@ -1,268 +1,208 @@
-"""The promised bounds: 2 ULP in every entry, 1 ULP for logsumexp in float32.
+"""The promised bounds, in every entry, over hard rows of every length and place.
 
-The judge is long double, which mpmath judges in turn. Where long double is no wider
-than double, mpmath judges float64 alone, in shorter rows.
+The judge is long double, which mpmath and fractions judge in turn.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import NamedTuple
+import itertools
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from mpmath import mp
-from references import (
+from oracle import (
+    ALL_HINGES,
+    COLUMNS,
+    FAMILIES,
+    GRADIENTS,
+    HINGES,
+    PLACES,
+    ROWS,
+    SOFTMAXES,
+    Oracle,
+    Place,
+    hinge_of,
+    hinges,
+    name_of,
+    of_every,
+    softmaxes,
+)
+from oracle.arithmetic import (
+    DTYPES,
+    HALVES,
     WIDE,
     WIDE_ENOUGH,
     Array,
-    Exact,
-    exact,
-    in_units,
-    reference,
+    assert_all_right,
+    assert_right,
+    assert_same_bits,
+    dtypes,
     silently,
-    ulps,
     unit,
+    widened,
 )
+from oracle.softmaxes import Exact, exact
 
-from fastsoftmax import log_softmax, logsumexp, softmax
+from fastsoftmax import hinge_loss, log_softmax_vjp, logsumexp, softmax
 
-FUNCTIONS = [softmax, log_softmax, logsumexp]
-FLOATS = [np.float32, np.float64]
-HALVES = [np.float16, ml_dtypes.bfloat16]
-
-SHORT = [2, 3, 4, 5, 7, 10, 16, 17, 31, 33, 63, 64, 65, 100, 127, 128, 129]
-LONG = [1000, 2047, 2049, 4097]
-VERY_LONG = [32000, 65537, 151936]
-
-# Below the maximum, in which softmax is subnormal.
-SUBNORMAL = {np.float32: (80, 110), np.float64: (700, 745)}
-
-Case = Callable[[np.random.Generator, tuple[int, int], type], Array]
-
-
-def to_maximum(x: Array, maximum: float) -> Array:
-    return x - x.max(axis=-1, keepdims=True) + maximum
-
-
-def uniform(rng, shape, dtype):
-    return rng.uniform(-30, 30, shape)
-
-
-def normal(rng, shape, dtype):
-    return rng.normal(size=shape)
-
-
-def offset(by: float) -> Case:
-    return lambda rng, shape, dtype: rng.uniform(-30, 30, shape) + by
-
-
-def maximum(is_: float) -> Case:
-    return lambda rng, shape, dtype: to_maximum(rng.normal(0, 8, shape), is_)
-
-
-def half_far_below(rng, shape, dtype):
-    x = rng.normal(size=shape)
-    low, high = SUBNORMAL[dtype]
-    x[:, 1::2] = x.max(axis=-1, keepdims=True) - rng.uniform(
-        low, high, x[:, 1::2].shape
-    )
-    return x
-
-
-def constant(rng, shape, dtype):
-    return np.repeat(rng.uniform(-100, 100, (shape[0], 1)), shape[1], axis=1)
-
-
-def rising(rng, shape, dtype):
-    return np.sort(rng.uniform(-30, 30, shape), axis=-1)
-
-
-def falling(rng, shape, dtype):
-    return -rising(rng, shape, dtype)
-
-
-def one_above_many(rng, shape, dtype):
-    x = rng.uniform(-20, -12, shape)
-    x[np.arange(shape[0]), rng.integers(0, shape[1], shape[0])] = 0.3
-    return x
-
-
-def one_far_above_many(rng, shape, dtype):
-    x = rng.uniform(-60, -30, shape)
-    x[:, -1] = 0
-    return x
-
-
-def log_probabilities(rng, shape, dtype):
-    x = rng.normal(0, 4, shape)
-    return np.asarray(exact(x).log_softmax, np.float64)
-
-
-def wide_apart(rng, shape, dtype):
-    return rng.uniform(-1e4, 1e4, shape)
-
-
-def nearly_equal(rng, shape, dtype):
-    return rng.uniform(-1e-5, 1e-5, shape)
-
-
-CASES: dict[str, Case] = {
-    "uniform": uniform,
-    "normal": normal,
-    **{f"offset {by}": offset(by) for by in (700, -700, 1000.5, 9999, -9999)},
-    # The method changes at 200 (float32) and 1500 (float64).
-    **{
-        f"maximum {is_}": maximum(is_)
-        for is_ in (199.9, -199.9, 200.1, -200.1, 1499.9, -1499.9, 1500.1, -1500.1)
-    },
-    "half far below": half_far_below,
-    "constant": constant,
-    "rising": rising,
-    "falling": falling,
-    "one above many": one_above_many,
-    "one far above many": one_far_above_many,
-    "log-probabilities": log_probabilities,
-    "wide apart": wide_apart,
-    "nearly equal": nearly_equal,
-}
-
+# Around what the kernels cut a line into: vectors, blocks of 2048, pieces of 65536.
+SHORT = [1, 2, 3, 4, 5, 7, 10, 15, 16, 17, 18, 24, 25, 26, 31, 32, 33, 63, 64, 65, 100]
+SHORT += [127, 128, 129, 255, 256, 257]
+LONG = [1000, 2047, 2048, 2049, 4097, 5000]
+VERY_LONG = [65537, 32000, 65535, 151936]
 # Judging costs a hundred times the functions: very long rows are judged in these.
-IN_VERY_LONG_ROWS = (
-    "uniform",
-    "normal",
-    "offset 1000.5",
-    "half far below",
-    "one above many",
-)
+IN_VERY_LONG_ROWS = ("ordinary", "offset 1000.5", "half far below", "one above many")
+# Around vectors, tiles of 256 columns, groups of 128 short rows.
+WIDTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 255, 256]
+WIDTHS += [257, 300, 513]
 
-LAYOUTS: dict[str, tuple[Callable[[Array], Array], int]] = {
-    "last axis": (lambda x: x, -1),
-    "first axis": (lambda x: np.ascontiguousarray(x.T), 0),
-    "middle axis": (lambda x: np.stack(np.split(x.T, 2, axis=1)), 1),
-}
+judged = dtypes(np.float32, np.float64)
+of_every_loss = of_every(ALL_HINGES)
 
 
 def rows_of(n: int) -> int:
     """Rows (or columns) to test: more and less than a vector's or a block's."""
-    return 70 if n <= 130 else 18 if n <= 1000 else 4
+    return 70 if n <= 130 else 18 if n <= 1000 else 4 if n <= 5000 else 2
 
 
-def draw(case: str, dtype: type, n: int, rows: int) -> Array:
-    rng = np.random.default_rng([n, list(CASES).index(case)])
-    return CASES[case](rng, (rows, n), dtype).astype(dtype)
+def lengths(oracle: Oracle, case: str) -> list[int]:
+    very_long = VERY_LONG if case in IN_VERY_LONG_ROWS else []
+    return [*SHORT, *LONG, *very_long[: 1 if oracle in ALL_HINGES[:12] else None]]
 
 
-class Judge(NamedTuple):
-    """What the functions should make of rows, and the ULP their errors count in."""
-
-    expected: Exact
-    units: dict[str, Array]
-
-    def error(self, function, y: Array, axis: int = -1) -> float:
-        """Largest error of a result over `axis`, however its rows are arranged."""
-        name = function.__name__
-        value = getattr(self.expected, name)
-        y = y if function is logsumexp else np.moveaxis(y, axis, -1)
-        return in_units(y.reshape(value.shape), value, self.units[name])
+def places(oracle: Oracle, given: tuple[Array, ...]) -> Iterator[tuple[str, Place]]:
+    """Where these rows can lie."""
+    for name, place in PLACES.items():
+        if not place.split or len(given[0]) % 2 == 0:
+            yield f"{oracle} {given[0].shape} {name}", place
 
 
-def judge(x: Array, expected: Exact | None = None) -> Judge:
-    expected = exact(x) if expected is None else expected
-    units = {
-        "softmax": unit(expected.softmax, x.dtype),
-        "log_softmax": unit(expected.log_softmax, x.dtype),
-        "logsumexp": unit(expected.logsumexp, x.dtype),
-    }
-    if x.dtype == np.float64:
-        units["logsumexp"] = unit(expected.largest, x.dtype)
-    elif expected.logsumexp.ndim:
-        # Where the two terms cancel further, long double has too few digits to judge:
-        # test_logsumexp_of_log_probabilities asks mpmath.
-        untold = abs(expected.logsumexp) < 2.0**-28 * expected.largest
-        units["logsumexp"][untold] = np.inf
-    return Judge(expected, units)
+def assert_near(oracle: Oracle, given: tuple[Array, ...], **options: Any) -> None:
+    """In every place."""
+    judges = oracle.judge(*given, **options)
+    for where, place in places(oracle, given):
+        results = oracle.over(given, place, **options)
+        assert_all_right(results, judges, f"{where} {options}")
+        types = tuple(y.dtype for y in results)
+        assert types == oracle.types(given[0].dtype), where
 
 
-@functools.lru_cache(maxsize=1)
-def data(case: str, dtype: type) -> list[tuple[Array, Judge]]:
-    """Rows of every length, and their judge."""
-    lengths = SHORT + LONG + (VERY_LONG if case in IN_VERY_LONG_ROWS else [])
-    drawn = [draw(case, dtype, n, rows_of(n)) for n in lengths]
-    return [(x, judge(x)) for x in drawn]
+CASES = [(family, case) for family in FAMILIES for case in family[0].cases]
+of_every_family = pytest.mark.parametrize("family", FAMILIES, ids=name_of)
 
 
-def bound(function, dtype: type) -> int:
-    return 1 if function is logsumexp and dtype is np.float32 else 2
-
-
-judged = pytest.mark.parametrize(
-    "dtype",
-    [
-        np.float32,
-        pytest.param(
-            np.float64,
-            marks=pytest.mark.skipif(
-                not WIDE_ENOUGH, reason="no wider float to judge by"
-            ),
-        ),
-    ],
-)
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("case", CASES)
 @judged
-def test_every_entry_is_within_the_bound(dtype, case, layout, function):
-    lay_out, axis = LAYOUTS[layout]
-    errors = {}
-    for x, judged_by in data(case, dtype):
-        y = silently(function, lay_out(x), axis=axis)
-        assert y.dtype == dtype
-        errors[x.shape[-1]] = judged_by.error(function, y, axis)
-    assert max(errors.values()) <= bound(function, dtype), errors
-    assert not any(np.isnan(list(errors.values())))
+@pytest.mark.parametrize(("family", "case"), CASES, ids=name_of)
+def test_every_entry_is_within_the_bound(family, case, dtype):
+    for n in lengths(family[0], case):
+        given = family[0].draw(rows_of(n), n, dtype, case)
+        for oracle in family:
+            assert_near(oracle, given)
 
 
-@pytest.mark.parametrize("n", [2, 3, 10, 64, 65])
-@pytest.mark.parametrize(
-    "case", ["uniform", "half far below", "maximum 199.9", "log-probabilities"]
-)
 @judged
-def test_many_rows_are_within_the_bound(dtype, case, n):
-    x = draw(case, dtype, n, 200_000 // n)
-    judged_by = judge(x)
-    for function in FUNCTIONS:
-        worst = judged_by.error(function, function(x, axis=-1))
-        assert worst <= bound(function, dtype), function
+@of_every_family
+def test_any_number_of_rows(family, dtype):
+    for n, rows in itertools.product((2, 4, 5, 25, 26, 66, 259), WIDTHS):
+        given = family[0].draw(rows, n, dtype)
+        for oracle in family:
+            assert_near(oracle, given)
 
 
-@pytest.mark.parametrize("n", [2, 3, 17, 64, 65])
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_mpmath_agrees_with_the_functions_and_with_long_double(dtype, case, n):
-    x = draw(case, dtype, n, 1)
-    judged_by = judge(x, by_mpmath(x))
-    for function in FUNCTIONS:
-        y = function(x, axis=-1)
-        assert judged_by.error(function, y) <= bound(function, dtype)
-    if WIDE_ENOUGH:
-        assert_agrees(exact(x), judged_by.expected)
+@judged
+@pytest.mark.parametrize("family", FAMILIES[:3], ids=name_of)
+def test_many_rows(family, dtype):
+    many = ["uniform", "half far below", "maximum 199.9", "log-probabilities"]
+    cases = many if family is SOFTMAXES else ["ordinary"]
+    for case, n in itertools.product(cases, (2, 3, 10, 64, 65)):
+        given = family[0].draw(200_000 // n, n, dtype, case)
+        for oracle in family:
+            right = oracle.judge(*given)
+            assert_all_right(oracle.over(given), right, f"{oracle} {case} {n}")
 
 
-def assert_agrees(ours: Exact, theirs: Exact) -> None:
-    """Long double is off by less than 16 of its own ULP, 2^-7 of float64's."""
-    for name in ("softmax", "log_softmax", "logsumexp"):
-        value = getattr(theirs, name)
-        scale = unit(theirs.largest if name == "logsumexp" else value, WIDE)
-        assert np.max(abs(getattr(ours, name) - value) / scale) < 16, name
+@pytest.mark.parametrize("family", FAMILIES[:4], ids=name_of)
+def test_a_million_float32(family):
+    given = family[0].draw(2, 1_000_000, np.float32)
+    for oracle in family:
+        judges = oracle.judge(*given)
+        for place in (ROWS, COLUMNS):
+            assert_all_right(oracle.over(given, place), judges, str(oracle))
+
+
+@judged
+@of_every([*SOFTMAXES, *ALL_HINGES[:12]])
+def test_with_and_without_a_mask(oracle, dtype):
+    """Masks that differ from row to row, and leave something of each."""
+    for n in (2, 3, 16, 17, 18, 25, 26, 34, 66, 130, 2050, 5001):
+        given = oracle.draw(7, n, dtype)
+        where = np.random.default_rng(n).random((7, n)) < 0.6
+        where[:, -2:] = True
+        for options in ({}, {"where": where}):
+            assert_near(oracle, given, **options)
+
+
+def test_the_data_tell_what_is_wrong_from_what_is_right():
+    """What double keeps of these rows is lost to the usual formulas in float32."""
+    y, dy = GRADIENTS[0].draw(9, 70, np.float32, "nearly certain")
+    usual = y * (dy - (y * dy).sum(axis=1, keepdims=True))
+    [judge] = GRADIENTS[0].judge(y, dy)
+    assert ((abs(usual - judge.value) / judge.allowed).max(axis=1) > 100).all()
+    for case, factor in (("ordinary", 5), ("one above many", 2)):
+        [x] = SOFTMAXES[1].draw(9, 70, np.float32, case)
+        usual = x - np.log(np.exp(x - x.max(axis=1, keepdims=True)).sum(1))[:, None]
+        usual -= x.max(axis=1, keepdims=True)
+        [judge] = SOFTMAXES[1].judge(x)
+        assert (abs(usual - judge.value) / judge.allowed).max() > factor, case
+    [scores] = HINGES[0].draw(9, 70, np.float32, "close")
+    usual = np.maximum(0, np.float32(1) - scores[:, :1] + scores[:, 1:])
+    right = hinges.batch(scores).terms[:, 1:]
+    assert (abs(usual - right) / unit(right, np.float32)).max() > 100
+
+
+# ---- the judge, judged ----
+
+
+@pytest.mark.parametrize("case", SOFTMAXES[0].cases)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_mpmath_agrees_with_the_functions_and_with_long_double(dtype, case):
+    for n in (2, 3, 17, 64, 65):
+        [x] = SOFTMAXES[0].draw(1, n, dtype, case)
+        theirs = by_mpmath(x)
+        for oracle in SOFTMAXES:
+            value = getattr(theirs, oracle.name)
+            allowed = softmaxes._allowed(
+                oracle.name, value, theirs.largest, np.dtype(dtype)
+            )
+            [y] = oracle.over((x,))
+            assert_right(y, softmaxes.Judge(value, allowed), f"{oracle} {n}")
+            if WIDE_ENOUGH:
+                # Off by less than 16 of its own ULP, 2^-7 of float64's.
+                scale = theirs.largest if oracle.name == "logsumexp" else value
+                error = abs(getattr(exact(x), oracle.name) - value)
+                assert (error < 16 * unit(scale, WIDE)).all(), oracle
+
+
+@pytest.mark.parametrize("n", [2, 7, 63, 65, 1000])
+def test_logsumexp_of_log_probabilities(n):
+    """Where the largest entry and the logarithm cancel most."""
+    [x] = SOFTMAXES[2].draw(200_000 // n, n, np.float32, "log-probabilities")
+    ours = exact(x)
+    deepest = np.argsort(abs(ours.logsumexp) / ours.largest)[:5]
+    expected = by_mpmath(x[deepest])
+    assert (abs(expected.logsumexp) < 1e-7).all()
+    allowed = softmaxes._allowed(
+        "logsumexp", expected.logsumexp, expected.largest, x.dtype
+    )
+    for y in (logsumexp(x, axis=-1), logsumexp(x.T.copy(), axis=0)):
+        assert_right(y[deepest], softmaxes.Judge(expected.logsumexp, allowed))
 
 
 def by_mpmath(x: Array) -> Exact:
-    """`references.exact`, by mpmath."""
+    """`oracle.softmaxes.exact`, by mpmath."""
     with mp.workdps(60):
         rows = [_row_by_mpmath([mp.mpf(float(v)) for v in row]) for row in x]
         return Exact(*(to_wide(np.array(values)) for values in zip(*rows, strict=True)))
@@ -291,103 +231,199 @@ def to_wide(values: Array) -> Array:
         return np.ldexp(highs + lows, exponents).reshape(values.shape)
 
 
-@pytest.mark.parametrize("n", [2, 7, 63, 65, 1000])
-def test_logsumexp_of_log_probabilities(n):
-    x = draw("log-probabilities", np.float32, n, 200_000 // n)
-    ours = exact(x)
-    deepest = np.argsort(abs(ours.logsumexp) / ours.largest)[:5]
-    expected = by_mpmath(x[deepest]).logsumexp
-    assert (abs(expected) < 1e-7).all()
-    # What double has lost of the largest entry may show where the rest cancels.
-    allowed = np.maximum(unit(expected, x.dtype), 2.0**-52 * ours.largest[deepest])
-    for y in (logsumexp(x, axis=-1), logsumexp(x.T.copy(), axis=0)):
-        assert in_units(y[deepest], expected, allowed) <= 1
+@pytest.mark.parametrize("case", ["ordinary", "close", "far apart"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_terms_of_the_hinge_are_within_one_ulp(dtype, case):
+    """Of fractions, which judge long double's, too."""
+    for margin, n in itertools.product((0.0, 0.25, 1.0, 1 / 3), (4, 21, 400)):
+        margin = float(dtype(margin))
+        [x] = HINGES[0].draw(800 // n, n, dtype, case)
+        # Where s+ is s + margin nothing but the low part of margin - s+ is left.
+        x[:, 1] = x[:, 0] - dtype(margin)
+        pairs = hinge_loss(x, margin=margin, reduction="pairs").tolist()
+        ours = hinges.batch(x, margin=margin).terms[:, 1:]
+        for terms, wide, row in zip(pairs, ours, x.tolist(), strict=True):
+            least = Fraction(margin) - Fraction(row[0])
+            for t, w, s in zip(terms, wide, row[1:], strict=True):
+                right = max(least + Fraction(s), Fraction(0))
+                ulp = Fraction(float(unit(WIDE(float(right)), dtype)))
+                assert abs(Fraction(t) - right) <= ulp
+                assert (t > 0) == (right > 0)
+                assert abs(w - WIDE(float(right))) <= float(ulp)
+
+
+# ---- subnormal results, digits that cancel ----
 
 
 def test_subnormal_results_are_not_flushed():
-    x = draw("half far below", np.float32, 100, 70)
-    expected = exact(x)
-    tiny = np.finfo(np.float32).tiny
-    subnormal = (expected.softmax > tiny / 2**20) & (expected.softmax < tiny)
+    [x] = SOFTMAXES[0].draw(100, 70, np.float32, "half far below")
+    right, tiny = exact(x).softmax, np.finfo(np.float32).tiny
+    subnormal = (right > tiny / 2**20) & (right < tiny)
     assert np.count_nonzero(subnormal) > 100
     assert (softmax(x, axis=-1)[subnormal] > 0).all()
     assert (softmax(np.float32([-95, 0]))[0], softmax([-740.0, 0.0])[0]) > (0, 0)
 
 
+@pytest.mark.parametrize("n", [3, 64, 2049])
+@pytest.mark.parametrize("place", [ROWS, COLUMNS])
+def test_a_label_that_is_certain_keeps_the_digits_of_the_others(place, n):
+    """There exp(y) is exactly 1, and dy - sum(dy) the sum of the others."""
+    rng = np.random.default_rng(n)
+    y = np.full((4, n), -90, np.float32)
+    y[:, 0] = 0
+    dy = rng.uniform(-1e-4, 2e-4, (4, n)).astype(np.float32)
+    dy[:, 0] = 1000
+    others = -widened(dy)[:, 1:].sum(axis=1)
+    [dx] = GRADIENTS[1].over((y, dy), place)
+    allowed = 3 * 2.0**-23 * abs(others) + n * 2.0**-53 * abs(dy).sum(axis=1)
+    assert (abs(widened(dx[:, 0]) - others) <= allowed).all()
+
+
+def test_log_probabilities_that_count_as_minus_infinity():
+    for dtype, y, total in ((np.float32, -133, 1e30), (np.float64, -1064, 1e300)):
+        dx = log_softmax_vjp(np.array([y, 0], dtype), np.array([0, total], dtype))
+        np.testing.assert_array_equal(dx, [0, 0])
+
+
+@pytest.mark.parametrize(("dtype", "large"), [(np.float32, 50), (np.float64, 400)])
+@pytest.mark.parametrize("place", [ROWS, COLUMNS])
+def test_logarithms_that_count_as_infinite(place, dtype, large):
+    """Be `lo`, what the sum has beyond its leading digits, 0 or of either sign."""
+    for of_dy in ((1.0, 0.0), (1.0, 0.1), (0.1, 0.3), (-1.0, -0.1), (1.0, -1.0)):
+        dy = np.array([of_dy] * 9, dtype)
+        for value in (large, np.inf):
+            y = np.full(dy.shape, -1, dtype)
+            y[:, 0] = value
+            judges = GRADIENTS[1].judge(np.where(y > 0, np.inf, y), dy)
+            assert_all_right(GRADIENTS[1].over((y, dy), place), judges, f"{of_dy}")
+
+
+@pytest.mark.parametrize("place", [ROWS, COLUMNS])
+def test_sums_beyond_the_type(place):
+    y, dy = np.float32([[1, 1, 0]]), np.float32([[3e38, 3e38, 1]])
+    [dx] = GRADIENTS[0].over((y, dy), place)
+    np.testing.assert_array_equal(dx, [[-np.inf, -np.inf, np.nan]])
+    # The sum is a double, and comes with a factor.
+    half, dy = np.log(np.full((1, 2), 0.5, np.float32)), np.full((1, 2), 3e38, "f4")
+    [dx] = GRADIENTS[1].over((half, dy), place)
+    np.testing.assert_allclose(dx, [[0, 0]], atol=3e38 * 3 * 2.0**-23)
+
+
 # ---- 16 bits: the float32 result, rounded once ----
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("axis", [0, -1])
-@pytest.mark.parametrize("dtype", HALVES)
-def test_halves_are_rounded_once_from_float32(dtype, axis, function):
-    for case in ("uniform", "normal", "offset 700", "one above many", "constant"):
-        for n in (2, 17, 64, 65, 100, 2049, 65537):
-            x = draw(case, np.float32, n, rows_of(n)).astype(dtype)
-            x = x.T.copy() if axis == 0 else x
-            y = silently(function, x, axis=axis)
-            with np.errstate(all="ignore"):
-                expected = function(x.astype(np.float32), axis=axis).astype(dtype)
-            assert y.dtype == dtype
-            np.testing.assert_array_equal(y.view(np.uint16), expected.view(np.uint16))
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("dtype", HALVES)
-def test_halves_are_half_a_unit_from_the_exact_value(dtype, function):
-    x = draw("uniform", np.float32, 1000, 19).astype(dtype)
-    value = getattr(exact(x), function.__name__)
-    assert ulps(function(x, axis=-1), value) <= 0.5 + 2.0**-10
+@pytest.mark.parametrize("dtype", HALVES, ids=["float16", "bfloat16"])
+@of_every()
+def test_halves_are_rounded_once_from_float32(oracle, dtype):
+    for n in (2, 17, 64, 65, 100, 2049, 65537):
+        given = oracle.draw(rows_of(n), n, dtype)
+        as_float32 = oracle.typed(given, np.float32)
+        judges = oracle.judge(*given)
+        for place in (ROWS, COLUMNS):
+            results = oracle.over(given, place)
+            assert_all_right(results, judges, f"{n}")
+            wide = oracle.over(as_float32, place)
+            for y, z in zip(results, wide, strict=True):
+                with np.errstate(all="ignore"):
+                    assert_same_bits(y, z.astype(y.dtype), f"{n}")
 
 
 def test_halves_do_not_saturate():
-    assert logsumexp(np.zeros(100_000, np.float16)) == np.float16(np.log(100_000))
-    y = softmax(np.zeros(100_000, np.float16))
-    assert (y == np.float16(1e-5)).all()
+    for dtype in HALVES:
+        assert logsumexp(np.zeros(100_000, dtype)) == dtype(np.log(100_000))
+        assert (softmax(np.zeros(100_000, dtype)) == dtype(1e-5)).all()
+        loss = silently(hinge_loss, np.zeros((3, 70_001), dtype))
+        assert type(loss) is np.float32
+        assert loss == 210_000
 
 
 # ---- temperature ----
 
 
-@pytest.mark.parametrize("function", [softmax, log_softmax])
-@pytest.mark.parametrize("temperature", [0.7, 3.0, 100.0, 1e-3])
-@judged
-def test_temperature_divides_as_numpy_does(dtype, temperature, function):
-    for n in (3, 64, 65, 2049, 65537):
-        x = draw("uniform", dtype, n, rows_of(n))
-        judged_by = judge(x / dtype(temperature))
-        for lay_out, axis in LAYOUTS.values():
-            y = silently(function, lay_out(x), axis=axis, temperature=temperature)
-            assert judged_by.error(function, y, axis) <= 2
+@dtypes(*DTYPES, np.int32)
+@pytest.mark.parametrize("temperature", [0.7, 3, 100.0, 1e-3, np.float32(0.1)])
+@of_every(taking="temperature")
+def test_temperature_divides(oracle, temperature, dtype):
+    if oracle in GRADIENTS and dtype is np.int32:
+        pytest.skip("test_inputs.py mixes types")
+    for n in (3, 64, 65, 2049, *([65537] if temperature == 0.7 else [])):
+        assert_near(oracle, oracle.draw(rows_of(n), n, dtype), temperature=temperature)
 
 
-@pytest.mark.parametrize("function", [softmax, log_softmax])
-def test_temperature_of_integers_and_halves(function):
-    rng = np.random.default_rng(5)
-    whole = rng.integers(-90, 90, (9, 70))
-    y = function(whole, axis=-1, temperature=0.7)
-    if WIDE_ENOUGH:
-        assert judge(whole / 0.7).error(function, y) <= 2
-    half = rng.normal(size=(9, 70)).astype(np.float16)
-    quotient = half.astype(np.float32) / np.float32(0.7)
-    y = function(half, axis=-1, temperature=0.7)
-    np.testing.assert_array_equal(y, function(quotient, axis=-1).astype(np.float16))
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: np.dtype(d).name)
+def test_a_temperature_of_two_halves(dtype):
+    for oracle, place in itertools.product(
+        [*SOFTMAXES[:2], *GRADIENTS], (ROWS, COLUMNS)
+    ):
+        *first, last = oracle.draw(9, 70, dtype)
+        halved = oracle.over((*first, last / dtype(2)), place)
+        assert_same_bits(oracle.over((*first, last), place, temperature=2), halved)
 
 
-# ---- what the usual formula loses ----
+# ---- options of the losses ----
 
 
-def test_the_remainder_beside_a_dominant_entry_is_kept():
-    expected = reference("log_softmax", np.array([0.0, -40.0]))
-    assert ulps(log_softmax([0.0, -40.0]), expected) <= 2
-    assert ulps(np.atleast_1d(logsumexp([0.0, -40.0])), -expected[:1]) <= 2
+def options_of(rows: int, n: int) -> dict[str, dict[str, Any]]:
+    rng = np.random.default_rng([rows, n])
+    mask, weights = rng.random((rows, n)) < 0.6, rng.random(rows).astype(np.float32)
+    return {
+        "none": {},
+        "margin 0": {"margin": 0},
+        "margin 1/4": {"margin": 0.25},
+        "margin 3": {"margin": 3},
+        "where": {"where": mask},
+        "where [1, n]": {"where": mask[:1]},
+        "where [rows, 1]": {"where": mask[:, :1]},
+        "where ones": {"where": mask | True},
+        "where False": {"where": np.False_},
+        "weight": {"sample_weight": 0.3},
+        "weight 2": {"sample_weight": 2},
+        "float32 weight": {"sample_weight": np.float32(0.7)},
+        "0-d weight": {"sample_weight": np.array(3.0)},
+        "weights": {"sample_weight": weights},
+        "all": {"where": mask, "sample_weight": weights, "margin": 0.25},
+    }
 
 
-def test_a_million_float32_along_either_axis():
-    x = draw("normal", np.float32, 1_000_000, 2)
-    judged_by = judge(x)
-    for function in FUNCTIONS:
-        y = function(x, axis=1)
-        assert judged_by.error(function, y) <= bound(function, np.float32)
-        y = function(x.T.copy(), axis=0)
-        assert judged_by.error(function, y, axis=0) <= bound(function, np.float32)
+@dtypes(*DTYPES, np.int16, np.bool_)
+@of_every_loss
+def test_losses_in_every_reduction(oracle, dtype):
+    """The loss is the same with and without its gradient."""
+    function = hinge_of(oracle)
+    for shape in ((9, 6), (3, 40)):
+        given = oracle.draw(*shape, dtype)
+        for name, options in options_of(*shape).items():
+            batch = hinges.batch(*given, **options, **function.keywords)
+            for reduction in hinges.REDUCTIONS:
+                asked = {**options, "reduction": reduction}
+                loss, _ = silently(function, *given, **asked, return_grad=False)
+                right, message = batch.loss(dtype, reduction), f"{reduction} {name}"
+                if reduction == "pairs" and len(given) == 1:
+                    right = right.at(np.s_[:, 1:])
+                assert_right(loss, right, message)
+                types = oracle.types(dtype)
+                assert loss.dtype == types[reduction == "pairs"]
+                if reduction != "pairs":
+                    again, grad = silently(function, *given, **asked)
+                    assert_same_bits(again, loss, message)
+                    assert_right(grad, batch.gradient(dtype, reduction), message)
+                    assert grad.dtype == types[1]
+
+
+def test_what_where_says_of_the_positive_does_not_matter():
+    scores, labels = ALL_HINGES[4].draw(50, 7)
+    where = np.random.default_rng(1).random(scores.shape) < 0.6
+    for value in (False, True):
+        where[np.arange(50), labels] = value
+        given = scores, labels
+        results = ALL_HINGES[4].over(given, where=where)
+        assert_all_right(results, ALL_HINGES[4].judge(*given, where=where))
+
+
+def test_a_row_is_as_good_as_its_terms():
+    """Added up in float32, a million terms would lose three digits."""
+    scores = np.full((1, 1_000_001), 0.1, np.float32)
+    losses = hinge_loss(scores, reduction="none")
+    assert losses.dtype == np.float32
+    np.testing.assert_allclose(losses, 1e6, rtol=2**-24)
+    np.testing.assert_allclose(hinge_loss(scores.T.repeat(3, 1).T), 3e6, rtol=2**-24)
