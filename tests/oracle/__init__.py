@@ -148,8 +148,10 @@ def _gradient(name: str) -> Oracle:
     function, is_log = getattr(fs, name), name.startswith("log")
 
     def judge(y: Array, dy: Array, **options: Any) -> tuple[Judge, ...]:
-        dtype = options.setdefault("dtype", native(np.result_type(y, dy)))
-        return (gradients.judge(name, y, dy, **options).rounded_to(dtype),)
+        if "dtype" not in options:
+            options["dtype"] = native(np.result_type(y, dy))
+        judge = gradients.judge(name, y, dy, **options)
+        return (judge.rounded_to(options["dtype"]),)
 
     return Oracle(
         name,
