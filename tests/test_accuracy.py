@@ -340,14 +340,25 @@ def test_halves_do_not_saturate():
 # ---- temperature ----
 
 
-@dtypes(*DTYPES, np.int32)
-@pytest.mark.parametrize("temperature", [0.7, 3, 100.0, 1e-3, np.float32(0.1)])
+TEMPERATURES = pytest.mark.parametrize(
+    "temperature", [0.7, 3, 100.0, 1e-3, np.float32(0.1)]
+)
+
+
+@dtypes(*DTYPES)
+@TEMPERATURES
 @of_every(taking="temperature")
 def test_temperature_divides(oracle, temperature, dtype):
-    if oracle in GRADIENTS and dtype is np.int32:
-        pytest.skip("test_inputs.py mixes types")
     for n in (3, 64, 65, 2049, *([65537] if temperature == 0.7 else [])):
         assert_near(oracle, oracle.draw(rows_of(n), n, dtype), temperature=temperature)
+
+
+@TEMPERATURES
+@of_every(SOFTMAXES, taking="temperature")
+def test_temperature_divides_integers(oracle, temperature):
+    for n in (3, 64, 65, 2049):
+        x = oracle.draw(rows_of(n), n, np.int32)
+        assert_near(oracle, x, temperature=temperature)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: np.dtype(d).name)
