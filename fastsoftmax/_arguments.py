@@ -55,6 +55,24 @@ def is_cupy(*arrays: Any) -> bool:
     return False
 
 
+def is_dask(*arrays: Any) -> bool:
+    """Tell whether one of these is a Dask array; nobody has one without its module."""
+    module = sys.modules.get("dask.array.core")
+    kind = None if module is None else vars(module).get("Array")
+    return isinstance(kind, type) and any(isinstance(array, kind) for array in arrays)
+
+
+def backend_of(*arrays: Any) -> Any:
+    """Return the module that has the functions for arrays which are not NumPy's."""
+    if is_dask(*arrays):
+        from .dask import call as dask_call
+
+        return dask_call
+    from .cuda import call
+
+    return call
+
+
 # ---- arrays ----
 
 

@@ -148,8 +148,10 @@ cdef double divisor(temperature, int y_type) except? -1:
 
 
 cdef inline bint is_foreign(x) except -1:
-    """Whether x is CuPy's."""
-    return x is not None and not PyArray_Check(x) and _arguments.is_cupy(x)
+    """Whether x is CuPy's or Dask's."""
+    return x is not None and not PyArray_Check(x) and (
+        _arguments.is_cupy(x) or _arguments.is_dask(x)
+    )
 
 
 # ---- layouts ----

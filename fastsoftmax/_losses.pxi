@@ -1,6 +1,7 @@
 """The losses: docstrings, and one call each. Included by _cpu.pyx.
 
-CuPy's arrays go on to cuda/call.py; _hinge.pxi and _entropy.pxi decode everything else.
+CuPy's arrays go on to cuda/call.py, Dask's to dask/call.py; _hinge.pxi and
+_entropy.pxi decode everything else.
 """
 
 
@@ -101,6 +102,8 @@ def hinge_loss(scores, labels=None, *, negatives=None, margin=1.0, p=1, variant=
 
     CuPy arrays give CuPy arrays, computed where they are. A label that is not in [0, C)
     makes its row NaN there; docs/cupy.md says what else differs.
+    Dask arrays of rows give lazy Dask arrays, but for `negatives` and "pairs"; see
+    docs/dask.md.
 
     References
     ----------
@@ -126,8 +129,7 @@ def hinge_loss(scores, labels=None, *, negatives=None, margin=1.0, p=1, variant=
     if is_foreign(scores) or is_foreign(labels) or is_foreign(sample_weight) or (
         is_foreign(where)
     ):
-        from .cuda import call
-
+        call = _arguments.backend_of(scores, labels, sample_weight, where)
         return call.hinge_loss(scores, labels, sample_weight, where, negatives,
                                ignore_index, margin, p, variant, reduction, return_grad)
     return hinge(scores, labels, negatives, margin, p, variant, reduction,
@@ -182,7 +184,8 @@ def pair_hinge_loss(pos, neg, *, margin=1.0, p=1, variant="sum", reduction="sum"
 
     Notes
     -----
-    Formula, special values, accuracy and CuPy arrays are those of `hinge_loss`.
+    Formula, special values, accuracy and CuPy arrays are those of `hinge_loss`. Dask
+    arrays are a TypeError.
 
     References
     ----------
@@ -203,8 +206,7 @@ def pair_hinge_loss(pos, neg, *, margin=1.0, p=1, variant="sum", reduction="sum"
     if is_foreign(pos) or is_foreign(neg) or is_foreign(sample_weight) or (
         is_foreign(where)
     ):
-        from .cuda import call
-
+        call = _arguments.backend_of(pos, neg, sample_weight, where)
         return call.pair_hinge_loss(pos, neg, sample_weight, where, margin, p, variant,
                                     reduction, return_grad)
     return pair_hinge(pos, neg, margin, p, variant, reduction, sample_weight, where,
@@ -288,6 +290,7 @@ def cross_entropy(scores, labels, axis=-1, *, temperature=1.0, ignore_index=None
     The mean of no row that counts is NaN. No input makes it warn.
 
     CuPy arrays are not taken yet: `log_softmax` and `log_softmax_vjp` take them.
+    Dask arrays of rows give lazy Dask arrays; see docs/dask.md.
 
     References
     ----------
@@ -310,9 +313,12 @@ def cross_entropy(scores, labels, axis=-1, *, temperature=1.0, ignore_index=None
     if is_foreign(scores) or is_foreign(labels) or is_foreign(sample_weight) or (
         is_foreign(where)
     ):
-        raise TypeError(
-            "cross_entropy takes no CuPy arrays yet: use log_softmax and "
-            "log_softmax_vjp"
-        )
+        call = _arguments.backend_of(scores, labels, sample_weight, where)
+        if not hasattr(call, "cross_entropy"):
+            raise TypeError("cross_entropy takes no CuPy arrays yet: use log_softmax "
+                            "and log_softmax_vjp")
+        return call.cross_entropy(scores, labels, axis, temperature, ignore_index,
+                                  label_smoothing, reduction, sample_weight, where,
+                                  return_grad)
     return entropy(scores, labels, axis, temperature, ignore_index, label_smoothing,
                    reduction, sample_weight, where, return_grad)

@@ -1,6 +1,7 @@
 """The softmax family: docstrings, and one call each. Included by _cpu.pyx.
 
-CuPy's arrays go on to cuda/call.py; _family.pxi decodes everything else.
+CuPy's arrays go on to cuda/call.py, Dask's to dask/call.py; _family.pxi decodes
+everything else.
 """
 
 
@@ -67,6 +68,7 @@ def softmax(x, axis=None, *, temperature=1.0, where=None, out=None, dtype=None):
 
     CuPy arrays give CuPy arrays, computed where they are; docs/cupy.md says
     how exact they are, and what else differs.
+    Dask arrays give lazy Dask arrays, cut along any axis; see docs/dask.md.
 
     References
     ----------
@@ -86,8 +88,7 @@ def softmax(x, axis=None, *, temperature=1.0, where=None, out=None, dtype=None):
            [0.5  , 0.5  , 0.   ]])
     """
     if is_foreign(x) or is_foreign(where) or is_foreign(out):
-        from .cuda import call
-
+        call = _arguments.backend_of(x, where, out)
         return call.softmax(x, where, out, axis, temperature, dtype)
     return softmax_like(FS_SOFTMAX, x, axis, temperature, where, out, dtype)
 
@@ -148,6 +149,7 @@ def log_softmax(x, axis=None, *, temperature=1.0, where=None, out=None, dtype=No
 
     CuPy arrays give CuPy arrays, computed where they are; docs/cupy.md says
     how exact they are, and what else differs.
+    Dask arrays give lazy Dask arrays, cut along any axis; see docs/dask.md.
 
     References
     ----------
@@ -162,8 +164,7 @@ def log_softmax(x, axis=None, *, temperature=1.0, where=None, out=None, dtype=No
            [-4.24835426e-18, -4.00000000e+01]])
     """
     if is_foreign(x) or is_foreign(where) or is_foreign(out):
-        from .cuda import call
-
+        call = _arguments.backend_of(x, where, out)
         return call.log_softmax(x, where, out, axis, temperature, dtype)
     return softmax_like(FS_LOG_SOFTMAX, x, axis, temperature, where, out, dtype)
 
@@ -236,6 +237,7 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False, *, where=
 
     CuPy arrays give CuPy arrays, computed where they are; docs/cupy.md says
     how exact they are, and what else differs.
+    Dask arrays give lazy Dask arrays, cut along any axis; see docs/dask.md.
 
     References
     ----------
@@ -251,8 +253,7 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False, *, where=
     (np.float64(-inf), np.float64(0.0))
     """
     if is_foreign(a) or is_foreign(b) or is_foreign(where) or is_foreign(out):
-        from .cuda import call
-
+        call = _arguments.backend_of(a, b, where, out)
         return call.logsumexp(a, b, where, out, axis, keepdims, return_sign, dtype)
     return lse(a, axis, b, keepdims, return_sign, where, out, dtype)
 
@@ -304,6 +305,7 @@ def softmax_vjp(y, dy, axis=None, *, temperature=1.0, where=None, out=None, dtyp
 
     CuPy arrays give CuPy arrays, computed where they are; docs/cupy.md says
     how exact they are, and what else differs.
+    Dask arrays give lazy Dask arrays, cut along any axis; see docs/dask.md.
 
     References
     ----------
@@ -319,8 +321,7 @@ def softmax_vjp(y, dy, axis=None, *, temperature=1.0, where=None, out=None, dtyp
     array([[ 0.0819, -0.022 , -0.0599]])
     """
     if is_foreign(y) or is_foreign(dy) or is_foreign(where) or is_foreign(out):
-        from .cuda import call
-
+        call = _arguments.backend_of(y, dy, where, out)
         return call.softmax_vjp(y, dy, where, out, axis, temperature, dtype)
     return vjp(FS_SOFTMAX_VJP, y, dy, axis, temperature, where, out, dtype)
 
@@ -373,6 +374,7 @@ def log_softmax_vjp(y, dy, axis=None, *, temperature=1.0, where=None, out=None,
 
     CuPy arrays give CuPy arrays, computed where they are; docs/cupy.md says
     how exact they are, and what else differs.
+    Dask arrays give lazy Dask arrays, cut along any axis; see docs/dask.md.
 
     References
     ----------
@@ -391,7 +393,6 @@ def log_softmax_vjp(y, dy, axis=None, *, temperature=1.0, where=None, out=None,
     array([[-0.91  ,  0.2447,  0.6652]])
     """
     if is_foreign(y) or is_foreign(dy) or is_foreign(where) or is_foreign(out):
-        from .cuda import call
-
+        call = _arguments.backend_of(y, dy, where, out)
         return call.log_softmax_vjp(y, dy, where, out, axis, temperature, dtype)
     return vjp(FS_LOG_SOFTMAX_VJP, y, dy, axis, temperature, where, out, dtype)

@@ -20,7 +20,7 @@ SOURCE = "https://example.org/fastsoftmax/source/"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 # To be run as a program, not imported; folders.
-NO_EXAMPLES = {"__main__", "cli", "cuda"}
+NO_EXAMPLES = {"__main__", "cli", "cuda", "dask"}
 MODULES = sorted(
     {m.name for m in pkgutil.iter_modules(fastsoftmax.__path__)} - NO_EXAMPLES
 )

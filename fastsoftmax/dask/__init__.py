@@ -1,0 +1,1 @@
+"""The functions for Dask arrays; imported with the first such array."""
