@@ -1,7 +1,7 @@
 """What type checkers see of the extension: the public functions, then what is ours.
 
-Any is what depends on numbers of axes, a scalar or an array. Options that change no
-type stand together in a TypedDict.
+Any is what depends on numbers of axes: a scalar or an array. What changes no type, or
+must be left as it is for the type that is said, stands in a TypedDict.
 """
 
 from collections.abc import Sequence
@@ -15,157 +15,72 @@ from ._arguments import Array, Axis
 _T = TypeVar("_T", bound=np.inexact[Any])
 _F = TypeVar("_F", bound=np.floating[Any])
 _Out = TypeVar("_Out", bound=Array)
+_DType = type[_T] | np.dtype[_T]
 _Whole = np.integer[Any] | np.bool
 _Many = Array | Sequence[Any]
-_Total = Literal["sum", "mean"]
+_Maybe = ArrayLike | None
+_Yes = Literal[True]
+_No = Literal[False]
 
 # ---- the softmax family ----
 
-class _Where(TypedDict, total=False):
-    where: ArrayLike | None
+class _Masked(TypedDict, total=False):
+    where: _Maybe
 
-class _Any(_Where, total=False):
+class _Scaled(_Masked, total=False):
     temperature: ArrayLike
 
-class _New(_Any, total=False):
+class _New(_Scaled, total=False):
     out: None
 
-class _Typed(_Any, total=False):
+class _Same(_New, total=False):
+    dtype: None
+
+class _Typed(_Scaled, total=False):
     dtype: DTypeLike | None
 
 @overload
-def softmax(
-    x: _T, axis: Axis = None, *, dtype: None = None, **more: Unpack[_New]
-) -> _T: ...
+def softmax(x: _T, axis: Axis = None, **kw: Unpack[_Same]) -> _T: ...
 @overload
 def softmax(
-    x: float | _Whole, axis: Axis = None, *, dtype: None = None, **more: Unpack[_New]
+    x: float | _Whole, axis: Axis = None, **kw: Unpack[_Same]
 ) -> np.float64: ...
 @overload
-def softmax(
-    x: NDArray[_T], axis: Axis = None, *, dtype: None = None, **more: Unpack[_New]
-) -> NDArray[_T]: ...
+def softmax(x: NDArray[_T], axis: Axis = None, **kw: Unpack[_Same]) -> NDArray[_T]: ...
 @overload
 def softmax(
-    x: NDArray[_Whole], axis: Axis = None, *, dtype: None = None, **more: Unpack[_New]
+    x: NDArray[_Whole], axis: Axis = None, **kw: Unpack[_Same]
 ) -> NDArray[np.float64]: ...
 @overload
 def softmax(
-    x: _Many,
-    axis: Axis = None,
-    *,
-    dtype: type[_T] | np.dtype[_T],
-    **more: Unpack[_New],
+    x: _Many, axis: Axis = None, *, dtype: _DType[_T], **kw: Unpack[_New]
 ) -> NDArray[_T]: ...
 @overload
 def softmax(
-    x: ArrayLike, axis: Axis = None, *, out: _Out, **more: Unpack[_Typed]
+    x: ArrayLike, axis: Axis = None, *, out: _Out, **kw: Unpack[_Typed]
 ) -> _Out: ...
 @overload
 def softmax(
-    x: _Many,
-    axis: Axis = None,
-    *,
-    dtype: DTypeLike | None = None,
-    **more: Unpack[_New],
+    x: _Many, axis: Axis = None, *, dtype: DTypeLike | None = None, **kw: Unpack[_New]
 ) -> NDArray[Any]: ...
 @overload
 def softmax(
-    x: ArrayLike, axis: Axis = None, *, out: Array | None = None, **more: Unpack[_Typed]
+    x: ArrayLike, axis: Axis = None, *, out: Array | None = None, **kw: Unpack[_Typed]
 ) -> Any: ...
 
 log_softmax = softmax  # takes the same, and gives the same types
 
-class _Sums(_Where, total=False):
-    dtype: DTypeLike | None
-
-class _NewSums(_Where, total=False):
-    dtype: None
-    out: None
-
-@overload
-def logsumexp(
-    a: _F | NDArray[_F],
-    axis: None = None,
-    b: None = None,
-    keepdims: Literal[False] = False,
-    return_sign: Literal[False] = False,
-    **more: Unpack[_NewSums],
-) -> _F: ...
-@overload
-def logsumexp(
-    a: _F | NDArray[_F],
-    axis: None = None,
-    b: None = None,
-    keepdims: Literal[False] = False,
-    *,
-    return_sign: Literal[True],
-    **more: Unpack[_NewSums],
-) -> tuple[_F, _F]: ...
-@overload
-def logsumexp(
-    a: NDArray[_F],
-    axis: Axis = None,
-    b: None = None,
-    *,
-    keepdims: Literal[True],
-    return_sign: Literal[False] = False,
-    **more: Unpack[_NewSums],
-) -> NDArray[_F]: ...
-@overload
-def logsumexp(
-    a: ArrayLike,
-    axis: Axis = None,
-    b: ArrayLike | None = None,
-    keepdims: bool = False,
-    *,
-    return_sign: Literal[True],
-    out: Array | None = None,
-    **more: Unpack[_Sums],
-) -> tuple[Any, Any]: ...
-@overload
-def logsumexp(
-    a: ArrayLike,
-    axis: Axis = None,
-    b: ArrayLike | None = None,
-    keepdims: bool = False,
-    return_sign: Literal[False] = False,
-    *,
-    out: _Out,
-    **more: Unpack[_Sums],
-) -> _Out: ...
-@overload
-def logsumexp(
-    a: ArrayLike,
-    axis: Axis = None,
-    b: ArrayLike | None = None,
-    keepdims: bool = False,
-    return_sign: bool = False,
-    *,
-    out: Array | None = None,
-    **more: Unpack[_Sums],
-) -> Any: ...
 @overload
 def softmax_vjp(
-    y: NDArray[_F],
-    dy: NDArray[_F],
-    axis: Axis = None,
-    *,
-    dtype: None = None,
-    **more: Unpack[_New],
+    y: NDArray[_F], dy: NDArray[_F], axis: Axis = None, **kw: Unpack[_Same]
 ) -> NDArray[_F]: ...
 @overload
 def softmax_vjp(
-    y: _Many,
-    dy: ArrayLike,
-    axis: Axis = None,
-    *,
-    dtype: type[_F] | np.dtype[_F],
-    **more: Unpack[_New],
+    y: _Many, dy: ArrayLike, axis: Axis = None, *, dtype: _DType[_F], **kw: Unpack[_New]
 ) -> NDArray[_F]: ...
 @overload
 def softmax_vjp(
-    y: ArrayLike, dy: ArrayLike, axis: Axis = None, *, out: _Out, **more: Unpack[_Typed]
+    y: ArrayLike, dy: ArrayLike, axis: Axis = None, *, out: _Out, **kw: Unpack[_Typed]
 ) -> _Out: ...
 @overload
 def softmax_vjp(
@@ -174,7 +89,7 @@ def softmax_vjp(
     axis: Axis = None,
     *,
     dtype: DTypeLike | None = None,
-    **more: Unpack[_New],
+    **kw: Unpack[_New],
 ) -> NDArray[Any]: ...
 @overload
 def softmax_vjp(
@@ -183,81 +98,151 @@ def softmax_vjp(
     axis: Axis = None,
     *,
     out: Array | None = None,
-    **more: Unpack[_Typed],
+    **kw: Unpack[_Typed],
 ) -> Any: ...
 
 log_softmax_vjp = softmax_vjp
 
+class _Sum(_Masked, total=False):
+    b: None
+    out: None
+    dtype: None
+
+class _OfAll(_Sum, total=False):
+    keepdims: _No
+
+class _Log(_OfAll, total=False):
+    return_sign: _No
+
+class _Kept(_Sum, total=False):
+    return_sign: _No
+
+class _Signed(_Masked, total=False):
+    b: _Maybe
+    keepdims: bool
+    out: Array | None
+    dtype: DTypeLike | None
+
+@overload
+def logsumexp(a: _F | NDArray[_F], axis: None = None, **kw: Unpack[_Log]) -> _F: ...
+@overload
+def logsumexp(
+    a: _F | NDArray[_F], axis: None = None, *, return_sign: _Yes, **kw: Unpack[_OfAll]
+) -> tuple[_F, _F]: ...
+@overload
+def logsumexp(
+    a: NDArray[_F], axis: Axis = None, *, keepdims: _Yes, **kw: Unpack[_Kept]
+) -> NDArray[_F]: ...
+@overload
+def logsumexp(
+    a: ArrayLike, axis: Axis = None, *, return_sign: _Yes, **kw: Unpack[_Signed]
+) -> tuple[Any, Any]: ...
+@overload
+def logsumexp(
+    a: ArrayLike,
+    axis: Axis = None,
+    b: _Maybe = None,
+    keepdims: bool = False,
+    return_sign: _No = False,
+    *,
+    where: _Maybe = None,
+    out: _Out,
+    dtype: DTypeLike | None = None,
+) -> _Out: ...
+@overload
+def logsumexp(
+    a: ArrayLike,
+    axis: Axis = None,
+    b: _Maybe = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
+    *,
+    where: _Maybe = None,
+    out: Array | None = None,
+    dtype: DTypeLike | None = None,
+) -> Any: ...
+
 # ---- the losses ----
 
-class _Pairs(_Where, total=False):
+class _Weighted(TypedDict, total=False):
+    where: _Maybe
+    sample_weight: _Maybe
+
+class _Pairs(_Weighted, total=False):
     margin: float
     p: int
     variant: str
-    sample_weight: ArrayLike | None
 
 class _Hinge(_Pairs, total=False):
     negatives: int | None
     ignore_index: int | None
 
-class _Entropy(_Any, total=False):
+class _Entropy(_Weighted, total=False):
+    temperature: ArrayLike
     ignore_index: int | None
     label_smoothing: float
-    sample_weight: ArrayLike | None
+
+_Total = Literal["sum", "mean"]
+
+class _PairTotal(_Pairs, total=False):
+    reduction: _Total
+
+class _HingeTotal(_Hinge, total=False):
+    reduction: _Total
+
+class _EntropyTotal(_Entropy, total=False):
+    reduction: _Total
 
 @overload
 def hinge_loss(
     scores: ArrayLike,
-    labels: ArrayLike | None = None,
+    labels: _Maybe = None,
     *,
-    reduction: _Total = "sum",
-    return_grad: Literal[False] = False,
-    **more: Unpack[_Hinge],
+    return_grad: _No = False,
+    **kw: Unpack[_HingeTotal],
 ) -> np.floating[Any]: ...
 @overload
 def hinge_loss(
     scores: ArrayLike,
-    labels: ArrayLike | None = None,
+    labels: _Maybe = None,
     *,
     reduction: Literal["pairs"],
-    return_grad: Literal[False] = False,
-    **more: Unpack[_Hinge],
+    return_grad: _No = False,
+    **kw: Unpack[_Hinge],
 ) -> NDArray[Any]: ...
 @overload
 def hinge_loss(
     scores: NDArray[_F],
-    labels: ArrayLike | None = None,
+    labels: _Maybe = None,
     *,
-    reduction: _Total = "sum",
-    return_grad: Literal[True],
-    **more: Unpack[_Hinge],
+    return_grad: _Yes,
+    **kw: Unpack[_HingeTotal],
 ) -> tuple[np.floating[Any], NDArray[_F]]: ...
 @overload
 def hinge_loss(
     scores: ArrayLike,
-    labels: ArrayLike | None = None,
+    labels: _Maybe = None,
     *,
     reduction: str = "sum",
-    return_grad: Literal[True],
-    **more: Unpack[_Hinge],
+    return_grad: _Yes,
+    **kw: Unpack[_Hinge],
 ) -> tuple[Any, NDArray[Any]]: ...
 @overload
 def hinge_loss(
     scores: ArrayLike,
-    labels: ArrayLike | None = None,
+    labels: _Maybe = None,
     *,
     reduction: str = "sum",
     return_grad: bool = False,
-    **more: Unpack[_Hinge],
+    **kw: Unpack[_Hinge],
 ) -> Any: ...
 @overload
 def pair_hinge_loss(
     pos: ArrayLike,
     neg: ArrayLike,
     *,
-    reduction: _Total = "sum",
-    return_grad: Literal[False] = False,
-    **more: Unpack[_Pairs],
+    return_grad: _No = False,
+    **kw: Unpack[_PairTotal],
 ) -> np.floating[Any]: ...
 @overload
 def pair_hinge_loss(
@@ -265,17 +250,12 @@ def pair_hinge_loss(
     neg: ArrayLike,
     *,
     reduction: Literal["pairs"],
-    return_grad: Literal[False] = False,
-    **more: Unpack[_Pairs],
+    return_grad: _No = False,
+    **kw: Unpack[_Pairs],
 ) -> NDArray[Any]: ...
 @overload
 def pair_hinge_loss(
-    pos: NDArray[_F],
-    neg: NDArray[_F],
-    *,
-    reduction: _Total = "sum",
-    return_grad: Literal[True],
-    **more: Unpack[_Pairs],
+    pos: NDArray[_F], neg: NDArray[_F], *, return_grad: _Yes, **kw: Unpack[_PairTotal]
 ) -> tuple[np.floating[Any], tuple[NDArray[_F], NDArray[_F]]]: ...
 @overload
 def pair_hinge_loss(
@@ -283,8 +263,8 @@ def pair_hinge_loss(
     neg: ArrayLike,
     *,
     reduction: str = "sum",
-    return_grad: Literal[True],
-    **more: Unpack[_Pairs],
+    return_grad: _Yes,
+    **kw: Unpack[_Pairs],
 ) -> tuple[Any, tuple[NDArray[Any], NDArray[Any]]]: ...
 @overload
 def pair_hinge_loss(
@@ -293,7 +273,7 @@ def pair_hinge_loss(
     *,
     reduction: str = "sum",
     return_grad: bool = False,
-    **more: Unpack[_Pairs],
+    **kw: Unpack[_Pairs],
 ) -> Any: ...
 @overload
 def cross_entropy(
@@ -301,9 +281,8 @@ def cross_entropy(
     labels: ArrayLike,
     axis: int = -1,
     *,
-    reduction: _Total = "mean",
-    return_grad: Literal[False] = False,
-    **more: Unpack[_Entropy],
+    return_grad: _No = False,
+    **kw: Unpack[_EntropyTotal],
 ) -> np.floating[Any]: ...
 @overload
 def cross_entropy(
@@ -311,9 +290,8 @@ def cross_entropy(
     labels: ArrayLike,
     axis: int = -1,
     *,
-    reduction: _Total = "mean",
-    return_grad: Literal[True],
-    **more: Unpack[_Entropy],
+    return_grad: _Yes,
+    **kw: Unpack[_EntropyTotal],
 ) -> tuple[np.floating[Any], NDArray[_F]]: ...
 @overload
 def cross_entropy(
@@ -322,8 +300,8 @@ def cross_entropy(
     axis: int = -1,
     *,
     reduction: str = "mean",
-    return_grad: Literal[True],
-    **more: Unpack[_Entropy],
+    return_grad: _Yes,
+    **kw: Unpack[_Entropy],
 ) -> tuple[Any, NDArray[Any]]: ...
 @overload
 def cross_entropy(
@@ -333,7 +311,7 @@ def cross_entropy(
     *,
     reduction: str = "mean",
     return_grad: bool = False,
-    **more: Unpack[_Entropy],
+    **kw: Unpack[_Entropy],
 ) -> Any: ...
 
 # ---- what the package itself uses ----

@@ -244,14 +244,14 @@ cdef bint set_operand(fs_job *job, layout *whole, int which, cnp.ndarray a,
 
 cdef void set_reduced_operand(fs_job *job, layout *whole, int which, cnp.ndarray a,
                               int type) noexcept:
-    """An array with one element a set: of the axes that are kept, or of all, with
-    length 1 where they are reduced."""
-    cdef int d, at = 0
-    cdef bint has_all = cnp.PyArray_NDIM(a) == whole.ndim
+    """An array with one element a set, of the axes that are kept, or of all, with
+    length 1 where they are reduced; or with one element for every set."""
+    cdef int d, at = 0, ndim = cnp.PyArray_NDIM(a)
+    cdef bint has_all = ndim == whole.ndim
     set_type(&job.operand[which], a, type)
     for d in range(whole.ndim):
         whole.step[d][which] = 0
-        if not is_reduced(whole, d):
+        if ndim > 0 and not is_reduced(whole, d):
             whole.step[d][which] = cnp.PyArray_STRIDE(a, at)
         if has_all or not is_reduced(whole, d):
             at += 1

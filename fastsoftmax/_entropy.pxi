@@ -23,7 +23,7 @@ cdef object entropy(scores, labels, axis, temperature, ignore_index, label_smoot
                               label_smoothing, reduction, sample_weight, return_grad,
                               y_type)
     moved = np.moveaxis(x, place, -1)
-    begin(&job, &whole, FS_CROSS_ENTROPY, y_type, moved, ())
+    begin(&job, &whole, FS_CROSS_ENTROPY, y_type, moved, -1)
     job.operand[FS_X].temperature = divisor(temperature, y_type)
     job.operand[FS_X].overflow = &job.overflow
     set_operand(&job, &whole, FS_X, moved, type_of(x))
@@ -53,7 +53,7 @@ cdef object entropy(scores, labels, axis, temperature, ignore_index, label_smoot
         set_operand(&job, &whole, FS_DY, targets, type_of(targets))
     else:
         places = indices(labels, ignore_index, &whole)
-        set_rows_operand(&job, &whole, FS_LABELS, places, FS_I64)
+        set_reduced_operand(&job, &whole, FS_LABELS, places, FS_I64)
     weights = set_weights(&job, &whole, sample_weight)
     loss = run_hinge(&job, &whole, &asked)
     if job.overflow:

@@ -61,26 +61,27 @@ cdef object elementwise(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray s
 
 cdef bint is_overwritten(const fs_job *job, cnp.ndarray x, cnp.ndarray y) noexcept:
     """Whether quotients may overflow that would replace their elements."""
-    cdef ptrdiff_t i, size = cnp.PyArray_SIZE(x)
     cdef double temperature = job.operand[FS_X].temperature
-    cdef const float *narrow
-    cdef const double *wide
     cdef size_t first, last
-    cdef int some = 0
     if temperature >= 1 or PyArray_DATA(x) != PyArray_DATA(y):
         return False
-    extent(x, &first, &last)  # dense, as y is
-    narrow = <const float *>first
-    wide = <const double *>first
     if type_of(y) != <int>job.compute:
         return temperature < 1e-30  # beyond float32 for any of 16 bits
+    extent(x, &first, &last)  # dense, as y is
     with nogil:
         if job.compute == FS_F32:
-            for i in range(size):
-                some |= fabs(narrow[i]) >= temperature * FLT_MAX
-        else:
-            for i in range(size):
-                some |= fabs(wide[i]) >= temperature * DBL_MAX
+            return has_large(<const float *>first, <const float *>last,
+                             <float>(temperature * FLT_MAX))
+        return has_large(<const double *>first, <const double *>last,
+                         temperature * DBL_MAX)
+
+
+cdef bint has_large(const real *x, const real *end, real large) noexcept nogil:
+    cdef bint some = False
+    cdef real size
+    for i in range(end - x):
+        size = fabs(x[i])  # compared as floats where they are: four times as fast
+        some |= size >= large
     return some
 
 

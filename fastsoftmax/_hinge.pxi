@@ -1,8 +1,7 @@
 """The hinge losses. Included by _cpu.pyx.
 
-A layout here has the axes of the rows, and one more: that of a row's others. Each
-function returns the loss, or a pair with the gradient, or NotImplemented where an
-argument is CuPy's.
+A layout here has the axes of the rows, and one more, reduced: that of a row's others.
+Each function returns the loss, or a pair with the gradient.
 """
 
 # What a call asks for beside its arrays.
@@ -42,6 +41,7 @@ cdef int group(layout *whole, ptrdiff_t width) noexcept:
     """A flat vector becomes groups of `width`."""
     cdef int a
     whole.ndim = 2
+    whole.reduced = 2
     whole.shape[0] //= width
     whole.shape[1] = width
     for a in range(FS_OPERANDS):
@@ -166,19 +166,8 @@ cdef cnp.ndarray set_weights(fs_job *job, layout *whole, sample_weight):
     if sample_weight is None:
         return None
     weights = _arguments.as_weights(sample_weight, rows_of(whole))
-    set_rows_operand(job, whole, FS_WEIGHTS, weights, FS_F64)
+    set_reduced_operand(job, whole, FS_WEIGHTS, weights, FS_F64)
     return weights
-
-
-cdef void set_rows_operand(fs_job *job, layout *whole, int which, cnp.ndarray a,
-                           int type) noexcept:
-    """An array with one element a row (further axes have length 1), or one alone."""
-    cdef int d
-    set_type(&job.operand[which], a, type)
-    for d in range(whole.ndim):
-        whole.step[d][which] = 0
-        if d < whole.ndim - 1 and cnp.PyArray_NDIM(a) > 0:
-            whole.step[d][which] = cnp.PyArray_STRIDE(a, d)
 
 
 # ---- running ----
@@ -204,8 +193,7 @@ cdef object run_hinge(fs_job *job, layout *whole, const request *asked):
     dtype = dtype_of(job.compute)
     if asked.by_row:
         losses = np.zeros(rows_of(whole), dtype)
-        set_rows_operand(job, whole, FS_LOSSES, losses, job.compute)
-    whole.reduced = <uint64_t>1 << (whole.ndim - 1)
+        set_reduced_operand(job, whole, FS_LOSSES, losses, job.compute)
     factor(job, whole, FS_X if job.operand[FS_Y].data == NULL else FS_Y)
     is_inner = job.inner > 1
     if not is_inner and job.n_outer > 0 and elements > 0:
@@ -249,7 +237,7 @@ cdef object hinge(scores, labels, negatives, margin, p, variant, reduction,
     if width is None:
         _arguments.check_has_positive(x, labels is not None)
     y_type = type_of(x) if is_floating(type_of(x)) else FS_F64
-    begin(&job, &whole, FS_HINGE, y_type, x, ())
+    begin(&job, &whole, FS_HINGE, y_type, x, -1)
     set_operand(&job, &whole, FS_X, x, type_of(x))
     set_mask(&job, &whole, mask, x, "scores")
     job.written = FS_NOTHING
@@ -262,7 +250,7 @@ cdef object hinge(scores, labels, negatives, margin, p, variant, reduction,
     last = whole.ndim - 1
     if labels is not None:
         places = indices(labels, ignore_index, &whole)
-        set_rows_operand(&job, &whole, FS_LABELS, places, FS_I64)
+        set_reduced_operand(&job, &whole, FS_LABELS, places, FS_I64)
     asked.ignores = ignore_index is not None
     if asked.ignores and labels is None:
         raise TypeError("ignore_index needs labels")
@@ -306,10 +294,10 @@ cdef object pair_hinge(pos, neg, margin, p, variant, reduction, sample_weight, w
     if type_of(positives) != y_type:
         y_type = promoted_type(_arguments.promote((pos, positives), (neg, x)))
     y_type = y_type if is_floating(y_type) else FS_F64
-    begin(&job, &whole, FS_HINGE, y_type, x, ())
+    begin(&job, &whole, FS_HINGE, y_type, x, -1)
     set_options(&job, &asked, margin, p, variant, reduction, return_grad)
     set_operand(&job, &whole, FS_X, x, type_of(x))
-    set_rows_operand(&job, &whole, FS_POSITIVES, positives, type_of(positives))
+    set_reduced_operand(&job, &whole, FS_POSITIVES, positives, type_of(positives))
     set_mask(&job, &whole, mask, x, "neg")
     weights = set_weights(&job, &whole, sample_weight)
     job.written = FS_NOTHING
@@ -319,7 +307,7 @@ cdef object pair_hinge(pos, neg, margin, p, variant, reduction, sample_weight, w
         set_operand(&job, &whole, FS_Y, y, y_type)
     if return_grad:
         y_positives = like(positives, y_type)
-        set_rows_operand(&job, &whole, FS_Y_POSITIVES, y_positives, y_type)
+        set_reduced_operand(&job, &whole, FS_Y_POSITIVES, y_positives, y_type)
         if cnp.PyArray_SIZE(x) == 0:
             y_positives.fill(0)
     loss = run_hinge(&job, &whole, &asked)
