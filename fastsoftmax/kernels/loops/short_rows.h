@@ -216,7 +216,9 @@ static void F(read_short_rows)(const fs_job *job, ptrdiff_t first, ptrdiff_t cou
         F(stage)(x, line.at[FS_X], x->n, line.at[FS_MASK], mask->n, some * n,
                  to + row * n);
     }
-    for (ptrdiff_t i = count * n; i % (n * LANES) > 0; i++) to[i] = 0;
+    for (ptrdiff_t i = count * n, end = (count + LANES - 1) / LANES * LANES * n;
+         i < end; i++)
+        to[i] = 0;
 }
 
 /* Writes n elements of each of `count` rows. */
