@@ -137,7 +137,7 @@ def test_raw_bytes_are_what_one_says(
 
 CUT_SHORT = """
 import os, sys, fastsoftmax
-from fastsoftmax.cli import blocks, losses, main
+from fastsoftmax.cli import blocks, main
 
 def cutting(function):
     def call(x, *rest, **options):
@@ -148,7 +148,7 @@ def cutting(function):
 
 fastsoftmax.softmax = cutting(fastsoftmax.softmax)
 fastsoftmax.logsumexp = cutting(fastsoftmax.logsumexp)
-losses.hinge_loss = cutting(losses.hinge_loss)
+fastsoftmax.hinge_loss = cutting(fastsoftmax.hinge_loss)
 blocks._copy = cutting(blocks._copy)
 sys.exit(main.main(sys.argv[1:]))
 """

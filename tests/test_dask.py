@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fastsoftmax
 from fastsoftmax import (
     cross_entropy,
     hinge_loss,
@@ -322,7 +324,7 @@ def test_nothing_is_gathered():
     assert max(sizes) <= 8000
 
 
-def test_the_import_waits_for_the_first_array():
+def test_the_import_waits_for_the_first_array(tmp_path):
     code = (
         "import sys, numpy, fastsoftmax as f\n"
         "f.softmax([1.0]); f.hinge_loss(numpy.ones((2, 3)))\n"
@@ -332,7 +334,12 @@ def test_the_import_waits_for_the_first_array():
         "assert 'fastsoftmax.dask' not in sys.modules\n"
         "assert isinstance(f.softmax(da.ones(3)), da.Array)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(fastsoftmax.__file__).parents[1])},
+        check=True,
+    )
 
 
 def test_what_does_not_fit_is_refused_at_once():
