@@ -28,5 +28,5 @@ lint:
 bench: build
 	$(PYTHON) -m bench $(ARGS)
 
-docs: # every warning is an error
+docs: build # every warning is an error
 	$(PYTHON) -m sphinx -W --keep-going -q -b html docs build/docs
