@@ -252,7 +252,7 @@ class TestBuilt:
 
     def test_wheel_is_small(self, wheel: Path) -> None:
         """Four fifths are kernels in C; fastsoftmax/cuda takes 25 kB."""
-        assert 50_000 < wheel.stat().st_size < 876_000
+        assert 50_000 < wheel.stat().st_size < 926_000
 
     def test_wheel_has_the_metadata_of_the_sources(self, wheel: Path) -> None:
         version = importlib.metadata.version("fastsoftmax")
