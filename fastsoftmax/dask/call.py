@@ -7,8 +7,8 @@ each chunk is finished with its set's state. So a chunk is read twice, and nothi
 states, of one entry a set, moves between workers.
 
 A float32 element less the largest is exact in float64, or so far from it that its term
-vanishes: results keep their bounds. Of float64 elements the difference is rounded, to
-|x - max| / 2 units in softmax's result, and the logarithm as much.
+vanishes: results keep their bounds. Of float64 elements the difference is rounded;
+docs/dask.md has how far results were off.
 """
 
 from __future__ import annotations

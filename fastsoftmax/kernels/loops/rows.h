@@ -260,7 +260,8 @@ static inline void F(set_factor)(F(flying) *row)
     }
 }
 
-/* Whether the three-row loop has the registers it needs. */
+/* Whether the three-row loop has the registers it needs: 0.85 times as long there
+ * (AVX-512), 1.1 times with 16 (AVX2). */
 #if defined(FS_HAS_32_REGISTERS)
 enum { F(FUSES) = 1 };
 #else

@@ -15,7 +15,7 @@
 
 #include "team.h"
 
-/* Seconds. A team spins for 50 us on Zen 4, 30 on Emerald Rapids, where it is there in
+/* Seconds. A team spins for 50 us on Zen 4, 30 on a Xeon of 16 cores, where it comes in
  * .6 to 3 us, and in 9 to 23 after 40 to 100 us (_threads.short_spins). */
 #define FS_SPINS 30e-6
 /* As long may a scheduler let a woken thread wait: a job that saves half as much again
