@@ -141,6 +141,13 @@ def test_logsumexp_with_weights(weights, axis):
     assert_like(logsumexp(cut(x), axis, b), logsumexp(x, axis, plain), 1e-12)
 
 
+@pytest.mark.parametrize("largest", [300.0, np.inf])
+def test_what_has_weight_0_is_not_the_largest(largest):
+    x, b = np.array([1.0, largest, 2.0, 3.0]), np.array([1.0, 0.0, 1.0, 2.0])
+    lazy = logsumexp(da.from_array(x, 2), b=b)
+    assert lazy.compute() == pytest.approx(logsumexp(x, b=b), rel=1e-14)
+
+
 @SOFTMAXES
 @pytest.mark.parametrize("cuts", [CUT, SHAPE])
 @pytest.mark.parametrize("is_lazy", [False, True])
