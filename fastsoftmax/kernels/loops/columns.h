@@ -49,7 +49,7 @@ static void F(no_ranges)(F(sets) *sets, ptrdiff_t first, ptrdiff_t last)
 }
 
 /* Up to a vector of `abreast` rows, into the cells and into the range. */
-FS_INLINE void F(copy_vectors)(int abreast, const REAL *const *x, ptrdiff_t i,
+FS_INLINE void F(copy_vectors)(int op, int abreast, const REAL *const *x, ptrdiff_t i,
                                ptrdiff_t count, REAL *cells, ptrdiff_t padded,
                                F(sets) *sets)
 {
@@ -58,20 +58,20 @@ FS_INLINE void F(copy_vectors)(int abreast, const REAL *const *x, ptrdiff_t i,
     {
         VEC here = F(load_some)(x[j] + i, count, V(set)((REAL)NAN));
         V(store)(cells + j * padded + i, here);
-        F(add_lane_range)(here, &range);
+        F(add_lane_range)(op, here, &range);
     }
     F(keep_range)(range, sets, i);
 }
 
-FS_INLINE void F(copy_rows)(int abreast, const REAL *const *x, REAL *cells,
+FS_INLINE void F(copy_rows)(int op, int abreast, const REAL *const *x, REAL *cells,
                             const F(shape) *shape, F(sets) *sets)
 {
     const ptrdiff_t width = shape->width, padded = shape->padded;
     ptrdiff_t i = 0;
     for (; i + LANES <= width; i += LANES)
-        F(copy_vectors)(abreast, x, i, LANES, cells, padded, sets);
+        F(copy_vectors)(op, abreast, x, i, LANES, cells, padded, sets);
     if (i < width)
-        F(copy_vectors)(abreast, x, i, width - i, cells, padded, sets);
+        F(copy_vectors)(op, abreast, x, i, width - i, cells, padded, sets);
 }
 
 /* What a tile's range decides. */
@@ -101,7 +101,7 @@ static void F(tile_depth)(const fs_job *job, F(tile) *tile)
 }
 
 /* Pass 1: x into the cells. */
-static void F(tile_range)(const fs_job *job, F(tile) *tile)
+FS_INLINE void F(tile_range_of)(int op, const fs_job *job, F(tile) *tile)
 {
     const F(shape) *shape = &tile->shape;
     F(lanes) *lanes = &tile->run.lanes;
@@ -115,12 +115,20 @@ static void F(tile_range)(const fs_job *job, F(tile) *tile)
         REAL *cells = tile->cells + row * shape->padded;
         EACH x[j] = F(row_at)(shape, &from, row + j, cells + j * shape->padded);
         switch (abreast) { /* constants let the compiler unroll */
-        case 4: F(copy_rows)(4, x, cells, shape, &lanes->sets); break;
-        case 3: F(copy_rows)(3, x, cells, shape, &lanes->sets); break;
-        case 2: F(copy_rows)(2, x, cells, shape, &lanes->sets); break;
-        default: F(copy_rows)(1, x, cells, shape, &lanes->sets); break;
+        case 4: F(copy_rows)(op, 4, x, cells, shape, &lanes->sets); break;
+        case 3: F(copy_rows)(op, 3, x, cells, shape, &lanes->sets); break;
+        case 2: F(copy_rows)(op, 2, x, cells, shape, &lanes->sets); break;
+        default: F(copy_rows)(op, 1, x, cells, shape, &lanes->sets); break;
         }
     }
+}
+
+static void F(tile_range)(const fs_job *job, F(tile) *tile)
+{
+    if (F(writes_terms)(job->op))
+        F(tile_range_of)(FS_SOFTMAX, job, tile);
+    else
+        F(tile_range_of)(FS_LOG_SOFTMAX, job, tile);
     F(tile_depth)(job, tile);
 }
 

@@ -55,7 +55,7 @@ static void F(write_few)(ptrdiff_t n, const REAL *restrict cells, REAL *restrict
 
 /* A group's x into the cells, and their range. */
 FS_INLINE F(range)
-    F(range_of_group)(const REAL *x, ptrdiff_t pitch, ptrdiff_t n, REAL *cells)
+    F(range_of_group)(int op, const REAL *x, ptrdiff_t pitch, ptrdiff_t n, REAL *cells)
 {
     F(range) range = F(no_range)();
     for (ptrdiff_t i = 0; n >= 4 && i < n; i += 4) {
@@ -63,23 +63,23 @@ FS_INLINE F(range)
         VEC quad[4];
         V(load_quads)(x + at, pitch, quad);
         for (int k = 0; k < 4; k++) V(store)(cells + (at + k) * LANES, quad[k]);
-        for (int k = (int)(i - at); k < 4; k++) F(add_lane_range)(quad[k], &range);
+        for (int k = (int)(i - at); k < 4; k++) F(add_lane_range)(op, quad[k], &range);
     }
     if (n < 4)
         F(read_few)(n, x, cells);
     for (ptrdiff_t i = 0; n < 4 && i < n; i++)
-        F(add_lane_range)(V(load)(cells + i * LANES), &range);
+        F(add_lane_range)(op, V(load)(cells + i * LANES), &range);
     return range;
 }
 
 /* Pass 1. */
-static void F(ranges_of_groups)(F(groups) *g)
+FS_INLINE void F(ranges_of_groups)(int op, F(groups) *g)
 {
     const ptrdiff_t n = g->n, pitch = g->x_pitch;
     REAL *cells = g->cells;
     for (ptrdiff_t r = 0; r < g->count; r += LANES, cells += n * LANES)
-        F(keep_range)(F(range_of_group)(g->x + r * pitch, pitch, n, cells), &g->sets,
-                      r);
+        F(keep_range)(F(range_of_group)(op, g->x + r * pitch, pitch, n, cells),
+                      &g->sets, r);
 }
 
 /* The range once more, of what is above -inf. */
@@ -238,7 +238,10 @@ static void F(write_short_rows)(const fs_job *job, ptrdiff_t first, ptrdiff_t co
 static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups) *g)
 {
     const int op = job->op;
-    F(ranges_of_groups)(g);
+    if (F(writes_terms)(op))
+        F(ranges_of_groups)(FS_SOFTMAX, g);
+    else
+        F(ranges_of_groups)(FS_LOG_SOFTMAX, g);
     int depth = F(find_depth)(op, g->n, g->count, &g->sets);
     if (depth & F(HAS_HOLES))
         F(finite_of_groups)(g);

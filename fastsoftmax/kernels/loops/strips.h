@@ -58,7 +58,7 @@ FS_INLINE void F(do_strip_rows)(int op, int parts, int careful, int abreast,
             fs_prefetch(from, rows->ahead);
             VEC a = V(load)(from);
             V(store)(rows->other + (row + j) * LANES, a);
-            F(add_lane_range)(a, range);
+            F(add_lane_range)(op, a, range);
         }
     if (parts & STRIP_TERMS)
         EACH F(add_term)(sum, s[j], q[j], e[j]);
@@ -104,13 +104,8 @@ FS_INLINE void F(do_strips)(int op, int parts, int careful, ptrdiff_t n,
         memcpy(here->sets.total, total, sizeof total);
         memcpy(here->sets.lost, lost, sizeof lost);
     }
-    if (parts & STRIP_RANGE) {
-        if (F(writes_terms)(op))
-            range.second = range.max;
-        else
-            range.min = range.max;
+    if (parts & STRIP_RANGE)
         F(keep_range)(range, &strip[2]->run.lanes.sets, 0);
-    }
 }
 
 /* All parts of an operation that are in one loop. */

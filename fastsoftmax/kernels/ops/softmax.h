@@ -31,11 +31,13 @@ FS_INLINE void F(add_range)(int op, VEC x, F(range) *range)
         range->min = V(min)(x, range->min);
 }
 
-/* The same, and second, where each lane is a set. */
-FS_INLINE void F(add_lane_range)(VEC x, F(range) *range)
+/* The same, and for logarithms second, where each lane is a set: in softmax of 150x3000
+ * along axis 0 second took 1.06 times as long. */
+FS_INLINE void F(add_lane_range)(int op, VEC x, F(range) *range)
 {
-    range->second = V(max)(V(min)(x, range->max), range->second);
-    F(add_range)(FS_SOFTMAX, x, range);
+    if (op != FS_SOFTMAX)
+        range->second = V(max)(V(min)(x, range->max), range->second);
+    F(add_range)(op, x, range);
 }
 
 /* The least element above -inf, and how many elements are. */
