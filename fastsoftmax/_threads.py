@@ -146,7 +146,9 @@ def want(n: int | None) -> None:
     if n is None:
         _wanted = None
         return
-    if isinstance(n, bool):
+    import numpy as np  # not above: with its BLAS it may load OpenMP's runtime
+
+    if isinstance(n, (bool, np.bool_)):
         raise TypeError(f"n must be an integer or None, got {n!r}")
     try:
         number = operator.index(n)

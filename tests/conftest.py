@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,12 +35,25 @@ def _arrange_imports() -> None:
 _arrange_imports()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Say in one sentence that there is nothing to test."""
     if importlib.util.find_spec("fastsoftmax") is None:
         raise pytest.UsageError(
             'fastsoftmax is not installed: run `pip install ".[test]"` first'
         )
+    if config.inipath is None:  # a copy of tests/ alone, without pyproject.toml
+        config.addinivalue_line("markers", "slow: minutes rather than seconds")
+        config.option.markexpr = config.option.markexpr or "not slow"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line why tests were skipped, and how many for each reason."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        reasons[report.longrepr[2].removeprefix("Skipped: ")] += 1
+    if reasons:
+        counts = [f"{count} x {why}" for why, count in reasons.most_common()]
+        terminalreporter.write_line(f"skipped: {'; '.join(counts)}")
 
 
 @pytest.fixture

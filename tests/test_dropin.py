@@ -62,10 +62,11 @@ def scipys_tests(tmp_path_factory):
     command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "-p", "swap", "-q"]
     command += ["-p", "no:cacheprovider", "--pyargs"]
     environment = {k: v for k, v in os.environ.items() if k != "SCIPY_ARRAY_API"}
+    path = filter(None, [str(folder), os.environ.get("PYTHONPATH")])
     return subprocess.run(
         [*command, "scipy.special.tests.test_logsumexp"],
         cwd=folder,
-        env={**environment, "PYTHONPATH": str(folder)},
+        env={**environment, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,63 @@
+"""tests/ copied to another folder, without the rest of the sources, runs there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import fastsoftmax
+
+TESTS = Path(__file__).parent
+
+SOME = """
+import pytest
+
+@pytest.mark.parametrize("n", range(3))
+def test_needs_what_is_not_there(n):
+    pytest.importorskip("nothing_of_that_name", reason="needs nothing")
+
+@pytest.mark.skipif(True, reason="of another system")
+def test_elsewhere(): pass
+
+@pytest.mark.slow
+def test_slow():
+    assert False
+"""
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(fastsoftmax.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_slow_ones_are_left_out_and_skipped_ones_are_summed_up(tmp_path: Path) -> None:
+    shutil.copy(TESTS / "conftest.py", tmp_path)
+    (tmp_path / "test_some.py").write_text(SOME)
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped: 3 x needs nothing; 1 x of another system\n" in done.stdout
+    assert "4 skipped, 1 deselected" in done.stdout
+    assert "warning" not in done.stdout
+
+
+def test_what_reads_the_sources_skips_without_them(tmp_path: Path) -> None:
+    copy = shutil.copytree(
+        TESTS, tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    reading = [
+        path
+        for path in copy.glob("test_*.py")
+        if "parent.parent" in path.read_text() or "parents[1]" in path.read_text()
+    ]
+    assert len(reading) > 5
+    done = run(tmp_path, "--collect-only", *map(str, reading))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
