@@ -111,7 +111,7 @@ cdef void one_row(fs_op op, const real *x, real *y, Py_ssize_t n) noexcept nogil
     job.n = n
     job.n_outer = 0
     job.threads = 1
-    job.past_caches = 0
+    job.cache = largest_cache
     job.watch = fs_unwatched()
     fs_run(kernels_for(job.compute), &job)
 

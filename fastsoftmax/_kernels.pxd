@@ -135,7 +135,8 @@ cdef extern from "kernels/job.h" nogil:
         int p, largest
         double margin, scale, smoothing
         fs_written written
-        int past_caches, threads
+        ptrdiff_t cache
+        int threads
         fs_watch *watch
         double total
         fs_flag overflow

@@ -9,8 +9,6 @@ cdef enum:
 cdef enum:
     NOGIL_FROM = 4096
 
-# Where a job's arrays fill more than half of it (float32 rows of 1000 from 16 MB on,
-# 32 MiB of cache), y goes past the caches: 0.8 times as long.
 cdef ptrdiff_t largest_cache = _caches.largest()
 
 
@@ -64,14 +62,6 @@ cdef int threads_for(fs_wake *own, ptrdiff_t elements) except -1:
     return own.threads if fs_can_start(own.threads) else 1
 
 
-cdef bint fills_the_cache(const fs_job *job) noexcept nogil:
-    """Whether x and y, of the type that is computed in, leave little of it."""
-    cdef ptrdiff_t elements = job.outer * job.n * job.inner
-    return job.operand[FS_X].data != job.operand[FS_Y].data and (
-        2 * elements * (8 if job.compute == FS_F32 else 16) > largest_cache
-    )
-
-
 cdef fs_watch *watch_over(ptrdiff_t elements, fs_listener *listener) noexcept:
     """What stops so much work, if anything: little is not worth a question."""
     return fs_unwatched() if elements < NOGIL_FROM else fs_listen(listener)
@@ -97,7 +87,7 @@ cdef int execute(fs_job *job) except -1:
     cdef int step = 0, member
     job.watch = watch_over(elements, &listener)
     job.threads = 1
-    job.past_caches = 0
+    job.cache = largest_cache
     if elements < NOGIL_FROM:
         units = fs_run(kernels, job)
     else:
@@ -105,7 +95,6 @@ cdef int execute(fs_job *job) except -1:
             own = fs_own_wake()
             job.threads = threads_for(own, elements)
             own.began = omp_get_wtime()
-        job.past_caches = fills_the_cache(job)
         with nogil:
             if job.threads == 1:
                 units = fs_run(kernels, job)

@@ -93,15 +93,27 @@ enum { FS_TILE = 256 };
  * together. */
 enum { FS_NARROW = 16 };
 
-/* How the work is cut into units: decided once a job, by fs_kernels.begin. */
+/* Who takes which elements: decided once a job, in loops/choice.h. */
 typedef enum {
-    FS_BY_ROWS,
-    FS_BY_PIECES, /* of long rows */
-    FS_BY_TILES,
-    FS_BY_STRIPS, /* tiles of a vector's width */
-    FS_BY_CHUNKS, /* of tall columns */
-    FS_BY_PARTS   /* of so many tall columns that their chunks' states take memory */
-} fs_cut;
+    FS_SHORT_ROWS,
+    FS_ROWS_IN_FLIGHT,
+    FS_ROWS_IN_MEMORY,
+    FS_ROWS_CONVERTED,
+    FS_LOG_ROWS,
+    FS_GRADIENT_ROWS,
+    FS_LONG_ROWS,
+    FS_SHARED_ROWS, /* long ones, each by some threads */
+    FS_TILES,
+    FS_STRIPS,
+    FS_TALL_COLUMNS,
+    FS_PARTS, /* of so many tall columns that their chunks' states take memory */
+    FS_GRADIENT_TILES,
+    FS_LOSS_ROWS,
+    FS_LOSS_COLUMNS,
+    FS_SHARED_LOSSES,
+    FS_BUNDLES,
+    FS_SHARED_BUNDLES
+} fs_loop;
 
 typedef struct fs_job {
     fs_op op;
@@ -121,12 +133,13 @@ typedef struct fs_job {
     double scale;       /* IN: losses: multiplies the gradient */
     double smoothing;   /* IN: cross-entropy: the part of targets that is spread */
     fs_written written; /* IN: hinge */
-    int past_caches;    /* IN: no cache will hold y until it is read */
+    ptrdiff_t cache;    /* IN: bytes of the largest */
     int threads;        /* IN: so many will take units */
     fs_watch *watch;    /* IN */
     double total;       /* OUT: the sum of the losses */
     fs_flag overflow;   /* OUT: what an operand's may point at */
-    fs_cut cut;         /* these three are the kernels' own */
+    fs_loop loop;       /* these four are the kernels' own */
+    int past_caches;    /* no cache will hold y until it is read */
     ptrdiff_t step;     /* rows or columns to a unit; no result depends on it */
     void *partial;      /* what units of one step leave for the next */
     fs_flag lacks_memory; /* raised by a unit that found none */

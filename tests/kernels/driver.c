@@ -76,7 +76,7 @@ static void describe(fs_job *job, const request *r, char *x, char *second, char 
     job->operand[FS_MASK] = over_elements(r, is_vjp(r) ? NULL : second, FS_BOOL, 1);
     job->operand[FS_DY] = over_elements(r, is_vjp(r) ? second : NULL, r->x_type, 1);
     job->divisor = r->temperature;
-    job->past_caches = (int)r->past_caches;
+    job->cache = r->past_caches ? 0 : 32 << 20;
     job->outer = r->outer;
     job->n = r->n;
     job->inner = r->inner;

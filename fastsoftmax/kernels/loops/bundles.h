@@ -325,24 +325,37 @@ static void F(turn)(fs_job *job)
     }
 }
 
+static inline ptrdiff_t F(chunks_of_set)(const fs_job *job)
+{
+    return (job->n + CHUNK_OF_BUNDLES - 1) / CHUNK_OF_BUNDLES;
+}
+
+static inline ptrdiff_t F(tiles_of_bundles)(const fs_job *job)
+{
+    return job->outer * F(tiles_along_inner)(job);
+}
+
+/* Whether threads share a tile: where sets have chunks, and tiles are few. */
+static inline int F(are_shared_bundles)(const fs_job *job)
+{
+    return job->threads > 1 && F(chunks_of_set)(job) > 1 &&
+           F(tiles_of_bundles)(job) < 2 * job->threads;
+}
+
 static ptrdiff_t F(begin_bundles)(fs_job *job, int step)
 {
-    ptrdiff_t chunks = (job->n + CHUNK_OF_BUNDLES - 1) / CHUNK_OF_BUNDLES;
     if (step == 0)
         F(turn)(job);
-    ptrdiff_t tiles = job->outer * F(tiles_along_inner)(job);
-    if (step == 0) {
-        int few = job->threads > 1 && chunks > 1 && tiles < 2 * job->threads;
+    ptrdiff_t chunks = F(chunks_of_set)(job), tiles = F(tiles_of_bundles)(job);
+    if (job->loop == FS_BUNDLES) {
         ptrdiff_t size = job->n * (F(has_columns)(job) ? WAYS : 1);
-        job->cut = few ? FS_BY_PIECES : FS_BY_TILES;
         job->step = size < 16384 ? 16384 / size : 1;
-        if (!few)
-            return (tiles + job->step - 1) / job->step;
+        return step > 0 ? 0 : (tiles + job->step - 1) / job->step;
+    }
+    if (step == 0) {
         job->partial = malloc((size_t)(tiles * chunks) * sizeof(F(weighted)));
         return job->partial ? tiles * chunks : -1;
     }
-    if (job->cut == FS_BY_TILES)
-        return 0;
     if (step == 1 && !fs_stopped(job->watch))
         return tiles * chunks;
     F(bundles) tile;
@@ -362,14 +375,13 @@ static ptrdiff_t F(begin_bundles)(fs_job *job, int step)
 static void F(unit_of_bundles)(fs_job *job, int step, ptrdiff_t unit)
 {
     F(bundles) tile;
-    if (job->cut == FS_BY_TILES) {
-        ptrdiff_t tiles = job->outer * F(tiles_along_inner)(job);
-        ptrdiff_t last = fs_least(tiles, (unit + 1) * job->step);
+    if (job->loop == FS_BUNDLES) {
+        ptrdiff_t last = fs_least(F(tiles_of_bundles)(job), (unit + 1) * job->step);
         for (ptrdiff_t t = unit * job->step; t < last; t++)
             F(tile_of_bundles)(job, &tile, t);
         return;
     }
-    ptrdiff_t chunks = (job->n + CHUNK_OF_BUNDLES - 1) / CHUNK_OF_BUNDLES;
+    ptrdiff_t chunks = F(chunks_of_set)(job);
     ptrdiff_t first = unit % chunks * CHUNK_OF_BUNDLES;
     ptrdiff_t last = fs_least(job->n, first + CHUNK_OF_BUNDLES);
     F(weighted) *part = job->partial;

@@ -309,7 +309,7 @@ static ptrdiff_t F(columns_of_tile)(const fs_job *job)
 
 static inline ptrdiff_t F(tiles_of_slab)(const fs_job *job)
 {
-    if (job->cut == FS_BY_STRIPS)
+    if (job->loop == FS_STRIPS)
         return (job->inner + LANES - 1) / LANES;
     ptrdiff_t columns = F(columns_of_tile)(job);
     return (job->inner + F(columns_before)(job) + columns - 1) / columns;
@@ -361,7 +361,7 @@ static void F(tiles)(fs_job *job, ptrdiff_t first, ptrdiff_t last, REAL *cells)
 /* Elements of a thread's cells. */
 static size_t F(room_of)(const fs_job *job)
 {
-    ptrdiff_t lanes = job->cut == FS_BY_STRIPS ? 2 * LANES : F(columns_of_tile)(job);
+    ptrdiff_t lanes = job->loop == FS_STRIPS ? 2 * LANES : F(columns_of_tile)(job);
     return (size_t)(job->n * ((lanes + LANES - 1) / LANES * LANES));
 }
 
@@ -391,7 +391,7 @@ static inline ptrdiff_t F(end_of_unit)(const fs_job *job, ptrdiff_t unit)
 {
     ptrdiff_t tiles = F(tiles_of_slab)(job);
     ptrdiff_t end = fs_least(unit * job->step, job->outer * tiles);
-    return end - (job->cut == FS_BY_STRIPS && tiles > 1 && end % tiles == tiles - 1);
+    return end - (job->loop == FS_STRIPS && tiles > 1 && end % tiles == tiles - 1);
 }
 
 static void F(unit_of_tiles)(fs_job *job, ptrdiff_t unit)
@@ -402,7 +402,7 @@ static void F(unit_of_tiles)(fs_job *job, ptrdiff_t unit)
     while (!FS_TAKE(&taken[room])) room = room + 1 < job->threads ? room + 1 : 0;
     REAL *cells = (REAL *)((rooms + 63) / 64 * 64) + (size_t)room * F(room_of)(job);
     ptrdiff_t first = F(end_of_unit)(job, unit), last = F(end_of_unit)(job, unit + 1);
-    if (F(HAS_STRIPS) &&job->cut == FS_BY_STRIPS)
+    if (F(HAS_STRIPS) &&job->loop == FS_STRIPS)
         F(all_strips)(job, first, last, cells);
     else
         F(tiles)(job, first, last, cells);

@@ -180,3 +180,22 @@ static inline int F(is_nan)(VEC a)
     REAL value = V(largest)(a);
     return value != value;
 }
+
+/* x and y together. */
+static inline ptrdiff_t F(bytes_of)(const fs_job *job)
+{
+    return 2 * job->outer * job->n * job->inner * (ptrdiff_t)sizeof(REAL);
+}
+
+/* Bytes of the largest cache that a job can count on. More than was measured is shared
+ * by more cores. */
+static inline ptrdiff_t F(cache_of)(const fs_job *job)
+{
+    return fs_least(job->cache, 32 << 20);
+}
+
+/* Whether both stay there from one pass to the next. */
+static inline int F(is_in_cache)(const fs_job *job)
+{
+    return F(bytes_of)(job) <= F(cache_of)(job) / 8 * 3;
+}

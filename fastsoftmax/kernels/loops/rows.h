@@ -313,8 +313,11 @@ static void F(rows_in_flight)(const fs_job *job, ptrdiff_t first, ptrdiff_t last
     const ptrdiff_t lag = F(FUSES) ? 2 : 1, n = job->n, count = last - first;
     F(flying) *ahead = F(enter)(job, first, 0, flight);
     F(set_range)(n, F(range_of)(ahead->x, n), ahead);
-    ahead = F(enter)(job, first, 1, flight);
-    F(range) next = F(range_of)(ahead->x, n);
+    F(range) next = F(no_range)();
+    if (count > 1) {
+        ahead = F(enter)(job, first, 1, flight);
+        next = F(range_of)(ahead->x, n);
+    }
     for (ptrdiff_t r = 0; r < count + lag; r++) {
         F(flying) *row = F(row_of)(flight, r), *old = NULL;
         F(range) found = next;
@@ -462,19 +465,16 @@ static void F(log_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last, F(flight) 
     }
 }
 
-/* Fewer rows are not worth a flight: two and three of 2000 take 1.03 to 1.11 times as
- * long in one, of 100 0.94 to 1.0 times (float32, float64; AVX-512, AVX2; Zen 4). */
-enum { FEW_ROWS = 4 };
-
+/* Rows of one block, by any of the loops above. */
 static void F(rows_of_a_block)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
     F(flight) flight; /* large: not initialized as a whole */
     flight.pitch = (job->n + LANES - 1) / LANES * LANES;
-    if (!F(writes_terms)(job->op))
+    if (job->loop == FS_LOG_ROWS)
         F(log_rows)(job, first, last, &flight);
-    else if (!job->operand[FS_X].direct || job->operand[FS_Y].type != REAL_TYPE)
+    else if (job->loop == FS_ROWS_CONVERTED)
         F(rows_converted)(job, first, last, &flight);
-    else if (job->past_caches || last - first < FEW_ROWS)
+    else if (job->loop == FS_ROWS_IN_MEMORY)
         F(rows_in_memory)(job, first, last, &flight);
     else
         F(rows_in_flight)(job, first, last, &flight);
@@ -494,21 +494,10 @@ static void F(rows_of_a_block)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 
 #include "ops/cross_entropy.h"
 
-static void F(rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
-{
-    if (job->n > BLOCK)
-        for (ptrdiff_t row = first; row < last; row++) F(long_row)(job, row);
-    else if (F(is_vjp)(job))
-        F(vjp_rows)(job, first, last);
-    else if (job->n <= SHORT)
-        F(short_rows)(job, first, last);
-    else
-        F(rows_of_a_block)(job, first, last);
-}
-
 #if !T_IS_F32
 #include "loops/bundles.h"
 #endif
+#include "loops/choice.h"
 #include "loops/units.h"
 
 HIDDEN const fs_kernels F(fs_kernels) = {F(begin), F(unit)};

@@ -22,12 +22,7 @@ static inline ptrdiff_t F(chunk_of)(const fs_job *job)
 enum { CHUNK_COLUMNS = 960 / (int)sizeof(REAL) };
 
 /* Elements to a unit of PUT_RESULTS, some: no bit depends on it. */
-enum {
-    STRETCH = 32768,
-    ROWS_AHEAD_OF_RESULTS = 8,
-    TILE_BYTES = 4 << 20,
-    KEEPS_BYTES = 12 << 20
-};
+enum { STRETCH = 32768, ROWS_AHEAD_OF_RESULTS = 8 };
 
 enum { SUMS, JOIN_CHUNKS, PUT_RESULTS };
 
@@ -99,8 +94,7 @@ static inline int F(keeps_in_y)(const fs_job *job)
     const fs_operand *x = &job->operand[FS_X], *y = &job->operand[FS_Y];
     ptrdiff_t row = job->inner * (ptrdiff_t)sizeof(REAL);
     return F(writes_terms)(job->op) && x->direct && y->type == REAL_TYPE &&
-           x->data != y->data && x->n == row && y->n == row &&
-           2 * job->outer * job->n * row <= KEEPS_BYTES;
+           x->data != y->data && x->n == row && y->n == row && F(is_in_cache)(job);
 }
 
 /* As many rows side by side as leave the fewest lanes idle. */

@@ -100,7 +100,7 @@ static inline int F(takes_tiles)(const fs_job *job)
 {
     ptrdiff_t columns = fs_least(job->inner, CHUNK_COLUMNS);
     ptrdiff_t bytes = job->n * columns * (ptrdiff_t)sizeof(REAL);
-    return bytes <= TILE_BYTES &&
+    return bytes <= F(cache_of)(job) / 8 &&
            (job->threads == 1 || job->outer * F(tiles_of)(job) >= 4 * job->threads);
 }
 

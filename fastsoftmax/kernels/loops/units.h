@@ -1,6 +1,6 @@
-/* How a job is cut into units, and what is done between its steps: for every type and
- * ISA; included by loops/rows.h. No result depends on where the softmax family is cut;
- * the losses, which are added up unit by unit, are cut by shape alone.
+/* How each loop's job is cut into units, and what is done between its steps: for every
+ * type and ISA; included by loops/rows.h. No result depends on where the softmax family
+ * is cut; the losses, which are added up unit by unit, are cut by shape alone.
  */
 
 /* ---- the softmax family ---- */
@@ -62,110 +62,80 @@ static void F(unit_of_pieces)(fs_job *job, ptrdiff_t unit)
     F(do_piece)(job, line, i, &F(states_of)(job)[r], &F(pieces_of)(job, r)[i]);
 }
 
-/* Which loop takes columns. Bits depend on n alone, as strips and tiles give the same;
- * of fewer columns than FS_NARROW they may depend on inner. What set the bounds is
- * float32 on AVX-512 (Zen 4, L2 1 MiB, L3 32 MiB), in ns an element. */
-enum {
-    MOST_WHOLE = 2048,    /* 600x1000: strips .34, chunks .71; 2000x5000: tiles .88,
-                           * 2100x5000: chunks .93 */
-    NARROW_CHUNKS = 128,  /* 100x7: tiles 2.9, chunks 2.7; 300x7: 2.0, 1.1 */
-    LEAST_STRIP = 16,     /* 13x3001: tiles .60, strips .68; 24x3000: .68, .61 */
-    NEAR_BYTES = 12 << 20 /* of x and y. 100x10000: tiles .48, strips .41; 100x20000:
-                           * .86, strips 1.5 */
-};
-
-static fs_cut F(cut_of_columns)(const fs_job *job)
+static void F(unit_of_rows)(fs_job *job, ptrdiff_t unit)
 {
-    const fs_operand *x = &job->operand[FS_X], *y = &job->operand[FS_Y];
-    ptrdiff_t slab = 2 * job->n * job->inner * (ptrdiff_t)sizeof(REAL);
-    /* Small slabs follow each other in memory, and are fetched ahead. */
-    int near = job->outer * slab <= NEAR_BYTES || slab <= NEAR_BYTES / 12;
-    if (job->n > MOST_WHOLE || (job->inner < FS_NARROW && job->n >= NARROW_CHUNKS))
-        return F(takes_parts)(job) ? FS_BY_PARTS : FS_BY_CHUNKS;
-    if (F(HAS_STRIPS) &&near && job->n >= LEAST_STRIP && job->inner >= LANES &&
-        x->direct && y->type == REAL_TYPE)
-        return FS_BY_STRIPS;
-    return FS_BY_TILES;
+    ptrdiff_t first = unit * job->step, last = fs_least(job->outer, first + job->step);
+    if (job->loop == FS_LONG_ROWS)
+        for (ptrdiff_t row = first; row < last; row++) F(long_row)(job, row);
+    else if (job->loop == FS_GRADIENT_ROWS)
+        F(vjp_rows)(job, first, last);
+    else if (job->loop == FS_SHORT_ROWS)
+        F(short_rows)(job, first, last);
+    else
+        F(rows_of_a_block)(job, first, last);
 }
 
-/* Decides how the work is cut: columns into tiles, rows into blocks of some rows, or
- * rows that are fewer than would keep the threads busy into pieces. */
-static void F(cut)(fs_job *job)
+static ptrdiff_t F(begin_rows)(fs_job *job)
 {
-    ptrdiff_t threads = job->threads, share;
-    if (job->inner > 1 && !F(is_vjp)(job)) {
-        job->cut = F(cut_of_columns)(job);
-    } else if (job->inner > 1) {
-        job->cut = FS_BY_TILES;
-        job->step = FS_TILE;
-        /* FS_NARROW is a vector's worth of float32 in AVX-512, too: less is a waste. */
-        share = job->inner * job->outer / (2 * threads) / FS_NARROW * FS_NARROW;
-        if (threads > 1 && share < job->step)
-            job->step = share > FS_NARROW ? share : FS_NARROW;
-    } else if ((threads > 1 && job->outer < 2 * threads && job->n >= 2 * FS_PIECE) ||
-               job->n > F(MOST_PIECES) *FS_PIECE) {
-        job->cut = FS_BY_PIECES;
-    } else {
-        job->cut = FS_BY_ROWS;
-        job->step = 4 * FS_PIECE / job->n;
-        if (threads > 1)
-            job->step = fs_least(job->step, job->outer / (4 * threads));
-        job->step = job->step < 1 ? 1 : job->step;
-    }
+    job->step = 4 * FS_PIECE / job->n;
+    if (job->threads > 1)
+        job->step = fs_least(job->step, job->outer / (4 * job->threads));
+    job->step = job->step < 1 ? 1 : job->step;
+    return (job->outer + job->step - 1) / job->step;
 }
 
-/* ---- the hinge losses ---- */
-
-static inline ptrdiff_t F(pieces_of_hinge)(const fs_job *job)
+static ptrdiff_t F(begin_gradients)(fs_job *job)
 {
-    return (job->n + FS_PIECE - 1) / FS_PIECE;
+    job->step = FS_TILE;
+    /* FS_NARROW is a vector's worth of float32 in AVX-512, too: less is a waste. */
+    ptrdiff_t share =
+        job->inner * job->outer / (2 * job->threads) / FS_NARROW * FS_NARROW;
+    if (job->threads > 1 && share < job->step)
+        job->step = share > FS_NARROW ? share : FS_NARROW;
+    return (job->inner + job->step - 1) / job->step * job->outer;
 }
 
-static int F(cut_hinge)(fs_job *job)
+/* ---- the losses ---- */
+
+static inline ptrdiff_t F(pieces_of_loss)(const fs_job *job)
 {
-    ptrdiff_t sets = job->outer * job->inner, units, size = sizeof(double);
-    int by_columns = job->op == FS_HINGE && fs_hinge_by_columns(job);
-    job->cut = by_columns ? FS_BY_TILES : FS_BY_ROWS;
-    units = fs_hinge_units(job);
-    if (job->op == FS_HINGE && job->cut == FS_BY_ROWS && job->threads > 1 &&
-        job->n >= 2 * FS_PIECE && units < 2 * job->threads) {
-        job->cut = FS_BY_PIECES;
-        units = sets * F(pieces_of_hinge)(job);
-        size = sizeof(fs_hinge_part);
-    }
-    job->total = 0;
-    job->partial = units == 1 ? &job->total : malloc((size_t)(units * size));
-    return job->partial ? 0 : -1;
+    return job->loop == FS_SHARED_LOSSES ? (job->n + FS_PIECE - 1) / FS_PIECE : 0;
+}
+
+static inline ptrdiff_t F(units_of_losses)(const fs_job *job)
+{
+    ptrdiff_t pieces = F(pieces_of_loss)(job);
+    return pieces ? job->outer * job->inner * pieces : fs_loss_units(job);
 }
 
 static double F(total_of_pieces)(fs_job *job)
 {
-    ptrdiff_t pieces = F(pieces_of_hinge)(job);
     const fs_hinge_part *of_piece = job->partial;
     double total = 0;
     for (ptrdiff_t set = 0; set < job->outer * job->inner; set++) {
         fs_hinge_part part = fs_hinge_nothing();
-        for (ptrdiff_t i = 0; i < pieces; i++) part = fs_hinge_join(part, *of_piece++);
+        for (ptrdiff_t i = 0; i < F(pieces_of_loss)(job); i++)
+            part = fs_hinge_join(part, *of_piece++);
         total += F(hinge_finish)(job, set, part);
     }
     return total;
 }
 
-static ptrdiff_t F(begin_hinge)(fs_job *job, int step)
+static ptrdiff_t F(begin_losses)(fs_job *job, int step)
 {
-    if (step == 0 && F(cut_hinge)(job) < 0)
-        return -1;
-    int by_pieces = job->cut == FS_BY_PIECES;
-    ptrdiff_t units = by_pieces ? job->outer * job->inner * F(pieces_of_hinge)(job)
-                                : fs_hinge_units(job);
-    if (step == 0)
-        return units;
+    ptrdiff_t pieces = F(pieces_of_loss)(job), units = F(units_of_losses)(job);
+    size_t size = pieces ? sizeof(fs_hinge_part) : sizeof(double);
+    if (step == 0) {
+        job->total = 0;
+        job->partial = units == 1 ? &job->total : malloc((size_t)units * size);
+        return job->partial ? units : -1;
+    }
     double total = 0;
     if (fs_stopped(job->watch))
         units = 0; /* not all of them are there */
-    else if (by_pieces)
+    else if (pieces)
         total = F(total_of_pieces)(job);
-    for (ptrdiff_t unit = 0; !by_pieces && unit < units; unit++)
+    for (ptrdiff_t unit = 0; !pieces && unit < units; unit++)
         total += ((const double *)job->partial)[unit];
     if (job->partial != &job->total)
         free(job->partial);
@@ -173,63 +143,58 @@ static ptrdiff_t F(begin_hinge)(fs_job *job, int step)
     return 0;
 }
 
-static void F(unit_of_hinge)(fs_job *job, ptrdiff_t unit)
+static void F(unit_of_losses)(fs_job *job, ptrdiff_t unit)
 {
-    ptrdiff_t pieces = F(pieces_of_hinge)(job);
-    if (job->cut == FS_BY_PIECES)
+    ptrdiff_t pieces = F(pieces_of_loss)(job);
+    if (pieces)
         ((fs_hinge_part *)job->partial)[unit] =
             F(hinge_piece)(job, unit / pieces, unit % pieces);
     else
-        ((double *)job->partial)[unit] = job->op == FS_HINGE
-                                             ? F(hinge_unit)(job, unit)
-                                             : F(cross_entropy_unit)(job, unit);
+        ((double *)job->partial)[unit] = F(loss_unit)(job, unit);
 }
 
-/* ---- both ---- */
+/* ---- all ---- */
 
 static ptrdiff_t F(begin)(fs_job *job, int step)
 {
-    if (job->op == FS_HINGE || job->op == FS_CROSS_ENTROPY)
-        return F(begin_hinge)(job, step);
+    if (step == 0) {
+        job->past_caches = F(fills_the_cache)(job);
+        job->loop = F(loop_for)(job);
+    }
+    switch (job->loop) {
+    case FS_LOSS_ROWS:
+    case FS_LOSS_COLUMNS:
+    case FS_SHARED_LOSSES: return F(begin_losses)(job, step);
 #if !T_IS_F32
-    if (job->op == FS_WEIGHTED)
-        return F(begin_bundles)(job, step);
+    case FS_BUNDLES:
+    case FS_SHARED_BUNDLES: return F(begin_bundles)(job, step);
 #endif
-    if (step == 0)
-        F(cut)(job);
-    if (job->cut == FS_BY_PIECES)
-        return F(begin_pieces)(job, step);
-    if (job->cut == FS_BY_CHUNKS)
-        return F(begin_chunks)(job, step);
-    if (job->cut == FS_BY_PARTS)
-        return F(begin_parts)(job, step);
-    if (job->inner > 1 && !F(is_vjp)(job))
-        return F(begin_tiles)(job, step);
-    if (step > 0)
-        return 0;
-    ptrdiff_t length = job->cut == FS_BY_TILES ? job->inner : job->outer;
-    ptrdiff_t units = (length + job->step - 1) / job->step;
-    return job->cut == FS_BY_TILES ? units * job->outer : units;
+    case FS_SHARED_ROWS: return F(begin_pieces)(job, step);
+    case FS_TALL_COLUMNS: return F(begin_chunks)(job, step);
+    case FS_PARTS: return F(begin_parts)(job, step);
+    case FS_TILES:
+    case FS_STRIPS: return F(begin_tiles)(job, step);
+    case FS_GRADIENT_TILES: return step > 0 ? 0 : F(begin_gradients)(job);
+    default: return step > 0 ? 0 : F(begin_rows)(job);
+    }
 }
 
 static void F(unit)(fs_job *job, int step, ptrdiff_t unit)
 {
-    if (job->op == FS_HINGE || job->op == FS_CROSS_ENTROPY)
-        F(unit_of_hinge)(job, unit);
+    switch (job->loop) {
+    case FS_LOSS_ROWS:
+    case FS_LOSS_COLUMNS:
+    case FS_SHARED_LOSSES: F(unit_of_losses)(job, unit); break;
 #if !T_IS_F32
-    else if (job->op == FS_WEIGHTED)
-        F(unit_of_bundles)(job, step, unit);
+    case FS_BUNDLES:
+    case FS_SHARED_BUNDLES: F(unit_of_bundles)(job, step, unit); break;
 #endif
-    else if (job->cut == FS_BY_PIECES)
-        F(unit_of_pieces)(job, unit);
-    else if (job->cut == FS_BY_CHUNKS)
-        F(unit_of_chunks)(job, step, unit);
-    else if (job->cut == FS_BY_PARTS)
-        F(unit_of_parts)(job, unit);
-    else if (job->inner > 1 && !F(is_vjp)(job))
-        F(unit_of_tiles)(job, unit);
-    else if (job->cut == FS_BY_TILES)
-        F(gradients)(job, unit);
-    else
-        F(rows)(job, unit * job->step, fs_least(job->outer, (unit + 1) * job->step));
+    case FS_SHARED_ROWS: F(unit_of_pieces)(job, unit); break;
+    case FS_TALL_COLUMNS: F(unit_of_chunks)(job, step, unit); break;
+    case FS_PARTS: F(unit_of_parts)(job, unit); break;
+    case FS_TILES:
+    case FS_STRIPS: F(unit_of_tiles)(job, unit); break;
+    case FS_GRADIENT_TILES: F(gradients)(job, unit); break;
+    default: F(unit_of_rows)(job, unit);
+    }
 }

@@ -213,11 +213,18 @@ static double F(cross_entropy_of)(fs_job *job, fs_line lines, ptrdiff_t first,
 
 static double F(cross_entropy_unit)(fs_job *job, ptrdiff_t unit)
 {
-    ptrdiff_t sets = fs_hinge_sets(job), units = (job->inner - 1) / sets + 1;
+    ptrdiff_t sets = fs_loss_sets(job), units = (job->inner - 1) / sets + 1;
     ptrdiff_t first = unit % units * sets, last = fs_least(job->inner, first + sets);
     fs_line line = fs_locate(job, unit / units);
     double total = 0;
     for (ptrdiff_t j = first; j < last && !fs_stopped(job->watch); j += F(ENTROPY_SETS))
         total += F(cross_entropy_of)(job, line, j, fs_least(F(ENTROPY_SETS), last - j));
     return total;
+}
+
+/* Any loss's unit: the sum of its losses. */
+static double F(loss_unit)(fs_job *job, ptrdiff_t unit)
+{
+    return job->op == FS_HINGE ? F(hinge_unit)(job, unit)
+                               : F(cross_entropy_unit)(job, unit);
 }

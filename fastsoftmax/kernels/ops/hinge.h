@@ -605,7 +605,7 @@ static void F(hinge_columns)(fs_job *job, fs_line line, ptrdiff_t width,
 
 static double F(hinge_unit)(fs_job *job, ptrdiff_t unit)
 {
-    ptrdiff_t rows = fs_hinge_sets(job), units = (job->inner - 1) / rows + 1;
+    ptrdiff_t rows = fs_loss_sets(job), units = (job->inner - 1) / rows + 1;
     ptrdiff_t first = unit % units * rows, last = fs_least(job->inner, first + rows);
     fs_line line = fs_locate(job, unit / units);
     double total = 0;
@@ -614,7 +614,7 @@ static double F(hinge_unit)(fs_job *job, ptrdiff_t unit)
         fs_line here = fs_along_inner(job, line, j);
         F(hinge_tile) tile;
         F(start_tile)(job, here, width, &tile);
-        if (job->cut == FS_BY_TILES)
+        if (job->loop == FS_LOSS_COLUMNS)
             F(hinge_columns)(job, here, width, &tile);
         else
             F(hinge_rows)(job, here, width, &tile);

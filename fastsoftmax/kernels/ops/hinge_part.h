@@ -25,30 +25,42 @@ enum { FS_HINGE_SHORT = 24 };
 /* Rows are started and finished this many at a time. */
 enum { FS_HINGE_TILE = 128 };
 
+static inline int fs_is_loss(const fs_job *job)
+{
+    return job->op == FS_HINGE || job->op == FS_CROSS_ENTROPY;
+}
+
+/* Whether what is known of parts of a set can be joined. */
+static inline int fs_loss_has_parts(const fs_job *job)
+{
+    return job->op == FS_HINGE;
+}
+
 /* Whether to work on many sets at once, one in each lane: where neighbours in memory
  * belong to different sets, or sets are small. Where results go decides, if anywhere.
  */
-static inline int fs_hinge_by_columns(const fs_job *job)
+static inline int fs_loss_by_columns(const fs_job *job)
 {
     const fs_operand *leader = &job->operand[job->operand[FS_Y].data ? FS_Y : FS_X];
     ptrdiff_t n = leader->n < 0 ? -leader->n : leader->n;
     ptrdiff_t inner = leader->inner < 0 ? -leader->inner : leader->inner;
-    return job->n <= FS_HINGE_SHORT || (job->inner > 1 && inner < n);
+    return job->op == FS_HINGE &&
+           (job->n <= FS_HINGE_SHORT || (job->inner > 1 && inner < n));
 }
 
 /* Sets along `inner` to a unit: the order in which losses are added up depends on the
  * shape alone. Columns come in whole tiles. */
-static inline ptrdiff_t fs_hinge_sets(const fs_job *job)
+static inline ptrdiff_t fs_loss_sets(const fs_job *job)
 {
     ptrdiff_t sets = FS_PIECE / 4 / job->n;
-    if (job->cut == FS_BY_TILES)
+    if (job->loop == FS_LOSS_COLUMNS)
         return (sets / FS_HINGE_TILE + 1) * FS_HINGE_TILE;
     return sets < 1 ? 1 : sets;
 }
 
-static inline ptrdiff_t fs_hinge_units(const fs_job *job)
+static inline ptrdiff_t fs_loss_units(const fs_job *job)
 {
-    return job->outer * ((job->inner - 1) / fs_hinge_sets(job) + 1);
+    return job->outer * ((job->inner - 1) / fs_loss_sets(job) + 1);
 }
 
 static inline int fs_hinge_has_negatives(const fs_job *job, fs_line set,

@@ -15,6 +15,11 @@
  */
 #include "math/log_sum.h"
 
+static inline int F(is_weighted)(const fs_job *job)
+{
+    return job->op == FS_WEIGHTED;
+}
+
 /* So many sums of a set are under way: element i adds to sum i % WAYS, wherever it is
  * computed. It is also the number of columns that are worked on together. */
 enum { WAYS = 16 };
