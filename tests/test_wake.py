@@ -68,15 +68,48 @@ def test_close_to_the_better_of_sharing_and_not(
         job = Job(alone, asleep, min(asleep, awake), pause, threads)
         count = max(1000, 100_000 // alone)
         ours = np.abs(took(program, [job] * count)).sum()
-        # 5 ms to find out what is better; then a vain test now and then.
-        assert ours <= 1.15 * count * job.best + 5000, job
+        # 10 ms to find out what is better; then a vain test now and then.
+        assert ours <= 1.1 * count * alone + 10_000, job
+        if asleep <= 300:
+            assert ours <= 1.15 * count * job.best + 10_000, job
+
+
+@pytest.mark.parametrize("alone", [52, 73, 163, 1000])
+def test_late_arrivals_do_not_keep_jobs_in_one_thread(
+    program: Path, alone: float
+) -> None:
+    # As on a Xeon of 16 cores: 10 ms of one job by turns with others' work. Every
+    # other wake-up takes long, and now and then two jobs have a member that is late.
+    job = Job(alone, asleep=60, pause=2, threads=16)
+    count = round(10_000 / job.best)
+    block = [job._replace(awake=107) if i % 100 < 2 else job for i in range(count)]
+    first = [job._replace(asleep=late, pause=100_000) for late in (60, 700)]
+    jobs = [first[0], *block, first[1], *block] * 4
+    held_up = Job(11_000, 1800, 1700, 2, 16, pace=0.7)  # by memory
+    times = took(program, [held_up] * 30 + jobs)[30:]
+    assert (times > 0).mean() > 0.95
+    shared = sum(job.alone / job.threads + job.cost for job in jobs)
+    assert np.abs(times).sum() < 1.05 * shared
+
+
+@pytest.mark.parametrize("pause", [4, 1000])
+@pytest.mark.parametrize("every", [2, 10, 100])
+@pytest.mark.parametrize("alone", [10, 40, 300])
+def test_a_neighbour_that_holds_a_core_by_turns(
+    program: Path, alone: float, every: int, pause: float
+) -> None:
+    job = Job(alone, pause=pause)
+    held = job._replace(awake=3000, asleep=3000)
+    jobs = [held, *[job] * (every - 1)] * (100_000 // every)
+    ours = np.abs(took(program, jobs)).sum()
+    assert ours <= 1.1 * len(jobs) * alone
 
 
 def test_a_burst_of_short_jobs_wakes_the_team_and_it_stays_awake(
     program: Path,
 ) -> None:
     shared = took(program, [Job(alone=40)] * 200) > 0
-    assert 5 < shared.argmin() + shared.argmax() < 40
+    assert 5 < shared.argmin() + shared.argmax() < 45
     assert shared[shared.argmax() :].all()
 
 
@@ -87,7 +120,9 @@ def test_lone_jobs_wake_it_if_they_are_worth_that(program: Path) -> None:
 
 def test_what_would_lose_a_tenth_is_not_shared(program: Path) -> None:
     jobs = [Job(alone=100, asleep=60, pause=1000)] * 500
-    assert (took(program, jobs) > 0).sum() < 25
+    times = took(program, jobs)
+    assert (times > 0).sum() < 50
+    assert np.abs(times).sum() < 1.01 * 500 * 100
 
 
 def test_the_first_job_and_a_very_bad_one_are_soon_forgotten(program: Path) -> None:
@@ -102,11 +137,11 @@ def test_one_interruption_changes_nothing(program: Path) -> None:
     jobs = [Job(alone=40, pause=1000)] * 20
     jobs[10] = Job(alone=4000, pause=1000, pace=0.3 * 4000 / 40)
     assert not (took(program, jobs)[11:] > 0).any()
-    jobs = [Job(alone=40)] * 200
-    jobs[150] = Job(alone=40, awake=4000)
+    jobs = [Job(alone=40)] * 600
+    jobs[500] = Job(alone=40, awake=4000)
     assert (took(program, jobs)[100:] > 0).all()
-    jobs[151] = jobs[150]
-    assert not (took(program, jobs)[152:] > 0).all()
+    jobs[501] = jobs[500]
+    assert not (took(program, jobs)[502:530] > 0).any()
 
 
 def test_the_team_is_tried_again_when_a_busy_neighbour_has_gone(program: Path) -> None:

@@ -3,12 +3,14 @@
  * A team takes its part of the time that one thread would take, and then some: its
  * cost. Where it has just worked, and spins, that is a few us. Where it sleeps it must
  * be woken: 20 to 300 us on an idle machine, milliseconds where other processes hold
- * the cores. So the cost is measured in every shared job, and believed until the next.
+ * the cores. So the cost is measured in every shared job; the lesser of the last two
+ * is believed: one of them may have been interrupted.
  * A. A job is shared if that saves more than the cost, and half as much again.
- * B. The time of the jobs that were not is saved up: an eighth of it in a burst,
- *    through which the team would stay awake, else a 64th. What was saved up is added
- *    to what a job saves: so a burst wakes the team, a wrong belief is put to the test,
- *    and what is lost in vain is small beside the time since the last test.
+ * B. There is an account, of time. It gets what shared jobs have saved, and a 32nd of
+ *    what the others took; what shared jobs have lost against all expectation goes.
+ *    It is added to what a job saves; of what decides by that, half is spent. So a
+ *    burst wakes the team, a wrong belief is put to the test, at once where sharing
+ *    has paid; and where it keeps losing that ends, whatever a cost may be.
  */
 #ifndef FASTSOFTMAX_WAKE_H
 #define FASTSOFTMAX_WAKE_H
@@ -19,28 +21,33 @@
  * .6 to 3 us, and in 9 to 23 after 40 to 100 us (_threads.short_spins). */
 #define FS_SPINS 30e-6
 /* As long may a scheduler let a woken thread wait: a job that saves half as much again
- * is always shared. */
+ * is always shared. The account holds or owes twice as much at most. */
 #define FS_DEAREST 4e-3
 
 enum { FS_ASLEEP, FS_AWAKE };
 
 /* What a calling thread knows of its team; times are in seconds. */
 typedef struct {
-    double pace;     /* of one thread alone: time by element */
-    double cost[2];  /* of a team asleep, awake */
-    double last;     /* of the last job, if its team was awake */
-    double saved_up; /* by B */
-    double ended;    /* when the last job did, */
-    int shared;      /* and whether it was */
-    double began;    /* when the one that runs did, */
-    int state;       /* and its team's state then */
+    double pace;    /* of one thread alone: time by element */
+    double cost[2]; /* of a team asleep, awake */
+    double last[2]; /* as it was measured last */
+    double account; /* by B */
+    double ended;   /* when the last job did, */
+    int shared;     /* and whether it was */
+    double began;   /* when the one that runs did, */
+    int state;      /* and its team's state then */
     /* how many threads it may have; when, and by which settings, that was looked up */
     int threads, openmp_limit, setting;
     double looked_up;
 } fs_wake;
 
-/* Until something is measured: .3 ns an element, 100 us to make a team. */
-#define FS_STRANGERS {.pace = .3e-9, .cost = {100e-6, 0}, .ended = -1, .looked_up = -1}
+/* Until something is measured: .3 ns an element, 100 us to wake a team. */
+#define FS_STRANGERS                                                                   \
+    {.pace = .3e-9,                                                                    \
+     .cost = {100e-6, 0},                                                              \
+     .last = {100e-6, 0},                                                              \
+     .ended = -1,                                                                      \
+     .looked_up = -1}
 
 static inline fs_wake *fs_own_wake(void)
 {
@@ -54,39 +61,51 @@ static inline fs_wake *fs_own_wake(void)
 static inline int fs_is_worth_a_team(fs_wake *own, double elements, double now)
 {
     double saves = elements * own->pace * (1 - 1. / own->threads);
-    int awake = own->shared && now - own->ended < FS_SPINS;
-    double least = 1.5 * own->cost[awake ? FS_AWAKE : FS_ASLEEP];
-    int is_worth = saves + own->saved_up > least;
-    own->state = awake ? FS_AWAKE : FS_ASLEEP;
-    if (is_worth)
-        own->saved_up = 0;
-    else if (awake) /* it was woken in vain */
-        own->saved_up = -least;
-    return is_worth;
+    own->state = own->shared && now - own->ended < FS_SPINS ? FS_AWAKE : FS_ASLEEP;
+    double least = 1.5 * own->cost[own->state];
+    if (saves + own->account <= least)
+        return 0;
+    double spent = least - saves;
+    if (spent > 0)
+        own->account -= spent > own->account / 2 ? spent : own->account / 2;
+    return 1;
+}
+
+/* What a team's cost was, and what that means for the account. */
+static inline void fs_learn_cost(fs_wake *own, double alone, int threads, double took)
+{
+    double *cost = &own->cost[own->state], *last = &own->last[own->state];
+    double part = alone / threads, beyond = took - part;
+    double expected = part + *cost > alone ? part + *cost : alone;
+    if (took < alone)
+        own->account += alone - took;
+    else if (took > 2 * expected)
+        own->account -= took - 2 * expected;
+    beyond = beyond < FS_DEAREST ? beyond : FS_DEAREST;
+    *cost = beyond < *last ? beyond : *last;
+    *last = beyond;
+    if (own->state == FS_ASLEEP) /* a busy neighbour may have gone */
+        own->cost[FS_AWAKE] = own->last[FS_AWAKE] = 0;
 }
 
 /* Of a job by so many threads that began at own->began. */
 static inline void fs_learn(fs_wake *own, double elements, int threads, double now)
 {
     double took = now > own->began ? now - own->began : 0; /* the clock may be set */
-    double alone = elements * own->pace, cost = took - alone / threads;
+    double alone = elements * own->pace, most = 2 * FS_DEAREST;
     int in_a_burst = own->began - own->ended < FS_SPINS;
     int is_first = own->ended < 0; /* its memory is fresh: that says nothing */
     own->ended = now;
     own->shared = threads > 1;
     if (!own->shared) {
-        own->saved_up += took / (in_a_burst ? 8 : 64);
-        /* An interruption is no pace. */
-        own->pace += (cost < alone ? cost : alone) / elements / 2;
-    } else if (own->state == FS_AWAKE) { /* Nor a cost, unless there are two. */
-        own->cost[FS_AWAKE] = cost < own->last ? cost : own->last;
-        own->last = cost;
-    } else {
-        own->cost[FS_AWAKE] = own->last = 0;
-        cost = cost < FS_DEAREST ? cost : FS_DEAREST;
-        if (!is_first)
-            own->cost[FS_ASLEEP] += (cost - own->cost[FS_ASLEEP]) / 2;
+        took = took < 2 * alone ? took : 2 * alone; /* it may have been interrupted */
+        own->account += took / (in_a_burst ? 12 : 32);
+        own->pace += (took - alone) / elements / 2;
+    } else if (!is_first) {
+        fs_learn_cost(own, alone, threads, took);
     }
+    own->account = own->account < most ? own->account : most;
+    own->account = own->account > -most ? own->account : -most;
 }
 
 #endif
