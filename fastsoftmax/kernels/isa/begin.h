@@ -36,6 +36,16 @@
 #define VEC V(vec)
 #define LANES V(lanes)
 
+/* The units of an ISA whose vectors are half as wide, and whose lanes give the same
+ * bits; this one where there is none. */
+#if defined(ISA_OF_HALVES)
+#define HAS_HALVES 1
+#else
+#define HAS_HALVES 0
+#define ISA_OF_HALVES ISA
+#endif
+#define HALVES(name) JOIN(JOIN(name, T), ISA_OF_HALVES)
+
 /* Before what one unit calls of another. */
 #if defined(__GNUC__)
 #define HIDDEN __attribute__((visibility("hidden")))

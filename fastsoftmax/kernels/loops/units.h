@@ -70,7 +70,7 @@ static void F(unit_of_rows)(fs_job *job, ptrdiff_t unit)
     else if (job->loop == FS_GRADIENT_ROWS)
         F(vjp_rows)(job, first, last);
     else if (job->loop == FS_SHORT_ROWS)
-        F(short_rows)(job, first, last);
+        F(fs_short_rows)(job, first, last);
     else
         F(rows_of_a_block)(job, first, last);
 }
