@@ -19,6 +19,7 @@ from . import prefer_installed_package
 prefer_installed_package()
 
 from fastsoftmax import (  # noqa: E402
+    cross_entropy,
     hinge_loss,
     log_softmax,
     logsumexp,
@@ -58,6 +59,13 @@ def forms() -> dict[str, tuple[Callable[[], Any], float]]:
         "hinge, where": (lambda: hinge_loss(x, where=mask), 6),
         "pair_hinge_loss": (lambda: pair_hinge_loss(x[:, 0], x), 6),
         "softmax_vjp, dy broadcast": (lambda: softmax_vjp(y, dy, axis=-1), 6),
+        "cross_entropy": (lambda: cross_entropy(x, labels), 6),
+        "cross_entropy, gradient": (
+            lambda: cross_entropy(x, labels, return_grad=True),
+            6,
+        ),
+        "cross_entropy, where": (lambda: cross_entropy(x, labels, where=mask), 6),
+        "cross_entropy of targets": (lambda: cross_entropy(x, y), 6),
     }
 
 

@@ -27,6 +27,7 @@ COMPUTED_IN_FLOAT32 = ("float32", *HALVES)
 
 VARIANTS = ("sum", "max")
 REDUCTIONS = ("sum", "mean", "none", "pairs")
+ENTROPY_REDUCTIONS = ("mean", "sum", "none")
 
 # Beyond that NumPy refuses the shape of even an empty array.
 MOST_NEGATIVES = 1 << 48

@@ -1,63 +1,91 @@
 """Cross-entropy, a loss over the layouts of _hinge.pxi. Included by _cpu.pyx."""
 
 
+cdef int axis_of_classes(axis, int ndim) except -1:
+    if type(axis) is int and -ndim <= axis < ndim:
+        return axis + ndim if axis < 0 else axis
+    return _arguments.as_one_axis(axis, ndim)
+
+
+cdef void move_last(layout *whole, int axis) noexcept:
+    """The reduced axis goes behind the others."""
+    cdef int last = whole.ndim - 1
+    cdef ptrdiff_t size = whole.shape[axis]
+    cdef ptrdiff_t step[FS_OPERANDS]
+    memcpy(step, whole.step[axis], sizeof(step))
+    for axis in range(axis, last):
+        whole.shape[axis] = whole.shape[axis + 1]
+        memcpy(whole.step[axis], whole.step[axis + 1], sizeof(step))
+    whole.shape[last] = size
+    memcpy(whole.step[last], step, sizeof(step))
+    whole.reduced = <uint64_t>1 << last
+
+
+cdef bint are_targets(labels, cnp.ndarray x) except -1:
+    """Whether labels are probabilities, one for each score."""
+    if PyArray_CheckExact(labels):
+        return cnp.PyArray_SAMESHAPE(<cnp.ndarray>labels, x)
+    return np.shape(labels) == np.shape(x)
+
+
+cdef double smoothing_of(label_smoothing) except? -1:
+    cdef double part = real_number(label_smoothing, "label_smoothing", FS_F64)
+    if not 0 <= part <= 1:
+        _arguments.as_smoothing(label_smoothing)
+    return part
+
+
 cdef object entropy(scores, labels, axis, temperature, ignore_index, label_smoothing,
                     reduction, sample_weight, where, bint return_grad):
     """The loss, or a pair with the gradient."""
     cdef fs_job job
     cdef layout whole
     cdef request asked
-    cdef cnp.ndarray x, mask, targets, moved, places = None, weights, y = None
-    cdef int y_type
+    cdef cnp.ndarray x, mask, targets, places, weights, y = None
+    cdef int y_type, place
     x = scores_of(scores, "scores")
-    cdef int place = _arguments.as_one_axis(axis, x.ndim)
+    place = axis_of_classes(axis, cnp.PyArray_NDIM(x))
     mask = mask_for(where, x, "scores")
-    if mask is not None:
-        mask = _arguments.broadcast(mask, np.shape(x), "where", "scores")
     y_type = type_of(x) if is_floating(type_of(x)) else FS_F64
-    _arguments.check_choice("reduction", reduction, ("mean", "sum", "none"))
+    if type(reduction) is not str or reduction not in _arguments.ENTROPY_REDUCTIONS:
+        _arguments.check_choice("reduction", reduction, _arguments.ENTROPY_REDUCTIONS)
     if not is_number(temperature):
         temperature = _arguments.as_temperatures(temperature, dtype_of(y_type),
                                                  np.shape(x), (place,))
         return over_quotients(x, mask, temperature, labels, place, ignore_index,
                               label_smoothing, reduction, sample_weight, return_grad,
                               y_type)
-    moved = np.moveaxis(x, place, -1)
-    begin(&job, &whole, FS_CROSS_ENTROPY, y_type, moved, -1)
+    begin(&job, &whole, FS_CROSS_ENTROPY, y_type, x, place)
     job.operand[FS_X].temperature = divisor(temperature, y_type)
     job.operand[FS_X].overflow = &job.overflow
-    set_operand(&job, &whole, FS_X, moved, type_of(x))
-    if mask is not None:
-        mask = np.moveaxis(mask, place, -1)
-        set_operand(&job, &whole, FS_MASK, mask, FS_BOOL)
+    set_operand(&job, &whole, FS_X, x, type_of(x))
+    set_mask(&job, &whole, mask, x, "scores")
     job.written = FS_NOTHING
     if return_grad:
         job.written = FS_GRADIENT
         y = like(x, y_type)
-        moved = np.moveaxis(y, place, -1)
-        set_operand(&job, &whole, FS_Y, moved, y_type)
-    asked.by_row = reduction == "none"
-    asked.is_mean = reduction == "mean"
-    asked.is_pairs = False
+        set_operand(&job, &whole, FS_Y, y, y_type)
+    set_reduction(&asked, reduction)
     asked.ignores = ignore_index is not None
     job.p = 1
     job.largest = 0
     job.margin = 0
     job.scale = 1 / job.operand[FS_X].temperature
-    job.smoothing = _arguments.as_smoothing(label_smoothing)
-    if np.shape(labels) == np.shape(x):
+    job.smoothing = smoothing_of(label_smoothing)
+    if are_targets(labels, x):
         if asked.ignores:
             raise TypeError("ignore_index needs labels that are integers")
         targets = scores_of(labels, "labels")
-        targets = np.moveaxis(targets, place, -1)
         set_operand(&job, &whole, FS_DY, targets, type_of(targets))
+        move_last(&whole, place)
     else:
+        move_last(&whole, place)
         places = indices(labels, ignore_index, &whole)
         set_reduced_operand(&job, &whole, FS_LABELS, places, FS_I64)
     weights = set_weights(&job, &whole, sample_weight)
     loss = run_hinge(&job, &whole, &asked)
     if job.overflow:
-        return over_quotients(x, where, job.operand[FS_X].temperature, labels, place,
+        return over_quotients(x, mask, job.operand[FS_X].temperature, labels, place,
                               ignore_index, label_smoothing, reduction, sample_weight,
                               return_grad, y_type)
     return (loss, y) if return_grad else loss

@@ -14,6 +14,12 @@ cdef cnp.ndarray scores_of(x, str name):
     return a if type_of(a) != NO_KERNEL else _arguments.as_scores(a, name)
 
 
+cdef void set_reduction(request *asked, reduction):
+    asked.by_row = reduction == "none"
+    asked.is_mean = reduction == "mean"
+    asked.is_pairs = reduction == "pairs"
+
+
 cdef int set_options(fs_job *job, request *asked, margin, p, variant, reduction,
                      bint return_grad) except -1:
     if type(p) is not int or type(variant) is not str or type(reduction) is not str or (
@@ -29,9 +35,7 @@ cdef int set_options(fs_job *job, request *asked, margin, p, variant, reduction,
     job.p = p
     job.largest = variant == "max"
     job.scale = 1
-    asked.by_row = reduction == "none"
-    asked.is_mean = reduction == "mean"
-    asked.is_pairs = reduction == "pairs"
+    set_reduction(asked, reduction)
     return 0
 
 
