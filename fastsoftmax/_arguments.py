@@ -11,7 +11,7 @@ import functools
 import math
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -364,12 +364,12 @@ def as_groups(flat: Array, negatives: int) -> tuple[int, int]:
     return flat.size // (count + 1), count + 1
 
 
-def check_labels(labels: Array, scores: tuple[int, ...]) -> None:
-    """Refuse labels that are not one for each row of scores of that shape."""
-    if labels.shape != scores[:-1]:
+def check_labels(labels: tuple[int, ...], scores: tuple[int, ...]) -> None:
+    """Refuse a shape of labels that are not one for each row of scores."""
+    if labels != scores[:-1]:
         raise ValueError(
             "labels must have one element for each row of scores, got shape "
-            f"{labels.shape} for scores of shape {scores}"
+            f"{labels} for scores of shape {scores}"
         )
 
 
@@ -378,7 +378,7 @@ def as_labels(labels: ArrayLike, rows: tuple[int, ...], classes: int) -> Array:
     if isinstance(labels, np.ma.MaskedArray):
         raise TypeError("labels is a masked array, whose mask would be lost")
     array = np.asarray(labels)
-    check_labels(array, (*rows, classes))
+    check_labels(array.shape, (*rows, classes))
     if array.size == 0 and array.dtype == np.float64:  # an empty list
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
@@ -396,11 +396,21 @@ def as_ignored(ignore_index: int) -> int:
     raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}")
 
 
-def bad_label(labels: Array, row: int, classes: int) -> IndexError:
-    """Return the error for the label of a row, counted in C order."""
+def bad_label(
+    labels: Array, row: int, classes: int, starts: Sequence[float] | None = None
+) -> IndexError:
+    """Return the error for the label of a row, counted in C order.
+
+    These labels may be a chunk of all, which starts there; NaN where nobody knows.
+    """
     place = np.unravel_index(row, labels.shape)
-    where = f"row {', '.join(map(str, place))}" if place else "the row"
-    return IndexError(f"label {labels[place]} of {where} is not in [0, {classes})")
+    label, chunk = labels[place], ""
+    if starts is not None and any(map(math.isnan, starts)):
+        chunk = " of its chunk"
+    elif starts is not None:
+        place = tuple(np.add(place, starts))
+    where = f"row {', '.join(map(str, place))}{chunk}" if place else "the row"
+    return IndexError(f"label {label} of {where} is not in [0, {classes})")
 
 
 def check_pairs(positives: Array, others: Array) -> None:
@@ -461,12 +471,12 @@ def as_margin(margin: float, compute: np.dtype[Any]) -> float:
     return abs(value)  # not -0
 
 
-def check_weights(weights: Array, rows: tuple[int, ...]) -> None:
-    """Refuse weights that are neither one for each row nor one for all."""
-    if weights.shape not in ((), rows):
+def check_weights(weights: tuple[int, ...], rows: tuple[int, ...]) -> None:
+    """Refuse a shape of weights that are neither one for each row nor one for all."""
+    if weights not in ((), rows):
         raise ValueError(
             f"sample_weight must have a weight for each row, shape {rows}, got shape "
-            f"{weights.shape}"
+            f"{weights}"
         )
 
 
@@ -475,7 +485,7 @@ def as_weights(sample_weight: ArrayLike, rows: tuple[int, ...]) -> Array:
     weights = as_array(sample_weight, "sample_weight", has_where=False)
     if weights.dtype.kind == "c":
         raise TypeError(f"sample_weight must be real, got dtype {weights.dtype}")
-    check_weights(weights, rows)
+    check_weights(weights.shape, rows)
     if weights.dtype != np.float64 or not weights.flags.aligned:
         weights = cast(weights, np.dtype(np.float64))
         weights = weights if weights.flags.aligned else weights.copy()

@@ -56,8 +56,13 @@ def assert_like(lazy, expected, rtol, atol=0.0):
     """Lazy, of the type and shape that NumPy arrays give, and close."""
     assert isinstance(lazy, da.Array)
     assert lazy.dtype == expected.dtype
-    assert lazy.shape == np.shape(expected)
+    assert lazy.ndim == np.ndim(expected)
+    assert all(
+        known == size or np.isnan(known)
+        for known, size in zip(lazy.shape, np.shape(expected), strict=True)
+    )
     found = lazy.compute()
+    assert np.shape(found) == np.shape(expected)
     assert found.dtype == expected.dtype
     np.testing.assert_allclose(
         np.asarray(found, float), np.asarray(expected, float), rtol=rtol, atol=atol
@@ -290,6 +295,88 @@ def test_cross_entropy_along_another_axis():
     assert_like(found[1], expected[1], 2.0**-21, 2.0**-25)
 
 
+@pytest.mark.parametrize("function", [hinge_loss, cross_entropy])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sample_weight": np.zeros(6)},
+        {"sample_weight": np.array([1.0, 0, 0, -1, 0, 0])},
+        {"sample_weight": 2.0},
+        {"sample_weight": np.array([np.inf, 1, 0, 0, 0, 0])},
+        {"where": np.arange(6)[:, None] < 2},
+    ],
+    ids=["of weight 0", "whose weights cancel", "alike", "one infinite", "masked out"],
+)
+@pytest.mark.parametrize("classes", [1, 3])
+def test_means_and_their_gradients_of_rows(classes, options, function):
+    """With one class, rows have no negative, and cost nothing; they count."""
+    x, labels = np.ones((6, classes), "f4"), np.zeros(6, int)
+    both = options | {"reduction": "mean", "return_grad": True}
+    found = function(cut(x, (4, classes)), labels, **both)
+    loss, grad = function(x, labels, **both)
+    assert_like(found[0], loss, 2.0**-21)
+    assert_like(found[1], grad, 2.0**-21)
+
+
+# ---- chunks of unknown sizes ----
+
+
+def selected(x, dtype=np.float32):
+    """A selection of rows: the same, of an array and lazily."""
+    keep = np.arange(20) % 3 != 1
+    x = np.asarray(x, dtype)
+    lazy = da.from_array(x, (7, *x.shape[1:]))[da.from_array(keep, 7)]
+    assert np.isnan(lazy.shape[0])
+    return lazy, x[keep]
+
+
+@pytest.mark.parametrize("axis", [-1, 0, None])
+def test_rows_that_were_selected(axis):
+    x = np.random.default_rng(4).normal(size=(20, 6))
+    column = np.arange(6) % 3 != 0
+    for lazy, plain in (selected(x), (selected(x)[0].rechunk({1: 4}), selected(x)[1])):
+        for mask in (lambda given: given > -0.5, lambda given: column):
+            options = {"axis": axis, "where": mask(lazy)}
+            y = softmax(plain, axis, where=mask(plain))
+            assert_like(softmax(lazy, **options), y, 1e-6)
+            total = logsumexp(plain, axis, plain**2, where=mask(plain))
+            assert_like(logsumexp(lazy, b=lazy**2, **options), total, 1e-6)
+            dy = softmax_vjp(plain, plain, axis, where=mask(plain))
+            assert_like(softmax_vjp(lazy, lazy, **options), dy, 1e-5, 1e-6)
+    if axis == -1:
+        lazy, plain = selected(x)
+        found = softmax(lazy, -1, temperature=abs(lazy[:, :1]))
+        assert_like(found, softmax(plain, -1, temperature=abs(plain[:, :1])), 1e-6)
+
+
+@pytest.mark.parametrize("function", [hinge_loss, cross_entropy])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_losses_of_rows_that_were_selected(reduction, function):
+    rng = np.random.default_rng(5)
+    lazy, plain = selected(rng.normal(size=(20, 6)))
+    labels, weights = selected(rng.integers(0, 6, 20), int), selected(rng.random(20))
+    for w in (weights, (None, None), (2.0, 2.0)):
+        both = {"reduction": reduction, "return_grad": True, "ignore_index": 2}
+        of_lazy = both | {"sample_weight": w[0], "where": lazy > -0.5}
+        of_plain = both | {"sample_weight": w[1], "where": plain > -0.5}
+        found = function(lazy, labels[0], **of_lazy)
+        loss, grad = function(plain, labels[1], **of_plain)
+        assert_like(found[0], loss, 1e-5)
+        assert_like(found[1], grad, 1e-5, 1e-7)
+
+
+def test_unknown_sizes_beside_known_ones_are_refused():
+    lazy, plain = selected(np.ones((20, 6)))
+    for call in (
+        lambda: softmax(lazy, -1, where=plain > 0),
+        lambda: softmax(lazy, -1, where=(lazy > 0).rechunk({1: 3})[:, :5]),
+        lambda: softmax(lazy, -1, where=da.concatenate([lazy > 0, lazy > 0])),
+        lambda: logsumexp(lazy, -1, plain),
+    ):
+        with pytest.raises(ValueError, match="compute_chunk_sizes"):
+            call()
+
+
 # ---- nothing early, nothing gathered ----
 
 
@@ -379,8 +466,17 @@ def test_what_does_not_fit_is_refused_at_once():
 def test_bad_values_are_found_in_their_chunk():
     with pytest.raises(ValueError, match="temperature must be finite"):
         softmax(cut(draw()), 1, temperature=da.zeros((5, 1, 4), chunks=2)).compute()
-    with pytest.raises(IndexError, match="label 9"):
-        cross_entropy(cut(draw(), (2, 6, 4)), np.full(SHAPE[:2], 9)).compute()
+    labels = LABELS.copy()
+    labels[3, 15] = 9
+    for function in (hinge_loss, cross_entropy):
+        for reduction in ("none", "mean"):
+            loss = function(cut(draw(), (2, 6, 4)), labels, reduction=reduction)
+            with pytest.raises(IndexError, match=r"label 9 of row 3, 15 is not in"):
+                loss.compute()
+    labels = np.where(np.arange(20) == 9, 6, 0)
+    loss = cross_entropy(selected(np.ones((20, 6)))[0], selected(labels, int)[0])
+    with pytest.raises(IndexError, match=r"label 6 of row 1 of its chunk is not in"):
+        loss.compute()
 
 
 def test_xarray_passes_dask_arrays_on():

@@ -82,7 +82,7 @@ def _as_rows(
 
 
 def _as_labels(labels: Any, scores: Array) -> Array:
-    _arguments.check_labels(labels, scores.shape)
+    _arguments.check_labels(labels.shape, scores.shape)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     return _contiguous(labels, np.dtype(np.int64))
@@ -126,7 +126,7 @@ def _as_weights(sample_weight: Any, rows: tuple[int, ...]) -> Array | None:
     if sample_weight is None:
         return None
     weights = launch.as_array(sample_weight, "sample_weight")
-    _arguments.check_weights(weights, rows)
+    _arguments.check_weights(weights.shape, rows)
     weights = weights.astype(np.float64, copy=False)
     return _contiguous(cupy.broadcast_to(weights, rows))
 

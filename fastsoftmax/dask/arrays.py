@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -42,19 +43,44 @@ def meta(array: Any) -> Any:
     return da.asarray(array)._meta
 
 
+Shape = tuple[Any, ...]
+
+
+def shape_of(array: Any) -> Shape:
+    """Return the shape; None for a size that Dask does not know."""
+    return tuple(None if math.isnan(size) else size for size in array.shape)
+
+
 def beside(array: Any, x: Any, name: str, to: str, kept: tuple[int, ...] = ()) -> Any:
-    """Return an array broadcast to x, and cut as x is; of length 1 along `kept`."""
+    """Return an array that broadcasts to x, with as many axes, and cut as x is.
+
+    It must have length 1 along `kept`. Chunks of unknown sizes are taken to be alike
+    where there are equally many: they are, where one selection made both arrays.
+    """
     array = da.asarray(array)
-    shape = tuple(1 if d in kept else size for d, size in enumerate(x.shape))
-    chunks = tuple((1,) if d in kept else cuts for d, cuts in enumerate(x.chunks))
-    before = x.ndim - array.ndim
-    own = {
-        d: chunks[before + d]
-        for d, size in enumerate(array.shape)
-        if before + d >= 0 and size == shape[before + d]
-    }
-    to_chunks = partial(da.broadcast_to, chunks=chunks)
-    return _arguments.broadcast(array.rechunk(own), shape, name, to, to_chunks)
+    shape = tuple(1 if d in kept else size for d, size in enumerate(shape_of(x)))
+    try:
+        return _arguments.broadcast(
+            array, shape, name, to, partial(_cut_alike, chunks=x.chunks)
+        )
+    except ValueError as error:
+        if None not in shape + shape_of(array):
+            raise
+        hint = "compute_chunk_sizes() finds sizes that are unknown (None)"
+        raise ValueError(f"{error}: {hint}") from None
+
+
+def _cut_alike(array: Any, shape: Shape, chunks: tuple[Shape, ...]) -> Any:
+    array = array[(None,) * (len(shape) - array.ndim)]
+    cuts = {}
+    for d, (size, whole) in enumerate(zip(shape_of(array), shape, strict=True)):
+        if size == 1:
+            continue
+        if size != whole or (size is None and array.numblocks[d] != len(chunks[d])):
+            raise ValueError
+        if size is not None:
+            cuts[d] = chunks[d]
+    return array.rechunk(cuts)
 
 
 def options(
@@ -70,12 +96,12 @@ def options(
     if where is not None:
         parts["where"] = beside(where, x, "where", name)
     if _arguments.is_dask(temperature):
-        _arguments.check_temperatures(temperature.shape, x.shape, axes)
+        _arguments.check_temperatures(shape_of(temperature), shape_of(x), axes)
         temperature = temperature.map_blocks(_checked, dtype, dtype=compute_of(dtype))
     elif _arguments.is_one_number(temperature):
         return parts | {"temperature": _arguments.as_temperature(temperature, dtype)}
     else:
-        temperature = _arguments.as_temperatures(temperature, dtype, x.shape, axes)
+        temperature = _arguments.as_temperatures(temperature, dtype, shape_of(x), axes)
     return parts | {"temperature": beside(temperature, x, "temperature", name, axes)}
 
 
@@ -94,7 +120,10 @@ def blockwise(
     dtype: np.dtype[Any],
     reduced: tuple[int, ...] = (),
 ) -> Any:
-    """Run a function of named chunks, which leaves length 1 along `reduced`."""
+    """Run a function of named chunks, which leaves length 1 along `reduced`.
+
+    The first array has the chunks of the result; the others are beside it.
+    """
     arrays = {name: part for name, part in parts.items() if _arguments.is_dask(part)}
     numbers = {name: part for name, part in parts.items() if name not in arrays}
     first, *_ = arrays.values()
@@ -106,6 +135,7 @@ def blockwise(
         adjust_chunks={axis: lambda n: 1 for axis in reduced},
         dtype=dtype,
         meta=np.empty((0,) * first.ndim, dtype),
+        align_arrays=False,
     )
 
 

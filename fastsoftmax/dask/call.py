@@ -33,6 +33,7 @@ from .arrays import (
     meta,
     options,
     refuse_out,
+    shape_of,
     sums,
 )
 from .chunks import STATE
@@ -68,12 +69,16 @@ def logsumexp(
     check_real(wanted, a)
     parts = {"x": a}
     if b is not None:
-        _arguments.broadcast_shape(a.shape, np.shape(b))
-        parts["x"], parts["b"] = da.broadcast_arrays(a, da.asarray(b))
+        b = da.asarray(b)
+        if None in shape_of(a) + shape_of(b):
+            parts["b"] = beside(b, a, "b", "a")
+        else:
+            _arguments.broadcast_shape(a.shape, b.shape)
+            parts["x"], parts["b"] = da.broadcast_arrays(a, b)
     whole = parts["x"]
     if where is not None:
         parts["where"] = beside(where, whole, "where", "a")
-    axes = _arguments.as_axes(axis, whole.ndim)
+    axes = _arguments.as_axes(axis, whole.ndim) if whole.ndim else ()
     if holds_sets(whole, axes):
         of_chunk = partial(chunks.state_of_sets, axes, wanted)
         state = blockwise(of_chunk, parts, STATE, axes)
@@ -86,7 +91,7 @@ def logsumexp(
     ]
     if return_sign:
         results.append(state["sign"].astype(wanted))
-    if not keepdims and whole.ndim:
+    if not keepdims:
         results = [result.squeeze(axes) for result in results]
     return tuple(results) if return_sign else results[0]
 

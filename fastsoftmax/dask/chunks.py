@@ -140,9 +140,9 @@ def dot(
     """Return what a VJP sums, of a chunk: y * dy, or dy."""
     counts: Any = True if where is None else where
     with np.errstate(all="ignore"):
-        terms = dy.astype(float)
+        terms = np.broadcast_to(dy.astype(float), y.shape)
         if not is_log:
-            terms *= y
+            terms = terms * y
         return np.asarray(terms.sum(axes, keepdims=True, where=counts))
 
 
