@@ -13,7 +13,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import child
 import numpy as np
 import pytest
 from kernel_driver import DRIVER, FLAGS, KERNELS, need, run
@@ -49,25 +51,9 @@ def works():
 """
 
 
-def environment(**changes: str) -> dict[str, str]:
-    """Return the variables for a child that imports the package under test."""
-    here = str(Path(fastsoftmax.__file__).parents[1])
-    return os.environ | {"PYTHONPATH": here} | changes
-
-
-def python(folder: Path, script: str, *, timeout: float = 120, **changes: str) -> str:
-    """Run a script in a fresh process, on the package under test; return its output."""
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + script],
-        cwd=folder,
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, f"exit {done.returncode}: {done.stderr}"
-    return done.stdout
+def python(folder: Path, script: str, **options: Any) -> str:
+    """Return what a script printed that knows PRELUDE."""
+    return child.python(folder, PRELUDE + script, **options)
 
 
 # ---- the floating-point unit ----
@@ -221,12 +207,12 @@ else:
 
 
 @contextmanager
-def child(folder: Path, script: str) -> Iterator[subprocess.Popen[str]]:
+def running(folder: Path, script: str) -> Iterator[subprocess.Popen[str]]:
     """Run a script beside the test, which then talks to it; end it at last."""
     process = subprocess.Popen(
         [sys.executable, "-c", PRELUDE + script],
         cwd=folder,
-        env=environment(FASTSOFTMAX_ISA="scalar"),  # slow: jobs that last
+        env=child.environment(FASTSOFTMAX_ISA="scalar"),  # slow: jobs that last
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -260,7 +246,7 @@ def interrupt(process: subprocess.Popen[str], after: float) -> tuple[float, str]
 )
 def test_ctrl_c_stops_a_job(tmp_path: Path, job: str, threads: int) -> None:
     script = INTERRUPTED.format(job=JOBS[job], threads=threads)
-    with child(tmp_path, script) as process:
+    with running(tmp_path, script) as process:
         sent, output = interrupt(process, after=0.3)
     stopped = re.fullmatch(r"stopped at ([0-9.]+)\nand works\n", output)
     assert stopped, output
@@ -331,7 +317,7 @@ def test_a_search_for_nan_is_stopped_as_well(call: str) -> None:
 def test_ctrl_c_stops_every_step_of_a_long_row(tmp_path: Path) -> None:
     script = INTERRUPTED.format(job="softmax(np.zeros(1 << 28))", threads=2)
     for after in (0.05, 0.8):
-        with child(tmp_path, script) as process:
+        with running(tmp_path, script) as process:
             sent, output = interrupt(process, after)
         stopped = re.fullmatch(r"stopped at ([0-9.]+)\nand works\n", output)
         assert stopped, output
@@ -363,7 +349,7 @@ assert len(results) == 2 and works()
 
 @posix
 def test_ctrl_c_beside_jobs_of_other_threads(tmp_path: Path) -> None:
-    with child(tmp_path, BESIDE_THE_MAIN_THREAD) as process:
+    with running(tmp_path, BESIDE_THE_MAIN_THREAD) as process:
         _, output = interrupt(process, after=0.2)
     assert output == "stopped\n"
 

@@ -1,77 +1,21 @@
-"""Threads: how many there are, when they start, and what they survive."""
+"""When threads start, and what they survive."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+from child import with_threads
 
-import fastsoftmax
 from fastsoftmax import _cpu, _threads
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 parallel = pytest.mark.skipif(not _cpu.openmp, reason="a build without OpenMP")
-two_cpus = pytest.mark.skipif(
-    _threads.count(2) < 2, reason="one CPU: nothing to share the work with"
-)
-
-SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
-
-# What every child knows: a job large enough for threads, and its right result.
-PRELUDE = """
-import os, signal, sys, threading, time
-import numpy as np
-import fastsoftmax
-from fastsoftmax import softmax
-
-x = np.random.default_rng(1).uniform(-30, 30, (256, 4096)).astype(np.float32)
-fastsoftmax.set_num_threads(1)
-right = softmax(x, axis=-1)
-fastsoftmax.set_num_threads(None)
-assert right.sum() > 255
-fastsoftmax._cpu.share_always(True)
-
-def works():
-    return bool((softmax(x, axis=-1) == right).all())
-
-def tasks():
-    return set(os.listdir("/proc/self/task"))
-"""
-
-
-def python(
-    folder: Path, script: str, *, timeout: float = 60, **environment: str
-) -> str:
-    """Run a script in a fresh process, on the package under test; return its output."""
-    kept = {name: text for name, text in os.environ.items() if name not in SETTINGS}
-    kept["PYTHONPATH"] = str(Path(fastsoftmax.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
-        cwd=folder,
-        env=kept | environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, f"exit {done.returncode}: {done.stderr}"
-    return done.stdout
-
-
-@pytest.fixture
-def default_threads() -> Iterator[None]:
-    """Undo what a test sets."""
-    yield
-    fastsoftmax.set_num_threads(None)
-
 
 # ---- fork ----
 
@@ -90,7 +34,7 @@ def in_a_child(act):
 
 @forks
 def test_child_and_grandchild_compute_and_so_does_the_parent(tmp_path: Path) -> None:
-    python(
+    with_threads(
         tmp_path,
         IN_A_CHILD
         + """
@@ -106,7 +50,7 @@ assert works()
 
 @forks
 def test_child_computes_in_one_thread(tmp_path: Path) -> None:
-    python(
+    with_threads(
         tmp_path,
         IN_A_CHILD
         + """
@@ -119,7 +63,7 @@ assert fastsoftmax.get_num_threads() == (2 if fastsoftmax._cpu.openmp else 1)
 
 @forks
 def test_multiprocessing_fork_pool(tmp_path: Path) -> None:
-    python(
+    with_threads(
         tmp_path,
         """
         import multiprocessing
@@ -139,7 +83,7 @@ def test_multiprocessing_fork_pool(tmp_path: Path) -> None:
 
 @forks
 def test_150_forks_beside_two_busy_threads(tmp_path: Path) -> None:
-    python(
+    with_threads(
         tmp_path,
         IN_A_CHILD
         + """
@@ -218,7 +162,7 @@ for job in jobs({parallel_from() - 64}):
 for job in jobs({parallel_from() + 64}):
     assert in_a_thread_of_its_own(starts_a_thread, job), job[0].shape
 """
-    python(tmp_path, SHAPES + script)
+    with_threads(tmp_path, SHAPES + script)
 
 
 @linux
@@ -232,7 +176,7 @@ before = tasks()
 assert starts_a_thread(next(jobs(1 << 21)))
 assert len(tasks()) == len(before) + 2
 """
-    python(tmp_path, SHAPES + script)
+    with_threads(tmp_path, SHAPES + script)
 
 
 @linux
@@ -246,142 +190,7 @@ fastsoftmax.set_num_threads(2)
 softmax(x[:16], axis=-1)
 assert len(tasks()) == before + 1
 """
-    python(tmp_path, script)
-
-
-# ---- how many threads ----
-
-
-def default_count(folder: Path, script: str = "", **environment: str) -> int:
-    """Return the default number of threads of a fresh process."""
-    script = textwrap.dedent(script) + "\nprint(fastsoftmax.get_num_threads())"
-    return int(python(folder, script, **environment))
-
-
-@parallel
-@pytest.mark.parametrize("asked", [1, 2, 64])
-def test_default_heeds_omp_num_threads(tmp_path: Path, asked: int) -> None:
-    count = default_count(tmp_path, OMP_NUM_THREADS=str(asked))
-    assert count == min(asked, _threads.count(1024))
-
-
-@linux
-@parallel
-@two_cpus
-def test_default_heeds_the_affinity_of_now(tmp_path: Path) -> None:
-    script = """
-    import os
-
-    every = os.sched_getaffinity(0)
-    assert fastsoftmax.get_num_threads() >= 2
-    os.sched_setaffinity(0, {min(every)})
-    assert fastsoftmax.get_num_threads() == 1
-    before = tasks()
-    assert works() and tasks() == before
-    os.sched_setaffinity(0, every)
-    assert fastsoftmax.get_num_threads() >= 2
-    os.sched_setaffinity(0, {min(every)})
-    """
-    assert default_count(tmp_path, script) == 1
-
-
-@linux
-@parallel
-@two_cpus
-def test_default_and_chosen_count_heed_threadpoolctl(tmp_path: Path) -> None:
-    script = """
-    import threadpoolctl
-
-    for wanted in (None, 2):
-        fastsoftmax.set_num_threads(wanted)
-        assert fastsoftmax.get_num_threads() >= 2
-        with threadpoolctl.threadpool_limits(1):
-            assert fastsoftmax.get_num_threads() == 1
-            before = tasks()
-            assert works() and tasks() == before
-        assert fastsoftmax.get_num_threads() >= 2
-    """
-    python(tmp_path, script)
-
-
-@linux
-@parallel
-@pytest.mark.parametrize("machine", [1, 2])
-def test_limits_that_are_what_the_machine_has(tmp_path: Path, machine: int) -> None:
-    script = f"""
-    import threadpoolctl
-
-    def limits():
-        found = threadpoolctl.threadpool_info()
-        return [one["num_threads"] for one in found if one["user_api"] == "openmp"]
-
-    before = limits()
-    for _ in range(2):
-        fastsoftmax.set_num_threads(8)
-        assert fastsoftmax.get_num_threads() == 8 and works()
-        for limit in range({machine}, 0, -1):
-            with threadpoolctl.threadpool_limits(limit):
-                assert fastsoftmax.get_num_threads() == limit
-                count = len(tasks())
-                assert works() and len(tasks()) <= count
-            assert fastsoftmax.get_num_threads() == 8
-    with threadpoolctl.threadpool_limits({machine}):
-        fastsoftmax.set_num_threads(5)
-        assert fastsoftmax.get_num_threads() == 5
-    fastsoftmax.set_num_threads(6)
-    assert fastsoftmax.get_num_threads() == 6
-    fastsoftmax.set_num_threads(None)
-    assert limits() == before and fastsoftmax.get_num_threads() <= {machine}
-    """
-    python(tmp_path, script, OMP_NUM_THREADS=str(machine))
-
-
-@pytest.mark.usefixtures("default_threads")
-@pytest.mark.parametrize("quota", [0.5, 1.0, 1.99])
-def test_default_heeds_the_quota(monkeypatch: pytest.MonkeyPatch, quota: float) -> None:
-    monkeypatch.setattr(_threads, "_quota", lambda: quota)
-    monkeypatch.setattr(_threads, "_affinity", lambda: 8)
-    assert _threads.count(8) == 1
-    monkeypatch.setattr(_threads, "_quota", lambda: quota + 3)
-    assert _threads.count(8) == int(quota + 3)
-
-
-@pytest.mark.usefixtures("default_threads")
-def test_a_chosen_count_holds_until_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_threads, "_affinity", lambda: 3)
-    monkeypatch.setattr(_threads, "_quota", lambda: 4.0)
-    assert _threads.count(8) == 3
-    for chosen in (1, 5, np.int64(7), 1024):
-        fastsoftmax.set_num_threads(chosen)  # type: ignore[arg-type]
-        assert _threads.count(1024) == chosen
-        if _cpu.openmp:
-            assert fastsoftmax.get_num_threads() == chosen
-    fastsoftmax.set_num_threads(None)
-    assert _threads.count(8) == 3
-
-
-@pytest.mark.usefixtures("default_threads")
-@pytest.mark.parametrize("bad", [0, -1, 1025, 2**70, -(2**70)])
-def test_counts_out_of_range(bad: int) -> None:
-    fastsoftmax.set_num_threads(3)
-    with pytest.raises(ValueError, match=f"from 1 to 1024, got {bad}$"):
-        fastsoftmax.set_num_threads(bad)
-    assert _threads.count(1024) == 3
-
-
-@pytest.mark.usefixtures("default_threads")
-@pytest.mark.parametrize("bad", [1.0, "2", True, False, np.True_, [2], 2 + 0j, np.nan])
-def test_counts_that_are_no_integers(bad: object) -> None:
-    fastsoftmax.set_num_threads(3)
-    with pytest.raises(TypeError, match="must be an integer or None, got"):
-        fastsoftmax.set_num_threads(bad)  # type: ignore[arg-type]
-    assert _threads.count(1024) == 3
-
-
-def test_a_serial_build_says_one(tmp_path: Path) -> None:
-    if _cpu.openmp:
-        pytest.skip("this build has OpenMP")
-    assert default_count(tmp_path, "fastsoftmax.set_num_threads(4)") == 1
+    with_threads(tmp_path, script)
 
 
 # ---- many Python threads ----
@@ -420,7 +229,7 @@ def test_results_from_eight_threads_at_once_are_the_same_bits(tmp_path: Path) ->
         worker.join()
     assert not different and len(finished) == 8
     """
-    python(tmp_path, script)
+    with_threads(tmp_path, script)
 
 
 def test_more_threads_than_processors_give_the_same_bits(tmp_path: Path) -> None:
@@ -443,7 +252,7 @@ def test_more_threads_than_processors_give_the_same_bits(tmp_path: Path) -> None
             found = function(x, axis=axis)
             assert found.tobytes() == expected.tobytes(), (threads, x.shape)
     """
-    python(tmp_path, script)
+    with_threads(tmp_path, script)
 
 
 @linux
@@ -485,7 +294,7 @@ def test_1500_short_lived_threads_leave_nothing(tmp_path: Path) -> None:
     assert grown < 16 << 20, grown
     assert not wrong
     """
-    python(tmp_path, "x, right = x[:32], right[:32]\n" + textwrap.dedent(script))
+    with_threads(tmp_path, "x, right = x[:32], right[:32]\n" + textwrap.dedent(script))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -511,7 +320,7 @@ def test_python_runs_beside_a_large_call(tmp_path: Path, count: int) -> None:
     counter.join()
     assert during > 10, during
     """
-    python(tmp_path, script)
+    with_threads(tmp_path, script)
 
 
 # ---- threads that cannot be created ----
@@ -543,7 +352,7 @@ leave(2)  # less than a thread's stack
 assert call_with(16) and call_with(16)
 assert len(tasks()) < 16
 """
-    python(tmp_path, NO_ROOM + script)
+    with_threads(tmp_path, NO_ROOM + script)
 
 
 @linux
@@ -567,7 +376,7 @@ go.set()
 thread.join()
 assert found == [True]
 """
-    python(tmp_path, NO_ROOM + script)
+    with_threads(tmp_path, NO_ROOM + script)
 
 
 @linux
@@ -607,7 +416,7 @@ for _ in range(50):
 assert found == [[True] * 3] * 200
 """
     size = "512M" if taken == "stacks" else "8M"
-    if python(tmp_path, NO_ROOM + script, OMP_STACKSIZE=size) == "not root\n":
+    if with_threads(tmp_path, NO_ROOM + script, OMP_STACKSIZE=size) == "not root\n":
         pytest.skip("limits a user of its own: needs root")
 
 
@@ -630,7 +439,7 @@ leave(2)
 assert call_with(16)
 assert len(tasks()) == before - 14
 """
-    if python(tmp_path, NO_ROOM + script) == "no libgomp\n":
+    if with_threads(tmp_path, NO_ROOM + script) == "no libgomp\n":
         pytest.skip("the OpenMP runtime is not libgomp")
 
 
@@ -644,7 +453,7 @@ assert call_with(2) and tasks() == before
 resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 assert call_with(2) and len(tasks()) == len(before) + 1
 """
-    python(tmp_path, NO_ROOM + script, OMP_STACKSIZE=" 4g ")
+    with_threads(tmp_path, NO_ROOM + script, OMP_STACKSIZE=" 4g ")
 
 
 @pytest.mark.parametrize(
@@ -666,60 +475,3 @@ def test_stack_size_is_read_as_libgomp_reads_it(text: str, size: int) -> None:
     assert _threads.worker_stack({"OMP_STACKSIZE": text}) in (size, 0)
     both = {"OMP_STACKSIZE": text, "GOMP_STACKSIZE": "7M"}
     assert _threads.worker_stack(both) == size
-
-
-# ---- the settings of others ----
-
-
-def test_import_leaves_the_environment_alone(tmp_path: Path) -> None:
-    script = f"print(*(os.environ.get(name) for name in {SETTINGS}))"
-    assert python(tmp_path, script) == "None None None\n"
-    own = {"GOMP_SPINCOUNT": "7", "OMP_WAIT_POLICY": "active", "OMP_NUM_THREADS": "2"}
-    assert python(tmp_path, script, **own) == "7 active 2\n"
-    for name in SETTINGS[:2]:
-        expected = ["None"] * 3
-        expected[SETTINGS.index(name)] = own[name]
-        output = python(tmp_path, script, **{name: own[name]})
-        assert output.split() == expected
-
-
-@linux
-@parallel
-def test_spins_are_short_unless_the_user_has_chosen(tmp_path: Path) -> None:
-    def shown(**environment: str) -> str:
-        """Return what libgomp prints of its setting when it is loaded."""
-        kept = {n: text for n, text in os.environ.items() if n not in SETTINGS}
-        kept["PYTHONPATH"] = str(Path(fastsoftmax.__file__).parents[1])
-        done = subprocess.run(
-            [sys.executable, "-c", "import fastsoftmax"],
-            cwd=tmp_path,
-            env=kept | {"OMP_DISPLAY_ENV": "verbose"} | environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        found = re.search(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
-        if not found:
-            pytest.skip("the OpenMP runtime is not libgomp")
-        return found[1]
-
-    assert shown() == "2000"
-    assert shown(GOMP_SPINCOUNT="77") == "77"
-    assert shown(OMP_WAIT_POLICY="passive") == "0"
-
-
-def test_an_exception_while_loading_restores_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in SETTINGS:
-        monkeypatch.delenv(name, raising=False)
-
-    def load() -> None:
-        with _threads.short_spins():
-            assert os.environ["GOMP_SPINCOUNT"]
-            raise ImportError
-
-    with pytest.raises(ImportError):
-        load()
-    assert "GOMP_SPINCOUNT" not in os.environ

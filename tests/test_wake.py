@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -13,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from child import python
 from kernel_driver import DRIVER, FLAGS, KERNELS, need, run
 
-import fastsoftmax
 from fastsoftmax import _cpu, _threads
 
 
@@ -218,13 +215,5 @@ def test_a_short_job_is_not_slower_than_with_one_thread(
     tmp_path: Path, pause: float, neighbours: int, calls: int
 ) -> None:
     script = TIMED.format(pause=pause, neighbours=neighbours, calls=calls)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(fastsoftmax.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout.endswith("in time\n"), done
+    printed = python(tmp_path, script, timeout=60)
+    assert printed.endswith("in time\n"), printed
