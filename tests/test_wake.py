@@ -39,7 +39,7 @@ class Job(NamedTuple):
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need(shutil.which("cc"), "needs cc")
     to = tmp_path_factory.mktemp("wake") / "wake"
-    run("cc", *FLAGS, f"-I{KERNELS}", DRIVER / "wake.c", "-o", to)
+    run("cc", *FLAGS, f"-I{KERNELS}", DRIVER / "wake.c", "-o", to, "-lm")
     return to
 
 

@@ -46,7 +46,8 @@ static inline void fs_prepare_teams(size_t stack)
 }
 static inline int fs_can_start(int threads)
 {
-    return FS_WITH_OPENMP || threads == 1;
+    (void)threads;
+    return FS_WITH_OPENMP;
 }
 /* The library that OpenMP's calls reach; "" without one. */
 static inline const char *fs_openmp_runtime(void)
@@ -191,11 +192,9 @@ static int fs_make_team(fs_team *team, int threads, int missing)
     return known;
 }
 
-/* Whether a region of that many threads can be entered now. */
+/* Whether a region of that many threads, two or more, can be entered now. */
 static inline int fs_can_start(int threads)
 {
-    if (threads == 1)
-        return 1;
     fs_team *team = fs_has_key && !omp_in_parallel() ? fs_own_team() : NULL;
     if (!team)
         return 0;

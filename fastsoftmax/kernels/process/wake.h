@@ -15,6 +15,8 @@
 #ifndef FASTSOFTMAX_WAKE_H
 #define FASTSOFTMAX_WAKE_H
 
+#include <math.h>
+
 #include "team.h"
 
 /* Seconds. A team spins for 50 us on Zen 4, 30 on a Xeon of 16 cores, where it comes in
@@ -41,17 +43,14 @@ typedef struct {
     double looked_up;
 } fs_wake;
 
-/* Until something is measured: .3 ns an element, 100 us to wake a team. */
-#define FS_STRANGERS                                                                   \
-    {.pace = .3e-9,                                                                    \
-     .cost = {100e-6, 0},                                                              \
-     .last = {100e-6, 0},                                                              \
-     .ended = -1,                                                                      \
-     .looked_up = -1}
-
 static inline fs_wake *fs_own_wake(void)
 {
-    static fs_wake own = FS_STRANGERS;
+    /* At first: .3 ns an element, 100 us to wake a team. */
+    static fs_wake own = {.pace = .3e-9,
+                          .cost = {100e-6, 0},
+                          .last = {100e-6, 0},
+                          .ended = -1,
+                          .looked_up = -1};
 #if defined(_OPENMP)
 #pragma omp threadprivate(own)
 #endif
@@ -65,9 +64,8 @@ static inline int fs_is_worth_a_team(fs_wake *own, double elements, double now)
     double least = 1.5 * own->cost[own->state];
     if (saves + own->account <= least)
         return 0;
-    double spent = least - saves;
-    if (spent > 0)
-        own->account -= spent > own->account / 2 ? spent : own->account / 2;
+    if (saves <= least)
+        own->account -= fmax(least - saves, own->account / 2);
     return 1;
 }
 
@@ -75,15 +73,14 @@ static inline int fs_is_worth_a_team(fs_wake *own, double elements, double now)
 static inline void fs_learn_cost(fs_wake *own, double alone, int threads, double took)
 {
     double *cost = &own->cost[own->state], *last = &own->last[own->state];
-    double part = alone / threads, beyond = took - part;
-    double expected = part + *cost > alone ? part + *cost : alone;
+    double part = alone / threads, expected = fmax(alone, part + *cost);
     if (took < alone)
         own->account += alone - took;
-    else if (took > 2 * expected)
-        own->account -= took - 2 * expected;
-    beyond = beyond < FS_DEAREST ? beyond : FS_DEAREST;
-    *cost = beyond < *last ? beyond : *last;
-    *last = beyond;
+    else
+        own->account -= fmax(0, took - 2 * expected);
+    double measured = fmin(took - part, FS_DEAREST);
+    *cost = fmin(measured, *last);
+    *last = measured;
     if (own->state == FS_ASLEEP) /* a busy neighbour may have gone */
         own->cost[FS_AWAKE] = own->last[FS_AWAKE] = 0;
 }
@@ -91,21 +88,20 @@ static inline void fs_learn_cost(fs_wake *own, double alone, int threads, double
 /* Of a job by so many threads that began at own->began. */
 static inline void fs_learn(fs_wake *own, double elements, int threads, double now)
 {
-    double took = now > own->began ? now - own->began : 0; /* the clock may be set */
+    double took = fmax(0, now - own->began); /* the clock may be set */
     double alone = elements * own->pace, most = 2 * FS_DEAREST;
     int in_a_burst = own->began - own->ended < FS_SPINS;
     int is_first = own->ended < 0; /* its memory is fresh: that says nothing */
     own->ended = now;
     own->shared = threads > 1;
     if (!own->shared) {
-        took = took < 2 * alone ? took : 2 * alone; /* it may have been interrupted */
+        took = fmin(took, 2 * alone); /* it may have been interrupted */
         own->account += took / (in_a_burst ? 12 : 32);
         own->pace += (took - alone) / elements / 2;
     } else if (!is_first) {
         fs_learn_cost(own, alone, threads, took);
     }
-    own->account = own->account < most ? own->account : most;
-    own->account = own->account > -most ? own->account : -most;
+    own->account = fmax(-most, fmin(own->account, most));
 }
 
 #endif
