@@ -84,7 +84,7 @@ def as_array(x: ArrayLike, name: str, has_where: bool = True) -> Array:
         raise TypeError(
             f"{name} is a masked array, whose mask would be lost: pass {instead}"
         )
-    array = np.asarray(x)
+    array = _as_ndarray(x, name)
     numeric = array.dtype.kind in "biuc" or array.dtype.char in "efdg"
     if not numeric and type_name(array.dtype) != "bfloat16":
         instead = ""
@@ -95,6 +95,25 @@ def as_array(x: ArrayLike, name: str, has_where: bool = True) -> Array:
             f"{array.dtype}{instead}"
         )
     return array
+
+
+def _as_ndarray(x: Any, name: str) -> Array:
+    """Return what NumPy makes of x; of a tensor that it refuses, say what to pass."""
+    try:
+        return np.asarray(x)
+    except (RuntimeError, TypeError) as error:
+        kind = getattr(sys.modules.get("torch"), "Tensor", ())
+        if not isinstance(x, kind):
+            raise
+        if x.requires_grad:
+            instead = f"{name}.detach(), as softmax_vjp and return_grad give gradients"
+        elif "ScalarType" in str(error):
+            instead = f"{name}.float(), as NumPy has no {x.dtype}"
+        else:
+            raise
+        raise TypeError(
+            f"{name} is a tensor that NumPy does not read: pass {instead}"
+        ) from error
 
 
 def cast(x: Array, dtype: np.dtype[Any]) -> Array:

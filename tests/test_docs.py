@@ -15,7 +15,8 @@ import fastsoftmax
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+# test_tensors.py runs the examples of libraries that need not be there.
+PAGES = {README, *(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "tensors.md"}
 SOURCE = "https://example.org/fastsoftmax/source/"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -40,7 +41,7 @@ def test_every_public_function_has_an_example():
         assert ">>> " in getattr(fastsoftmax, name).__doc__, name
 
 
-RUNNING = [page for page in PAGES if BLOCK.search(page.read_text())]
+RUNNING = [page for page in sorted(PAGES) if BLOCK.search(page.read_text())]
 
 
 @pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
