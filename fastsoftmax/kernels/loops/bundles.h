@@ -40,6 +40,8 @@ FS_INLINE void F(widen)(const fs_operand *source, const char *from, ptrdiff_t st
     else if (source->type == FS_F32 && source->direct)
 #pragma omp simd
         for (ptrdiff_t i = 0; i < count; i++) to[i] = *(const float *)(from + i * step);
+    else if (source->type == FS_F64 && source->direct && step == sizeof(double))
+        memcpy(to, from, (size_t)count * sizeof(double));
     else if (source->type == FS_F64 && source->direct)
 #pragma omp simd
         for (ptrdiff_t i = 0; i < count; i++)
@@ -135,18 +137,43 @@ static inline ptrdiff_t F(sets_of)(const F(bundles) *tile)
 static void F(chunk_max)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
                          ptrdiff_t last, F(weighted) *part)
 {
-    for (ptrdiff_t j = 0; j < WAYS; j++) {
-        part->max[j] = -INFINITY;
-        part->size[j] = 0;
-    }
+    F(bundle) max, size;
+    EACH_PART max.part[i] = V(set)(-INFINITY);
+    EACH_PART size.part[i] = V(set)(0);
     for (ptrdiff_t i = first, count; i < last; i += count) {
         count = F(read_block)(job, tile, i, last);
         for (ptrdiff_t k = 0; k < F(bundles_of)(tile, count); k++)
-            F(raise)(tile->x + k * WAYS, tile->b + k * WAYS, part->max, part->size);
+            F(raise)(tile->x + k * WAYS, tile->b + k * WAYS, &max, &size);
     }
+    F(store_bundle)(part->max, max);
+    F(store_bundle)(part->size, size);
     for (ptrdiff_t j = 1; !tile->width && j < WAYS; j++) {
         part->max[0] = part->max[j] > part->max[0] ? part->max[j] : part->max[0];
         part->size[0] = part->size[j] > part->size[0] ? part->size[j] : part->size[0];
+    }
+}
+
+/* Adds the terms of the block of a tile, its sums in registers if they are a row's. */
+static void F(add_block)(F(bundles) *tile, ptrdiff_t count, const F(bundle_shift) *with)
+{
+    const double *x = tile->x, *b = tile->b;
+    double *rest_hi = tile->rest.hi, *rest_lo = tile->rest.lo;
+    F(bundle) hi = F(load_bundle)(rest_hi), lo = F(load_bundle)(rest_lo);
+    for (ptrdiff_t k = 0; k < F(bundles_of)(tile, count); k++, x += WAYS, b += WAYS) {
+        ptrdiff_t at = tile->width ? k % WAYS * WAYS : 0;
+        if (tile->width) {
+            hi = F(load_bundle)(rest_hi + at);
+            lo = F(load_bundle)(rest_lo + at);
+        }
+        F(add_bundle)(x, b, with, &tile->lead, at, &hi, &lo);
+        if (tile->width) {
+            F(store_bundle)(rest_hi + at, hi);
+            F(store_bundle)(rest_lo + at, lo);
+        }
+    }
+    if (!tile->width) {
+        F(store_bundle)(rest_hi, hi);
+        F(store_bundle)(rest_lo, lo);
     }
 }
 
@@ -167,9 +194,7 @@ static void F(chunk_sum)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
         tile->lead.hi[i] = tile->lead.lo[i] = tile->rest.hi[i] = tile->rest.lo[i] = 0;
     for (ptrdiff_t i = first, count; i < last; i += count) {
         count = F(read_block)(job, tile, i, last);
-        for (ptrdiff_t k = 0; k < F(bundles_of)(tile, count); k++)
-            F(add_bundle)(tile->x + k * WAYS, tile->b + k * WAYS, &with, &tile->lead,
-                          &tile->rest, tile->width ? k % WAYS * WAYS : 0);
+        F(add_block)(tile, count, &with);
     }
     F(join_ways)(&tile->lead, ways, sets);
     F(join_ways)(&tile->rest, ways, sets);
@@ -270,6 +295,7 @@ static void F(finish_bundles)(const fs_job *job, F(bundles) *tile)
     double hi[WAYS], lo[WAYS], logs[WAYS];
     ptrdiff_t sets = F(sets_of)(tile);
     F(sums_over_max)(whole, sets, hi, lo);
+#pragma omp simd
     for (ptrdiff_t j = 0; j < sets; j++)
         logs[j] = fs_weighted_log(whole->max[j], fs_weight_exponent(whole->size[j]),
                                   (fs_pair){hi[j], lo[j]});

@@ -28,16 +28,37 @@ enum { WAYS = 16 };
 
 /* ---- one bundle: WAYS elements of a set, or one element each of as many sets ---- */
 
+/* A number for each lane of a bundle. */
+typedef struct {
+    VEC part[WAYS / LANES];
+} F(bundle);
+
+#define EACH_PART for (int i = 0; i < WAYS / LANES; i++)
+
+FS_INLINE F(bundle) F(load_bundle)(const double *from)
+{
+    F(bundle) a;
+    EACH_PART a.part[i] = V(load)(from + i * LANES);
+    return a;
+}
+
+FS_INLINE void F(store_bundle)(double *to, F(bundle) a)
+{
+    EACH_PART V(store)(to + i * LANES, a.part[i]);
+}
+
 /* The largest x and |b| so far. INOUT max, size. NaN is passed over. */
-FS_INLINE void F(raise)(const double *x, const double *b, double *max, double *size)
+FS_INLINE void F(raise)(const double *x, const double *b, F(bundle) *max,
+                        F(bundle) *size)
 {
     VEC zero = V(set)(0), none = V(set)(-INFINITY);
-    for (int i = 0; i < WAYS; i += LANES) {
-        VEC weight = V(load)(b + i);
-        VEC entry = V(if_equal)(weight, zero, none, V(load)(x + i));
+    EACH_PART
+    {
+        VEC weight = V(load)(b + i * LANES);
+        VEC entry = V(if_equal)(weight, zero, none, V(load)(x + i * LANES));
         VEC magnitude = V(max)(weight, V(sub)(zero, weight));
-        V(store)(max + i, V(max)(entry, V(load)(max + i)));
-        V(store)(size + i, V(max)(magnitude, V(load)(size + i)));
+        max->part[i] = V(max)(entry, max->part[i]);
+        size->part[i] = V(max)(magnitude, size->part[i]);
     }
 }
 
@@ -53,22 +74,21 @@ typedef struct {
     double hi[WAYS * WAYS], lo[WAYS * WAYS];
 } F(sums);
 
-/* Adds a term less what it is too large by. */
-FS_INLINE void F(add_to)(F(sums) *sums, ptrdiff_t at, VEC term, VEC excess)
+/* Adds a term and what it lacks. */
+FS_INLINE void F(add_to)(VEC *hi, VEC *lo, VEC term, VEC lack)
 {
-    VEC before = V(load)(sums->hi + at), sum = V(add)(before, term);
-    VEC left = V(sub)(F(sum_rest)(before, term, sum), excess);
-    V(store)(sums->hi + at, sum);
-    V(store)(sums->lo + at, V(add)(V(load)(sums->lo + at), left));
+    VEC sum = V(add)(*hi, term);
+    *lo = V(add)(*lo, V(add)(F(sum_rest)(*hi, term, sum), lack));
+    *hi = sum;
 }
 
-/* w (s + s q) rounded, and what that is too large by, to 2^-57 of it: what is left when
- * w s is taken off is as large as q, and is rounded. */
-FS_INLINE VEC F(weighted_term)(VEC w, VEC minus_w, VEC s, VEC q, VEC *excess)
+/* w (s + s q) rounded, and what that lacks, to 2^-57 of it: what is left when it is
+ * taken off w s is as large as q, and is rounded. */
+FS_INLINE VEC F(weighted_term)(VEC w, VEC s, VEC q, VEC *lack)
 {
     VEC product = V(mul)(w, s), term = V(muladd)(product, q, product);
 #if defined(FS_HAS_FMA)
-    VEC left = V(muladd)(minus_w, s, term);
+    VEC left = V(muladd)(w, s, V(sub)(V(set)(0), term));
 #else /* by Dekker's product, for |w|, s < 2^996 */
     VEC split = V(set)(0x1.0000002p27);
     VEC w_scaled = V(mul)(w, split), s_scaled = V(mul)(s, split);
@@ -76,9 +96,9 @@ FS_INLINE VEC F(weighted_term)(VEC w, VEC minus_w, VEC s, VEC q, VEC *excess)
     VEC s1 = V(sub)(s_scaled, V(sub)(s_scaled, s)), s2 = V(sub)(s, s1);
     VEC left = V(sub)(V(sub)(product, V(mul)(w1, s1)), V(mul)(w1, s2));
     left = V(sub)(V(sub)(left, V(mul)(w2, s1)), V(mul)(w2, s2));
-    left = V(add)(V(sub)(term, product), left);
+    left = V(sub)(V(sub)(product, term), left);
 #endif
-    *excess = V(muladd)(V(mul)(minus_w, s), q, left);
+    *lack = V(muladd)(product, q, left);
     return term;
 }
 
@@ -101,25 +121,35 @@ FS_INLINE void F(shift_bundle)(F(bundle_shift) *with)
     }
 }
 
-/* Adds the terms of a bundle to the sums from `at` on. */
+/* Adds the terms of a bundle: to the sums `rest`, and to those of `lead` from `at` on,
+ * where there is something to add, which is rare. */
 FS_INLINE void F(add_bundle)(const double *x, const double *b,
-                             const F(bundle_shift) *with, F(sums) *lead, F(sums) *rest,
-                             ptrdiff_t at)
+                             const F(bundle_shift) *with, F(sums) *lead, ptrdiff_t at,
+                             F(bundle) *hi, F(bundle) *lo)
 {
-    VEC zero = V(set)(0);
-    for (int i = 0; i < WAYS; i += LANES) {
-        VEC max = V(load)(with->max + i), scale = V(load)(with->scale + i);
-        VEC weight = V(load)(b + i), s, q, excess;
-        VEC entry = V(if_equal)(weight, zero, max, V(load)(x + i));
-        VEC d = V(sub)(entry, V(load)(with->off + i));
-        F(shift) shift = {V(load)(with->least + i), V(load)(with->magic + i)};
+    VEC zero = V(set)(0), one = V(set)(1), none = V(set)(-INFINITY);
+    EACH_PART
+    {
+        VEC max = V(load)(with->max + i * LANES), s, q, lack;
+        VEC weight = V(load)(b + i * LANES);
+        VEC entry = V(if_equal)(weight, zero, none, V(load)(x + i * LANES));
+        VEC d = V(sub)(entry, V(load)(with->off + i * LANES));
+        F(shift) shift = {V(load)(with->least + i * LANES),
+                          V(load)(with->magic + i * LANES)};
         F(exp_terms)(1, 1, &d, &shift, &s, &q);
-        VEC w = V(mul)(weight, scale);
-        F(add_to)(lead, at + i, V(if_equal)(entry, max, w, zero), zero);
+        VEC w = V(mul)(weight, V(load)(with->scale + i * LANES));
+        if (V(any_less)(zero, V(if_equal)(entry, max, one, zero))) {
+            double *to_hi = lead->hi + at + i * LANES,
+                   *to_lo = lead->lo + at + i * LANES;
+            VEC lead_hi = V(load)(to_hi), lead_lo = V(load)(to_lo);
+            F(add_to)(&lead_hi, &lead_lo, V(if_equal)(entry, max, w, zero), zero);
+            V(store)(to_hi, lead_hi);
+            V(store)(to_lo, lead_lo);
+            w = V(if_equal)(entry, max, zero, w);
+        }
         w = V(if_less)(d, shift.least, V(mul)(w, zero), w); /* NaN stays */
-        w = V(if_equal)(entry, max, zero, w);
-        VEC term = F(weighted_term)(w, V(mul)(w, V(set)(-1)), s, q, &excess);
-        F(add_to)(rest, at + i, term, excess);
+        VEC term = F(weighted_term)(w, s, q, &lack);
+        F(add_to)(&hi->part[i], &lo->part[i], term, lack);
     }
 }
 
@@ -140,7 +170,9 @@ static inline void F(join_ways)(F(sums) *sums, ptrdiff_t ways, ptrdiff_t sets)
 /* The E of a set's weights: within what 2^-E and sums of weights can be. */
 static inline double fs_weight_exponent(double size)
 {
-    double exponent = (double)(double_to_bits(size) >> 52) - 1023;
+    const uint64_t magic = 0x4338000000000000;
+    double exponent =
+        bits_to_double(magic + (double_to_bits(size) >> 52)) - (0x1.8p52 + 1023);
     return exponent < -1000 ? -1000 : exponent > 1000 ? 1000 : exponent;
 }
 
