@@ -1,8 +1,9 @@
-"""Unpacks LLVM's OpenMP runtime for wheels of macOS: python tools/libomp.py FOLDER.
+"""Unpacks LLVM's OpenMP runtime for wheels of macOS: `python tools/libomp.py FOLDER`.
 
-Apple's compiler has none of its own, and Homebrew's needs the system of the machine that
-builds, or a later one: a wheel for macOS 11 cannot hold it. conda-forge's of this version
-runs from macOS 10.9 (x86_64) and 11.0 (arm64) on.
+Apple's compiler has none of its own, and Homebrew's needs the system of the machine
+that builds, or a later one: a wheel for macOS 11 cannot hold it. conda-forge's of this
+version runs from macOS 10.9 (x86_64) and 11.0 (arm64) on. Its licence goes into the
+wheels that are built from here on.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import io
 import platform
+import shutil
 import sys
 import tarfile
 import urllib.request
+from pathlib import Path
 
 PLACE = "https://conda.anaconda.org/conda-forge"
 # By machine: the file, and its SHA-256.
@@ -29,7 +32,7 @@ PACKAGES = {
 
 
 def main(folder: str) -> None:
-    """Download, check, unpack."""
+    """Download, check, unpack; add the licence."""
     file, expected = PACKAGES[platform.machine()]
     with urllib.request.urlopen(f"{PLACE}/{file}") as response:
         packed = response.read()
@@ -38,6 +41,9 @@ def main(folder: str) -> None:
         raise SystemExit(f"{file} has SHA-256 {found}, not {expected}")
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
+    tools = Path(__file__).parent
+    licence = tools.parent / "licenses" / "libomp.txt"
+    shutil.copy(tools / "libomp_licence.txt", licence)
 
 
 if __name__ == "__main__":
