@@ -31,7 +31,7 @@ cdef extern from "kernels/process/wake.h" nogil:
         double looked_up
     fs_wake *fs_own_wake()
     int fs_is_worth_a_team(fs_wake *own, double elements, double now)
-    void fs_learn(fs_wake *own, double elements, int threads, double now)
+    void fs_learn(fs_wake *own, double elements, int threads, double worked, double now)
 
 
 cdef extern from "kernels/process/shares.h" nogil:

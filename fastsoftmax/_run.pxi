@@ -67,14 +67,16 @@ cdef fs_watch *watch_over(ptrdiff_t elements, fs_listener *listener) noexcept:
     return fs_unwatched() if elements < NOGIL_FROM else fs_listen(listener)
 
 
-cdef void take_units(const fs_kernels *kernels, fs_job *job, int step,
-                     fs_shares *shares, int member) noexcept nogil:
-    """What one member of a team does of a step."""
+cdef double take_units(const fs_kernels *kernels, fs_job *job, int step,
+                       fs_shares *shares, int member) noexcept nogil:
+    """What one member of a team does of a step. Returns how long it worked."""
+    cdef double began = omp_get_wtime()
     cdef ptrdiff_t unit = fs_take_unit(shares, member)
     while unit >= 0:
         if not fs_poll(job.watch):
             kernels.unit(job, step, unit)
         unit = fs_take_unit(shares, member)
+    return omp_get_wtime() - began
 
 
 cdef int execute(fs_job *job) except -1:
@@ -85,6 +87,7 @@ cdef int execute(fs_job *job) except -1:
     cdef fs_wake *own = NULL
     cdef fs_shares shares
     cdef int step = 0, member
+    cdef double worked = 0
     job.watch = watch_over(elements, &listener)
     job.threads = 1
     job.cache = largest_cache
@@ -106,10 +109,10 @@ cdef int execute(fs_job *job) except -1:
                     fs_share_out(&shares, units, job.threads)
                     for member in prange(job.threads, num_threads=job.threads,
                                          schedule="static"):
-                        take_units(kernels, job, step, &shares, member)
+                        worked += take_units(kernels, job, step, &shares, member)
                     step += 1
             if own:
-                fs_learn(own, elements, job.threads, omp_get_wtime())
+                fs_learn(own, elements, job.threads, worked, omp_get_wtime())
     if units < 0:
         raise MemoryError("no memory for the partial results of a job")
     if fs_stopped(job.watch):

@@ -2,7 +2,7 @@
  * its times in us:
  *
  *   pause before it, elements, time of one thread, threads of its team,
- *   and what the team costs, asleep and awake
+ *   what the team costs, asleep and awake, and how long memory holds it up
  *
  * and each of the output what it took; negative if it was not shared.
  */
@@ -12,19 +12,20 @@
 
 int main(void)
 {
-    double pause, elements, alone, asleep, awake, now = 0;
+    double pause, elements, alone, asleep, awake, held_up, now = 0;
     fs_wake *own = fs_own_wake();
     int shared = 0;
-    while (scanf("%lf %lf %lf %d %lf %lf", &pause, &elements, &alone, &own->threads,
-                 &asleep, &awake) == 6) {
+    while (scanf("%lf %lf %lf %d %lf %lf %lf", &pause, &elements, &alone, &own->threads,
+                 &asleep, &awake, &held_up) == 7) {
         double cost = shared && pause < 50 ? awake : asleep;
         now += pause * 1e-6;
         shared = fs_is_worth_a_team(own, elements, now);
         int threads = shared ? own->threads : 1;
-        double took = shared ? alone / threads + cost : alone;
+        double part = alone / threads + held_up;
+        double took = shared ? part + cost : alone;
         own->began = now;
         now += took * 1e-6;
-        fs_learn(own, elements, threads, now);
+        fs_learn(own, elements, threads, threads * part * 1e-6, now);
         printf("%.17g\n", shared ? took : -took);
     }
     return 0;

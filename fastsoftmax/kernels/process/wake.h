@@ -1,10 +1,11 @@
 /* Whether a job is worth its team's time. Included by _cpu.pyx alone.
  *
  * A team takes its part of the time that one thread would take, and then some: its
- * cost. Where it has just worked, and spins, that is a few us. Where it sleeps it must
- * be woken: 20 to 300 us on an idle machine, milliseconds where other processes hold
- * the cores. So the cost is measured in every shared job; the lesser of the last two
- * is believed: one of them may have been interrupted.
+ * cost, for which its members wait. Where it has just worked, and spins, that is a few
+ * us. Where it sleeps it must be woken: 20 to 300 us on an idle machine, milliseconds
+ * where other processes hold the cores. So how long members wait, in the mean, is
+ * measured in every shared job; the lesser of the last two is believed: one of them may
+ * have been interrupted. (What memory holds up works, and does not wait.)
  * A. A job is shared if that saves more than the cost, and half as much again.
  * B. There is an account, of time. It gets what shared jobs have saved, and a 32nd of
  *    what the others took; what shared jobs have lost against all expectation goes.
@@ -69,37 +70,37 @@ static inline int fs_is_worth_a_team(fs_wake *own, double elements, double now)
     return 1;
 }
 
-/* What a team's cost was, and what that means for the account. */
-static inline void fs_learn_cost(fs_wake *own, double alone, int threads, double took)
+/* How long a team has waited, and what that means for the account. */
+static inline void fs_learn_cost(fs_wake *own, double saves, double waited)
 {
     double *cost = &own->cost[own->state], *last = &own->last[own->state];
-    double part = alone / threads, expected = fmax(alone, part + *cost);
-    if (took < alone)
-        own->account += alone - took;
+    if (waited < saves)
+        own->account += saves - waited;
     else
-        own->account -= fmax(0, took - 2 * expected);
-    double measured = fmin(took - part, FS_DEAREST);
-    *cost = fmin(measured, *last);
-    *last = measured;
+        own->account -= fmax(0, waited - 2 * fmax(saves, *cost));
+    waited = fmin(waited, FS_DEAREST);
+    *cost = fmin(waited, *last);
+    *last = waited;
     if (own->state == FS_ASLEEP) /* a busy neighbour may have gone */
         own->cost[FS_AWAKE] = own->last[FS_AWAKE] = 0;
 }
 
-/* Of a job by so many threads that began at own->began. */
-static inline void fs_learn(fs_wake *own, double elements, int threads, double now)
+/* Of a job by so many threads that began at own->began: they have worked so long, all
+ * together. */
+static inline void fs_learn(fs_wake *own, double elements, int threads, double worked,
+                            double now)
 {
     double took = fmax(0, now - own->began); /* the clock may be set */
     double alone = elements * own->pace, most = 2 * FS_DEAREST;
     int in_a_burst = own->began - own->ended < FS_SPINS;
-    int is_first = own->ended < 0; /* its memory is fresh: that says nothing */
     own->ended = now;
     own->shared = threads > 1;
-    if (!own->shared) {
+    if (own->shared) {
+        fs_learn_cost(own, alone - alone / threads, took - worked / threads);
+    } else {
         took = fmin(took, 2 * alone); /* it may have been interrupted */
         own->account += took / (in_a_burst ? 12 : 32);
         own->pace += (took - alone) / elements / 2;
-    } else if (!is_first) {
-        fs_learn_cost(own, alone, threads, took);
     }
     own->account = fmax(-most, fmin(own->account, most));
 }
