@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from kernel_driver import Build
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -65,6 +70,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     np.save("IN.npy", table())
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Build]:
+    """Compile the kernels' driver once for each machine."""
+    from kernel_driver import Build, Target, compile_to
+
+    @functools.cache
+    def compiled(machine: str) -> Build:
+        folder = tmp_path_factory.mktemp(machine)
+        launcher = Target(machine, "scalar").launcher
+        return Build(compile_to(folder, machine), launcher)
+
+    return compiled
 
 
 @pytest.fixture

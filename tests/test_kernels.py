@@ -27,7 +27,6 @@ from kernel_driver import (
     Target,
     check_tools,
     compile_terms,
-    compile_to,
     compile_words,
     hinge_job,
     job,
@@ -66,19 +65,6 @@ LENGTHS += [2047, 2048, 2049, 4100]
 WIDTHS = [2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 255, 256, 257, 300]
 
 Builder = Callable[[str], Build]
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Builder:
-    """Compile the driver once for each machine."""
-
-    @functools.cache
-    def compiled(machine: str) -> Build:
-        folder = tmp_path_factory.mktemp(machine)
-        launcher = Target(machine, "scalar").launcher
-        return Build(compile_to(folder, machine), launcher)
-
-    return compiled
 
 
 @pytest.fixture(params=targets(), ids=str)

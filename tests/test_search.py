@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from kernel_driver import Job, job
 from references import Array, exact, unit
-from test_kernels import NAMES, build, do, pytestmark, target
+from test_kernels import NAMES, do, pytestmark, target
 
-__all__ = ["build", "do", "pytestmark", "target"]
+__all__ = ["do", "pytestmark", "target"]
 
 Do = Callable[[list[Job]], list[list[Array]]]
 
