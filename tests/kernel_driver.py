@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import struct
 import subprocess
+import sysconfig
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +24,8 @@ from fastsoftmax import _cpu
 TESTS = Path(__file__).resolve().parent
 DRIVER = TESTS / "kernels"
 EMULATED = DRIVER / "emulated"
-KERNELS = TESTS.parent / "fastsoftmax" / "kernels"
+ROOT = TESTS.parent
+KERNELS = ROOT / "fastsoftmax" / "kernels"
 
 # In the order of fs_type.
 TYPES = (
@@ -31,8 +34,15 @@ TYPES = (
 )
 TASKS = ("softmax", "log_softmax", "logsumexp", "softmax_vjp", "log_softmax_vjp")
 
-# Those of setup.py; the kernels set the rest by pragmas.
+# The kernels set the rest by pragmas.
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-D_DEFAULT_SOURCE")
+# Those of setup.py, in its order: what ccache knows from building the package is not
+# compiled again.
+RELEASE = shlex.split("""
+    -O3 -g0 -fno-fast-math -fno-unsafe-math-optimizations -ffp-contract=off
+    -fopenmp-simd -fno-inline-functions -fno-split-loops -fno-unswitch-loops
+    -fvect-cost-model=very-cheap -std=c11 -D_POSIX_C_SOURCE=200809L -MD -fopenmp
+""")
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 
 
@@ -82,7 +92,11 @@ def targets() -> list[Target]:
 
 
 def compiler(machine: str) -> str:
-    return "cc" if machine == platform.machine() else f"{machine}-linux-gnu-gcc"
+    """Python's own, of this machine: ccache tells gcc from cc."""
+    if machine != platform.machine():
+        return f"{machine}-linux-gnu-gcc"
+    [own, *_] = shlex.split(sysconfig.get_config_var("CC") or "cc")
+    return own if shutil.which(own) else "cc"
 
 
 def has_simde() -> bool:
@@ -98,7 +112,7 @@ def check_tools(target: Target) -> None:
         need("avx2" in _cpu.supported_isas, "the emulation is compiled for AVX2")
 
 
-def run(*command: Any, given: bytes | None = None) -> bytes:
+def run(*command: Any, given: bytes | None = None, cwd: Path | None = None) -> bytes:
     """Return what a command prints; fail with what it complains of."""
     done = subprocess.run(
         [str(part) for part in command],
@@ -106,6 +120,7 @@ def run(*command: Any, given: bytes | None = None) -> bytes:
         capture_output=True,
         timeout=240,
         check=False,
+        cwd=cwd,
     )
     assert done.returncode == 0, (command, done.returncode, done.stderr[-2000:])
     return done.stdout
@@ -120,21 +135,27 @@ def emulation(isa: str) -> tuple[str, ...]:
 
 def compile_to(folder: Path, machine: str) -> Path:
     """Compile the driver, with AVX-512 emulated where this machine lacks it."""
-    sources = [*sorted(KERNELS.rglob("*.c")), *sorted(DRIVER.glob("driver*.c"))]
+    native = machine == platform.machine()
     emulate = Target("x86_64", "avx512").emulated and has_simde()
+    sources = [*sorted(KERNELS.rglob("*.c")), *sorted(DRIVER.glob("driver*.c"))]
+    of_python = shlex.split(sysconfig.get_config_var("CFLAGS") or "") if native else []
 
     def compile_one(source: Path) -> Path:
-        wide = source.name.startswith("avx512") and machine == "x86_64"
-        flags = emulation("avx512") if wide and emulate else ()
         to = folder / f"{source.stem}.o"
-        include = (f"-I{KERNELS}", f"-I{DRIVER}")
-        run(compiler(machine), *FLAGS, *flags, *include, "-c", source, "-o", to)
+        flags = [*of_python, "-fPIC", *RELEASE]
+        if emulate and source.name.startswith("avx512") and machine == "x86_64":
+            flags += emulation("avx512")
+        if source.parent == DRIVER:
+            flags = [*FLAGS, f"-I{DRIVER}"]
+        include = f"-I{KERNELS.relative_to(ROOT)}"
+        source = source.relative_to(ROOT)
+        run(compiler(machine), *flags, include, "-c", source, "-o", to, cwd=ROOT)
         return to
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sources))
     driver = folder / "driver"
-    static = () if machine == platform.machine() else ("-static",)
+    static = () if native else ("-static",)
     run(compiler(machine), *static, *objects, "-lm", "-o", driver)
     return driver
 
