@@ -9,9 +9,13 @@
  * a row ends with it, and shares elements with the one before.
  */
 
-/* n up to which rows are done so. Beyond it this is faster still: float32 rows of 100
- * take .94 times as long as row by row (112: 1.12) in AVX-512, of 88 .91 in AVX2. */
-#define SHORT (6 * LANES)
+/* n up to which rows are done so. Of many rows, times row by row over times so (Zen 4;
+ * softmax / log_softmax): float32 of 96 in AVX-512 1.06 / 1.13 and of 112 1.00 / 1.05,
+ * in AVX2 1.05 / 1.06 and 1.00 / 1.00; float64 of 72 1.09 / 1.20 and of 96 .94 / .99,
+ * in AVX2 1.12 / 1.06 and 1.05 / .97. Of a single row of 96 they are .6. Without lanes
+ * they are .86 of 16 already. */
+#define MOST_SHORT (T_IS_F32 ? 96 : 72)
+#define SHORT (LANES == 1 ? 0 : 20 * LANES < MOST_SHORT ? 20 * LANES : MOST_SHORT)
 
 /* Elements at a time: they fit the first-level cache beside what is known of them. */
 enum { F(SHORT_ROOM) = 16384 / (int)sizeof(REAL) };
@@ -147,16 +151,6 @@ FS_INLINE void F(sums_of_groups)(int writes, int careful, F(groups) *g)
     }
 }
 
-static void F(add_up_groups)(int op, int careful, F(groups) *g)
-{
-    if (!F(writes_terms)(op))
-        F(sums_of_groups)(0, 1, g);
-    else if (careful)
-        F(sums_of_groups)(1, 1, g);
-    else
-        F(sums_of_groups)(1, 0, g);
-}
-
 /* Pass 3. */
 FS_INLINE void F(results_of_groups)(int op, int care, F(groups) *g)
 {
@@ -189,6 +183,107 @@ static void F(write_groups)(int op, int careful, F(groups) *g)
         F(results_of_groups)(FS_SOFTMAX, F(EXACT_TOO), g);
     else
         F(results_of_groups)(FS_SOFTMAX, F(PLAIN), g);
+}
+
+/* ---- one row ----
+ *
+ * Where there is no group of rows: elements side by side, to the bits that a lane of a
+ * group has. Only sums are made one by one. */
+
+/* Pass 1. */
+static void F(range_of_one)(F(groups) *g)
+{
+    const VEC none = V(set)((REAL)-INFINITY), all = V(set)((REAL)INFINITY);
+    REAL ones[LANES];
+    F(range) range = F(no_range)();
+    for (ptrdiff_t i = 0; i < g->n; i += LANES) {
+        VEC x = F(load_some)(g->x + i, g->n - i, none);
+        range.second = V(max)(V(min)(x, range.max), range.second);
+        range.max = V(max)(x, range.max);
+        range.min = V(min)(F(load_some)(g->x + i, g->n - i, all), range.min);
+    }
+    VEC max = V(set)(V(largest)(range.max));
+    VEC others = V(if_equal)(range.max, max, range.second, range.max);
+    V(store)(ones, V(if_equal)(range.max, max, V(set)(1), V(set)(0)));
+    int twice = V(wide_total)(V(wide_add)(V(wide_zero)(), ones)) > 1;
+    range.second = twice ? max : V(set)(V(largest)(others));
+    range.max = max;
+    range.min = V(set)(-V(largest)(V(sub)(V(set)(0), range.min)));
+    F(keep_range)(range, &g->sets, 0);
+}
+
+/* V(muladd) of numbers. */
+FS_INLINE REAL F(muladd_one)(REAL a, REAL b, REAL c)
+{
+#if T_IS_F32 && defined(FS_HAS_FMA)
+    return fmaf(a, b, c);
+#else
+    return (REAL)fs_muladd(a, b, c);
+#endif
+}
+
+/* Pass 2. */
+FS_INLINE void F(sum_of_one)(int writes, F(groups) *g)
+{
+    REAL s[SHORT + LANES], q[SHORT + LANES], *terms = g->cells;
+    F(range) range = F(range_at)(&g->sets, 0);
+    VEC top = range.max, off = F(subtrahend)(top);
+    if (!writes)
+        V(store)(g->sets.second, top = F(visible_second)(range));
+    F(shift) shift = F(shift_by)(F(exponent_of)(V(sub)(top, off)));
+    for (ptrdiff_t i = 0; i < g->n; i += LANES) {
+        VEC x = F(load_some)(g->x + i, g->n - i, off), here_s, here_q;
+        if (!writes)
+            x = V(min)(top, x);
+        x = V(sub)(x, off);
+        F(exp_terms)(1, 1, &x, &shift, &here_s, &here_q);
+        V(store)(s + i, here_s);
+        V(store)(q + i, here_q);
+        V(store)(terms + i, F(term)(here_s, here_q));
+    }
+    REAL total = ABOVE, lost = 0;
+    for (ptrdiff_t i = 0; i < g->n; i++) {
+        REAL before = total;
+        total += terms[i];
+        lost += F(muladd_one)(s[i], q[i], s[i] - (total - before));
+    }
+    V(store)(g->sets.total, V(set)(total - ABOVE));
+    V(store)(g->sets.lost, V(set)(lost));
+}
+
+static int F(add_up_one)(int op, F(groups) *g)
+{
+    F(range_of_one)(g);
+    if (F(find_depth)(op, g->n, 1, &g->sets) & F(HAS_HOLES)) {
+        REAL min = (REAL)INFINITY, count = (REAL)F(finite_of)(g->x, g->n, &min);
+        V(store)(g->sets.min, V(set)(min));
+        V(store)(g->sets.count, V(set)(count));
+    }
+    if (F(writes_terms)(op))
+        F(sum_of_one)(1, g);
+    else
+        F(sum_of_one)(0, g);
+    return 1;
+}
+
+/* Pass 3. */
+static void F(write_one)(int op, F(groups) *g)
+{
+    F(factor) factor = F(factor_at)(FS_SOFTMAX, F(EXACT_TOO), &g->sets, 0);
+    factor.hi = V(set)(g->sets.hi[0]);
+    factor.lo = V(set)(g->sets.lo[0]);
+    for (ptrdiff_t i = 0; i < g->n; i += LANES) {
+        ptrdiff_t left = g->n - i;
+        if (F(writes_terms)(op)) {
+            VEC term = V(load)(g->cells + i);
+            term = F(result)(FS_SOFTMAX, F(EXACT_TOO), term, &factor);
+            F(store_some)(g->y + i, left, term);
+        } else {
+            VEC x = F(load_some)(g->x + i, left, factor.hi);
+            F(store_some)(g->y + i, left,
+                          F(result)(FS_LOG_SOFTMAX, F(PLAIN), x, &factor));
+        }
+    }
 }
 
 /* Whether rows of x or y are `*pitch` elements apart, and used where they are: those of
@@ -234,10 +329,9 @@ static void F(write_short_rows)(const fs_job *job, ptrdiff_t first, ptrdiff_t co
                  y->type);
 }
 
-/* `count` rows, the first of which is `first`, in g. */
-static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups) *g)
+/* Ranges and sums of groups; whether results need care. */
+static int F(add_up_groups)(int op, F(groups) *g)
 {
-    const int op = job->op;
     if (F(writes_terms)(op))
         F(ranges_of_groups)(FS_SOFTMAX, g);
     else
@@ -246,16 +340,31 @@ static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups
     if (depth & F(HAS_HOLES))
         F(finite_of_groups)(g);
     int deep = depth & F(IS_DEEP);
-    F(add_up_groups)(op, deep || F(some_lowered)(g), g);
-    int exact = F(finish_sets)(op, g->count, &g->sets);
+    if (!F(writes_terms)(op))
+        F(sums_of_groups)(0, 1, g);
+    else if (deep || F(some_lowered)(g))
+        F(sums_of_groups)(1, 1, g);
+    else
+        F(sums_of_groups)(1, 0, g);
+    return deep;
+}
+
+/* `count` rows, the first of which is `first`, in g. */
+static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups) *g)
+{
+    const int op = job->op, one = g->count == 1 && LANES > 1;
+    int careful = one ? F(add_up_one)(op, g) : F(add_up_groups)(op, g);
+    careful |= F(finish_sets)(op, g->count, &g->sets);
     for (ptrdiff_t j = 0; j < count; j++)
         if (F(is_special)(op, 0, &g->sets, j))
             F(special_log_sum)(op, job, &job->operand[FS_X], fs_locate(job, first + j),
                                &g->sets, j);
-    if (F(writes_all)(op))
-        F(write_groups)(op, deep || exact, g);
-    else
+    if (!F(writes_all)(op))
         F(write_short_rows)(job, first, count, 1, g->sets.hi);
+    else if (one)
+        F(write_one)(op, g);
+    else
+        F(write_groups)(op, careful, g);
 }
 
 HIDDEN void HALVES(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last);
@@ -272,14 +381,14 @@ HIDDEN void F(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
     g.n = n;
     for (; first < last; first += count) {
         /* A call for 8x20 floats takes .77 times as long so, for 8x96 .64. */
-        if (HAS_HALVES && last - first <= LANES / 2) {
+        if (HAS_HALVES && last - first > 1 && last - first <= LANES / 2) {
             HALVES(fs_short_rows)(job, first, last);
             return;
         }
         count = fs_least(fs_least(all, FS_TILE), last - first);
         if (count > LANES)
             count = count / LANES * LANES;
-        g.count = (count + LANES - 1) / LANES * LANES;
+        g.count = count == 1 ? 1 : (count + LANES - 1) / LANES * LANES;
         int whole = count == g.count;
         g.x = g.y = buffer;
         g.x_pitch = g.y_pitch = n;
