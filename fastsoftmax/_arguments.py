@@ -450,8 +450,10 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def as_options(p: int, variant: str, reduction: str, return_grad: bool) -> int:
     """Check the options that both losses share; return p as an int."""
-    is_number = type(p) is int or np.asarray(p).dtype.kind in "iuf"
-    if not is_number or np.ndim(p) != 0 or p not in (1, 2):
+    is_number = type(p) is int or (
+        np.asarray(p).dtype.kind in "iuf" and np.ndim(p) == 0
+    )
+    if not is_number or p not in (1, 2):
         raise ValueError(f"p must be 1 or 2, got {p!r}")
     check_choice("variant", variant, VARIANTS)
     check_choice("reduction", reduction, REDUCTIONS)
@@ -474,7 +476,9 @@ def as_one_axis(axis: Any, ndim: int) -> int:
 
 def as_smoothing(label_smoothing: Any) -> float:
     """Return the part of each target that is spread over all entries."""
-    value = float(as_real(label_smoothing, "label_smoothing", np.float64))
+    value = label_smoothing
+    if type(value) is not float:
+        value = float(as_real(value, "label_smoothing", np.float64))
     if not 0 <= value <= 1:
         raise ValueError(
             f"label_smoothing must be between 0 and 1, got {label_smoothing!r}"

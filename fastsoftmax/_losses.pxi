@@ -289,7 +289,8 @@ def cross_entropy(scores, labels, axis=-1, *, temperature=1.0, ignore_index=None
 
     The mean of no row that counts is NaN. No input makes it warn.
 
-    CuPy arrays are not taken yet: `log_softmax` and `log_softmax_vjp` take them.
+    CuPy arrays give CuPy arrays, computed where they are. A label that is not in [0, C)
+    makes its row NaN there; docs/cupy.md says what else differs.
     Dask arrays of rows give lazy Dask arrays; see docs/dask.md.
 
     References
@@ -314,11 +315,8 @@ def cross_entropy(scores, labels, axis=-1, *, temperature=1.0, ignore_index=None
         is_foreign(where)
     ):
         call = _arguments.backend_of(scores, labels, sample_weight, where)
-        if not hasattr(call, "cross_entropy"):
-            raise TypeError("cross_entropy takes no CuPy arrays yet: use log_softmax "
-                            "and log_softmax_vjp")
-        return call.cross_entropy(scores, labels, axis, temperature, ignore_index,
-                                  label_smoothing, reduction, sample_weight, where,
-                                  return_grad)
+        return call.cross_entropy(scores, labels, sample_weight, where, axis,
+                                  temperature, ignore_index, label_smoothing,
+                                  reduction, return_grad)
     return entropy(scores, labels, axis, temperature, ignore_index, label_smoothing,
                    reduction, sample_weight, where, return_grad)

@@ -18,12 +18,13 @@ import numpy as np
 
 from .. import _arguments
 from .._arguments import Axis
-from . import choose, launch
+from . import choose, launch, temperatures
 from .choose import NUMBERS, Operation
 from .launch import Array, Layout, Order, Prepared
-from .losses import hinge_loss, pair_hinge_loss
+from .losses import cross_entropy, hinge_loss, pair_hinge_loss
 
 __all__ = [
+    "cross_entropy",
     "hinge_loss",
     "log_softmax",
     "log_softmax_vjp",
@@ -32,8 +33,6 @@ __all__ = [
     "softmax",
     "softmax_vjp",
 ]
-
-LEAST_TEMPERATURE = {np.float32: 2.0**-126, np.float64: 2.0**-1022}
 
 
 class _Plan:
@@ -169,39 +168,6 @@ def _decode(
     return x, plan
 
 
-def _temperature(value: Any, plan: _Plan) -> np.floating[Any]:
-    """Return the temperature in the type computed in; its inverse is normal, too."""
-    compute, least = plan.compute, LEAST_TEMPERATURE[plan.compute]
-    if type(value) is float and least <= value <= 1 / least:
-        return plan.one if value == 1 else compute(value)
-    if isinstance(value, cupy.ndarray):
-        raise TypeError("temperature of 0 dimensions must be a number of the host")
-    number = compute(_arguments.as_temperature(value, plan.dtype))
-    if not least <= number <= 1 / least:
-        raise ValueError(
-            f"temperature must be between {least:.1e} and {1 / least:.1e} for CuPy "
-            f"arrays in {np.dtype(compute)}, got {value!r}"
-        )
-    return number
-
-
-def _has_temperatures(temperature: Any) -> bool:
-    return type(temperature) is not float and not (
-        _arguments.is_one_number(temperature)
-    )
-
-
-def _temperatures(temperature: Any, plan: _Plan, x: Array, axis: Axis) -> Array:
-    """Return one temperature for each set; only those of the host are looked at."""
-    axes = _arguments.as_axes(axis, x.ndim)
-    if not isinstance(temperature, cupy.ndarray):
-        values = _arguments.as_temperatures(temperature, plan.dtype, x.shape, axes)
-        return cupy.asarray(values)
-    _arguments.check_temperatures(temperature.shape, x.shape, axes)
-    temperature = launch.as_array(temperature, "temperature")
-    return temperature.astype(plan.compute, copy=False)
-
-
 def _compute(
     plan: _Plan,
     x: Array,
@@ -263,12 +229,12 @@ def _softmax_like(
     dtype: Any,
 ) -> Any:
     x, plan = _decode(operation, device, x, axis, dtype)
-    if _has_temperatures(temperature):
-        divisors = _temperatures(temperature, plan, x, axis)
+    if temperatures.are_many(temperature):
+        divisors = temperatures.of_sets(temperature, plan.compute, x, axis)
         x = x.astype(plan.compute, copy=False) / divisors
         x, plan = _decode(operation, device, x, axis, plan.result)
         temperature = 1.0
-    divisor = _temperature(temperature, plan)
+    divisor = temperatures.number(temperature, plan.compute)
     mask = None if where is None else launch.as_mask(where, x.shape, "x")
     return _compute(plan, x, mask, out, divisor)
 
@@ -307,11 +273,11 @@ def _vjp(
         none = -math.inf if operation is choose.LOG_SOFTMAX_VJP else 0.0
         x, gradient = _masked(mask, x, none), _masked(mask, gradient, 0.0)
         x, plan = _decode(operation, device, x, axis, result, "y")
-    if _has_temperatures(temperature):
-        divisors = _temperatures(temperature, plan, x, axis)
+    if temperatures.are_many(temperature):
+        divisors = temperatures.of_sets(temperature, plan.compute, x, axis)
         x, plan = _decode(operation, device, x, axis, plan.compute, "y")
         temperature = 1.0
-    divisor = _temperature(temperature, plan)
+    divisor = temperatures.number(temperature, plan.compute)
     if gradient.dtype != plan.dtype:
         gradient = gradient.astype(plan.dtype)
     if mask is None and divisors is None:

@@ -87,9 +87,17 @@ LOGSUMEXP = Operation("LogSumExp", 1, False)
 WEIGHTED_LOGSUMEXP = Operation("WeightedLogSumExp", 2, False, ",{T}*")
 SOFTMAX_VJP = Operation("SoftmaxVjp", 2, True)
 LOG_SOFTMAX_VJP = Operation("LogSoftmaxVjp", 2, True)
-_HINGE = ",const {T}*,const i64*,const double*,{A}*,double*,{T}*,{A},double,int,int"
+_HINGE = (
+    ",const {T}*,const i64*,const double*,{A}*,double*,{T}*,const double*,{A},double,"
+    "int,int"
+)
 HINGE_SUM = Operation("HingeSum", 1, True, _HINGE)
 HINGE_LARGEST = Operation("HingeLargest", 1, True, _HINGE)
+_ENTROPY = (
+    ",const u8*,const i64*,const double*,const i64*,const double*,{A}*,double*,double,"
+    "double"
+)
+CROSS_ENTROPY = Operation("CrossEntropy", 2, True, _ENTROPY)
 
 OPERATIONS = (
     SOFTMAX,
@@ -100,9 +108,10 @@ OPERATIONS = (
     LOG_SOFTMAX_VJP,
     HINGE_SUM,
     HINGE_LARGEST,
+    CROSS_ENTROPY,
 )
 WITH_COLUMNS = (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX_VJP, LOG_SOFTMAX_VJP)
-WITH_CLUSTERS = (SOFTMAX, LOG_SOFTMAX, SOFTMAX_VJP, LOG_SOFTMAX_VJP)
+WITH_CLUSTERS = (SOFTMAX, LOG_SOFTMAX, SOFTMAX_VJP, LOG_SOFTMAX_VJP, CROSS_ENTROPY)
 
 
 class Device(NamedTuple):

@@ -3,6 +3,12 @@
 
 /* ---- operations: hinge losses ---- */
 
+/* Over what counts, which is known on the device alone; 0 where nothing does. */
+DEVICE double scale_by(const double *total, double scale)
+{
+    return !total ? scale : *total == 0 ? 0 : scale / *total;
+}
+
 /* A row has a positive score s+ and others; its terms are t = max(0, margin - s+ + s)^p
  * over the others that count. margin - s+ is kept as a pair: a term is within 1 ULP. */
 template <class T, class S> struct HingeFamily : Summing<T, S> {
@@ -29,18 +35,20 @@ template <class T, class S> struct HingeFamily : Summing<T, S> {
     Real *losses;          /* OUT: of rows; may be NULL */
     double *parts;         /* OUT: the same, to be added up; may be NULL */
     T *out_positives;      /* OUT: gradient of `positives` */
+    const double *total;   /* divides the gradient; NULL: 1 */
     Real margin;
     double scale; /* of the gradient */
     int p, written;
 
     DEVICE HingeFamily(const void *x, const void *second, void *y, Real temperature,
                        const T *positives, const i64 *labels, const double *weights,
-                       Real *losses, double *parts, T *out_positives, Real margin,
-                       double scale, int p, int written)
+                       Real *losses, double *parts, T *out_positives,
+                       const double *total, Real margin, double scale, int p,
+                       int written)
         : in{(const T *)x}, mask((const u8 *)second), positives(positives),
           labels(labels), weights(weights), losses(losses), parts(parts),
-          out_positives(out_positives), margin(margin), scale(scale), p(p),
-          written(written)
+          out_positives(out_positives), total(total), margin(margin), scale(scale),
+          p(p), written(written)
     {
     }
     static DEVICE Real neutral(int input)
@@ -68,7 +76,8 @@ template <class T, class S> struct HingeFamily : Summing<T, S> {
         row.base = settled(two_sum(margin, -positive));
         row.weight = weights ? weights[number] : 1.0;
         row.slope =
-            (Real)(written == FS_GRADIENT ? row.weight * scale * p : row.weight);
+            (Real)(written == FS_GRADIENT ? row.weight * scale_by(total, scale) * p
+                                          : row.weight);
         return row;
     }
     /* Masked scores and those beyond the end are -inf, whose terms are 0 unless s+ is

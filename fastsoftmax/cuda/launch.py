@@ -48,13 +48,13 @@ def _device(number: int) -> Device:
 
 
 @functools.cache
-def _function(name: str, device: int) -> Callable[..., None]:
+def function(name: str, device: int) -> Callable[..., None]:
     """Compile a kernel for the current device; CuPy keeps it on disk."""
     try:
         module = cupy.RawModule(
             code=source.text(), options=source.OPTIONS, name_expressions=(name,)
         )
-        function: Callable[..., None] = module.get_function(name)
+        compiled: Callable[..., None] = module.get_function(name)
     except Exception as error:
         lines = str(error).strip().splitlines() or [repr(error)]
         raise RuntimeError(
@@ -62,7 +62,7 @@ def _function(name: str, device: int) -> Callable[..., None]:
             'install "fastsoftmax[cuda13]"` (or [cuda12]) brings what it needs: '
             f"{lines[0]}"
         ) from error
-    return function
+    return compiled
 
 
 @functools.lru_cache(maxsize=1024)
@@ -82,7 +82,7 @@ def prepared(
     )
     kernels = tuple(
         (
-            _function(launch.kernel, device),
+            function(launch.kernel, device),
             (launch.grid,),
             (launch.block,),
             launch.shared_bytes,

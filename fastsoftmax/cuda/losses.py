@@ -1,4 +1,8 @@
-"""The hinge losses for CuPy arrays: decodes a call, and launches it. See call.py."""
+"""The losses for CuPy arrays: decodes a call, and launches it. See call.py.
+
+A loss is a kernel over rows, and one that adds its losses up. Where the device alone
+knows which rows count, because of labels, a mask or weights, two more find out before.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +13,38 @@ import cupy
 import numpy as np
 
 from .. import _arguments
-from . import choose, launch
+from . import choose, launch, temperatures
+from .choose import NUMBERS, Operation
 from .launch import Array
 
 # What is written beside losses, as int: FS_NOTHING, FS_GRADIENT and FS_PAIRS, and p.
 INTS = tuple(map(np.int32, range(3)))
 NOTHING, GRADIENT, PAIRS = INTS
 
+# Of sums: threads to a block, the shortest chunk of one, the most chunks.
+ADDING, ADDED, MOST_SUMS = 256, 4096, 1024
+WEIGHING = 128
 
-class _Scores(NamedTuple):
-    """Rows of scores and where their positives are, contiguous."""
+
+class _Rows(NamedTuple):
+    """Rows of scores, contiguous, and what is known of them."""
 
     scores: Array
     positives: Array | None
     labels: Array | None
     where: Array | None
-    dtype: np.dtype[Any]
-    compute: np.dtype[Any]
+    weights: Array | None
+    ignored: np.int64 | None
     device: int
 
     @property
-    def rows(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self.scores.shape
-        return shape[:-1]
+    def shape(self) -> tuple[int, ...]:
+        shape: tuple[int, ...] = self.scores.shape[:-1]
+        return shape
 
 
 class _Options(NamedTuple):
-    """Which loss: the options of a call, decoded."""
+    """Which hinge loss: the options of a call, decoded."""
 
     margin: np.floating[Any]
     p: int
@@ -53,8 +62,13 @@ def _as_options(
     return_grad: bool,
 ) -> _Options:
     p = _arguments.as_options(p, variant, reduction, return_grad)
-    width = compute.type(_arguments.as_margin(margin, compute))
+    if type(margin) is not float or not 0 < margin <= 1:
+        margin = _arguments.as_margin(margin, compute)
+    width = compute.type(margin)
     return _Options(width, p, variant == "max", reduction, bool(return_grad))
+
+
+# ---- decoding ----
 
 
 def _contiguous(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
@@ -67,16 +81,25 @@ def _as_rows(
     scores: Array,
     positives: Array | None,
     labels: Array | None,
+    ignore_index: int | None,
+    sample_weight: Any,
     mask: Array | None,
-    dtypes: tuple[np.dtype[Any], np.dtype[Any]],
+    dtype: np.dtype[Any],
     device: int,
-) -> _Scores:
-    return _Scores(
-        _contiguous(scores, dtypes[0]),
-        None if positives is None else _contiguous(positives, dtypes[0]),
-        labels,
+) -> _Rows:
+    places = None if labels is None else _as_labels(labels, scores)
+    ignored = None
+    if ignore_index is not None:
+        if labels is None:
+            raise TypeError("ignore_index needs labels")
+        ignored = _as_ignored(ignore_index, labels.dtype)
+    return _Rows(
+        _contiguous(scores, dtype),
+        None if positives is None else _contiguous(positives, dtype),
+        places,
         None if mask is None else _contiguous(mask),
-        *dtypes,
+        _as_weights(sample_weight, scores.shape[:-1]),
+        ignored,
         device,
     )
 
@@ -88,38 +111,13 @@ def _as_labels(labels: Any, scores: Array) -> Array:
     return _contiguous(labels, np.dtype(np.int64))
 
 
-def _ignoring(
-    labels: Array, given: np.dtype[Any], ignore_index: int, weights: Array | None
-) -> tuple[Array, Array | None]:
-    """Give ignored rows the weight 0, and a label that there is."""
+def _as_ignored(ignore_index: int, labels: np.dtype[Any]) -> np.int64 | None:
+    """Return the label to ignore as int64, which has uint64's bits; None: no label."""
     ignored = _arguments.as_ignored(ignore_index)
-    limits = np.iinfo(given)
+    limits = np.iinfo(labels)
     if not limits.min <= ignored <= limits.max:
-        return labels, weights
-    counts = labels != (ignored + 2**63) % 2**64 - 2**63  # uint64's bits
-    if weights is None:
-        weights = cupy.full(labels.shape, 1.0, np.float64)
-    return cupy.where(counts, labels, 0), cupy.where(counts, weights, 0)
-
-
-def _as_mean(rows: _Scores, weights: Array | None) -> tuple[Array, Array]:
-    """Return weights that make a sum the mean of rows that count; whether any do."""
-    counts = cupy.full(rows.rows, True, np.bool_)
-    if weights is None:
-        weights = cupy.full(rows.rows, 1.0, np.float64)
-    else:
-        counts = weights != 0
-    if rows.where is not None and rows.scores.shape[-1] > (rows.positives is None):
-        negatives = rows.where
-        if rows.labels is not None:
-            places = cupy.arange(rows.scores.shape[-1])
-            negatives = negatives & (places != rows.labels[..., None])
-        elif rows.positives is None:
-            negatives = negatives[..., 1:]
-        counts = counts & negatives.any(axis=-1)
-    count = counts.sum()
-    weights = cupy.where(counts, weights / cupy.maximum(count, 1), 0)
-    return _contiguous(weights), count > 0
+        return None
+    return np.int64((ignored + 2**63) % 2**64 - 2**63)
 
 
 def _as_weights(sample_weight: Any, rows: tuple[int, ...]) -> Array | None:
@@ -129,6 +127,122 @@ def _as_weights(sample_weight: Any, rows: tuple[int, ...]) -> Array | None:
     _arguments.check_weights(weights.shape, rows)
     weights = weights.astype(np.float64, copy=False)
     return _contiguous(cupy.broadcast_to(weights, rows))
+
+
+# ---- which rows count, and their sum ----
+
+
+class _Counting(NamedTuple):
+    """What divides a loss; of rows, weights that are 0 where one does not count."""
+
+    weights: Array | None
+    left: Array | None  # elements of each row in the mask
+    total: Array | None  # None: it is known, and `divisor`
+    divisor: float
+
+
+def _count(rows: _Rows, positives: int | None, is_mean: bool) -> _Counting:
+    """Find out on the device what must be; `positives` of a hinge loss among scores."""
+    count, n = math.prod(rows.shape), rows.scores.shape[-1]
+    is_hinge, mask = positives is not None, rows.where
+    of_mean = is_mean and (mask is not None or rows.weights is not None)
+    if not (of_mean or rows.ignored is not None or (mask is not None and not is_hinge)):
+        return _Counting(rows.weights, None, None, count if is_mean else 1)
+    weights = cupy.empty(rows.shape, np.float64)
+    left = None if is_hinge or mask is None else cupy.empty(rows.shape, np.int64)
+    counted = cupy.empty(rows.shape, np.float64) if is_mean else None
+    if count:
+        team = 1 if mask is None else choose.WARP
+        launch.function(f"weigh_rows<{team}>", rows.device)(
+            (-(-count * team // WEIGHING),),
+            (WEIGHING,),
+            (
+                rows.labels,
+                rows.weights,
+                mask,
+                np.int64(count),
+                np.int64(n),
+                rows.ignored or np.int64(0),
+                INTS[rows.ignored is not None],
+                INTS[positives or 0],
+                INTS[is_hinge],
+                weights,
+                left,
+                counted,
+            ),
+        )
+    total = None
+    if counted is not None:
+        total = _add_up(counted, np.dtype(np.float64), 1, None, rows.device)
+    return _Counting(weights, left, total, 1)
+
+
+def _add_up(
+    parts: Array,
+    dtype: np.dtype[Any],
+    divisor: float,
+    total: Array | None,
+    device: int,
+) -> Array:
+    """Return the sum of float64 numbers over a number, or a total on the device."""
+    number = NUMBERS[_arguments.type_name(dtype)]
+    add = launch.function(f"add_up<{number.name}>", device)
+    count = parts.size
+    chunk = max(ADDED, -(-count // MOST_SUMS))
+    if count > chunk:
+        blocks = -(-count // chunk)
+        sums = cupy.empty(blocks, np.float64)
+        sizes = np.int64(count), np.int64(chunk)
+        add((blocks,), (ADDING,), (parts, *sizes, np.float64(1), None, sums, None))
+        parts, count = sums, blocks
+    result = cupy.empty((), dtype)
+    size = np.int64(count)
+    add((1,), (ADDING,), (parts, size, size, np.float64(divisor), total, None, result))
+    return result
+
+
+class _Losses:
+    """Where losses go: of rows, or parts of their sum."""
+
+    def __init__(self, reduction: str, rows: _Rows, dtype: np.dtype[Any]) -> None:
+        self.rows, self.dtype = rows, dtype
+        self.losses = self.parts = None
+        if reduction == "none":
+            self.losses = cupy.empty(rows.shape, dtype)
+        elif reduction != "pairs":
+            self.parts = cupy.empty(rows.shape, np.float64)
+
+    def reduced(self, counting: _Counting) -> Array | None:
+        """Return the loss as its reduction has it."""
+        if self.parts is None:
+            return self.losses
+        divisor, total = counting.divisor, counting.total
+        return _add_up(self.parts, self.dtype, divisor, total, self.rows.device)
+
+
+def _launch(
+    operation: Operation,
+    rows: _Rows,
+    second: Array | None,
+    out: Array | None,
+    temperature: np.floating[Any],
+    extra: tuple[Any, ...],
+) -> None:
+    """Launch on rows of which there are some."""
+    places = launch.places_of(rows.scores, rows.where)
+    places |= 0 if second is None else second.data.ptr
+    if out is None:
+        operation = operation._replace(has_results=False)
+    else:
+        places |= out.data.ptr
+    shape = (math.prod(rows.shape), rows.scores.shape[-1], 1)
+    prepared = launch.prepared(
+        operation, rows.scores.dtype, shape, places % 16 == 0, rows.device
+    )
+    launch.launch(prepared, rows.scores, second, out, temperature, extra)
+
+
+# ---- hinge losses ----
 
 
 @launch.on_device_of("scores", "labels", "sample_weight", "where")
@@ -154,23 +268,18 @@ def hinge_loss(
         mask = None if mask is None else mask.reshape(shape)
     _arguments.check_has_positive(array, labels is not None)
     dtype, compute = _arguments.result_dtypes(array.dtype)
-    weights = _as_weights(sample_weight, array.shape[:-1])
-    places = None
     if labels is not None:
         labels = launch.as_array(labels, "labels")
-        places = _as_labels(labels, array)
-    if ignore_index is not None:
-        if labels is None:
-            raise TypeError("ignore_index needs labels")
-        places, weights = _ignoring(places, labels.dtype, ignore_index, weights)
-    rows = _as_rows(array, None, places, mask, (dtype, compute), device)
+    rows = _as_rows(
+        array, None, labels, ignore_index, sample_weight, mask, dtype, device
+    )
     loss = _as_options(compute, *options)
     if loss.reduction == "pairs":
         pairs = cupy.empty(rows.scores.shape, dtype)
-        _run(rows, loss, weights, pairs, None)
+        _run_hinge(rows, loss, compute, pairs, None)
         return pairs if labels is not None else _contiguous(pairs[..., 1:])
     grad = cupy.empty(rows.scores.shape, dtype) if loss.return_grad else None
-    value = _run(rows, loss, weights, grad, None)
+    value = _run_hinge(rows, loss, compute, grad, None)
     return value if grad is None else (value, grad.reshape(flat))
 
 
@@ -185,79 +294,145 @@ def pair_hinge_loss(
     dtype, compute = _arguments.result_dtypes(
         _arguments.promote((pos, positives), (neg, others))
     )
-    rows = _as_rows(others, positives, None, mask, (dtype, compute), device)
     loss = _as_options(compute, *options)
-    weights = _as_weights(sample_weight, rows.rows)
+    rows = _as_rows(others, positives, None, None, sample_weight, mask, dtype, device)
     if loss.reduction == "pairs":
         pairs = cupy.empty(others.shape, dtype)
-        _run(rows, loss, weights, pairs, None)
+        _run_hinge(rows, loss, compute, pairs, None)
         return pairs
     if not loss.return_grad:
-        return _run(rows, loss, weights, None, None)
+        return _run_hinge(rows, loss, compute, None, None)
     grads = cupy.empty(positives.shape, dtype), cupy.empty(others.shape, dtype)
-    return _run(rows, loss, weights, grads[1], grads[0]), grads
+    return _run_hinge(rows, loss, compute, grads[1], grads[0]), grads
 
 
-def _run(
-    rows: _Scores,
+def _run_hinge(
+    rows: _Rows,
     loss: _Options,
-    weights: Array | None,
+    compute: np.dtype[Any],
     out: Array | None,
     out_positives: Array | None,
 ) -> Any:
     """Write what is to be written; return the loss as its reduction has it."""
-    losses = parts = None
-    if loss.reduction == "none":
-        losses = cupy.empty(rows.rows, rows.compute)
-    elif loss.reduction != "pairs":
-        parts = cupy.empty(rows.rows, np.float64)
-    count, some = math.prod(rows.rows), None
-    is_mean = loss.reduction == "mean"
-    if is_mean and (weights is not None or rows.where is not None):
-        weights, some = _as_mean(rows, weights)
-    if rows.scores.size > 0:
-        largest = loss.largest and loss.reduction != "pairs"
-        operation = choose.HINGE_LARGEST if largest else choose.HINGE_SUM
-        places = launch.places_of(rows.scores, rows.where)
-        written = NOTHING
-        if out is None:
-            operation = operation._replace(has_results=False)
-        else:
-            places |= out.data.ptr
-            written = GRADIENT if loss.return_grad else PAIRS
-        shape = (count, rows.scores.shape[-1], 1)
-        extra = (
-            rows.positives,
-            rows.labels,
-            weights,
-            losses,
-            parts,
-            out_positives,
-            loss.margin,
-            np.float64(1 / count if is_mean and some is None else 1.0),
-            INTS[loss.p],
-            written,
-        )
-        launch.launch(
-            launch.prepared(
-                operation, rows.dtype, shape, places % 16 == 0, rows.device
-            ),
-            rows.scores,
-            rows.where,
-            out,
-            rows.compute.type(1),
-            extra,
-        )
-    else:
+    losses = _Losses(loss.reduction, rows, compute)
+    positives = int(rows.positives is None)
+    counting = _count(rows, positives, loss.reduction == "mean")
+    if rows.scores.size == 0:
         nothing = 0 if rows.labels is None else math.nan  # no label is in [0, 0)
-        for array in (losses, parts, out_positives):
+        for array in (losses.losses, losses.parts, out_positives):
             if array is not None:
                 array.fill(nothing)
-    if parts is None:
-        return losses
-    total = parts.sum()
-    if some is not None:
-        total = cupy.where(some, total, math.nan)
-    elif is_mean:
-        total = total / count if count else cupy.full((), math.nan, np.float64)
-    return total.astype(rows.compute, copy=False)
+        return losses.reduced(counting)
+    largest = loss.largest and loss.reduction != "pairs"
+    extra = (
+        rows.positives,
+        rows.labels,
+        counting.weights,
+        losses.losses,
+        losses.parts,
+        out_positives,
+        counting.total,
+        loss.margin,
+        np.float64(1 / counting.divisor),
+        INTS[loss.p],
+        NOTHING if out is None else GRADIENT if loss.return_grad else PAIRS,
+    )
+    operation = choose.HINGE_LARGEST if largest else choose.HINGE_SUM
+    one = temperatures.ONE[compute.type]
+    _launch(operation, rows, rows.where, out, one, extra)
+    return losses.reduced(counting)
+
+
+# ---- cross-entropy ----
+
+
+@launch.on_device_of("scores", "labels", "sample_weight", "where")
+def cross_entropy(
+    device: int,
+    scores: Any,
+    labels: Any,
+    sample_weight: Any,
+    where: Any,
+    axis: int,
+    temperature: Any,
+    ignore_index: int | None,
+    label_smoothing: float,
+    reduction: str,
+    return_grad: bool,
+) -> Any:
+    """Run cross_entropy for CuPy arrays."""
+    x = launch.as_array(scores, "scores")
+    place = _arguments.as_one_axis(axis, x.ndim)
+    mask = launch.as_mask(where, x.shape, "scores")
+    result, compute = _arguments.result_dtypes(x.dtype)
+    _arguments.check_choice("reduction", reduction, ("mean", "sum", "none"))
+    divisors = None
+    if temperatures.are_many(temperature):
+        divisors = temperatures.of_sets(temperature, compute.type, x, place)
+        x, temperature = x.astype(compute, copy=False) / divisors, 1.0
+    divisor = temperatures.number(temperature, compute.type)
+    smoothing = np.float64(_arguments.as_smoothing(label_smoothing))
+    labels, targets = launch.as_array(labels, "labels"), None
+    dtype = np.dtype(np.float64) if x.dtype.kind in "biu" else x.dtype
+    if labels.shape == x.shape:
+        if ignore_index is not None:
+            raise TypeError("ignore_index needs labels that are integers")
+        dtype = dtype if labels.dtype == dtype else compute
+        targets, labels = _moved(labels, place, dtype), None
+    rows = _as_rows(
+        _moved(x, place, dtype),
+        None,
+        labels,
+        ignore_index,
+        sample_weight,
+        None if mask is None else _moved(mask, place, mask.dtype),
+        dtype,
+        device,
+    )
+    grad = cupy.empty(rows.scores.shape, dtype) if return_grad else None
+    options = targets, divisor, smoothing
+    loss = _run_entropy(rows, reduction, compute, options, grad)
+    if grad is None:
+        return loss
+    order = [d for d in range(x.ndim) if d != place]
+    grad = grad.transpose(launch.inverse((*order, place)))
+    grad = grad if divisors is None else grad / divisors
+    return loss, grad.astype(result, copy=False)
+
+
+def _moved(array: Array, place: int, dtype: np.dtype[Any]) -> Array:
+    """Return an array with an axis at the end."""
+    order = (*(d for d in range(array.ndim) if d != place), place)
+    return _contiguous(array.transpose(order), dtype)
+
+
+def _run_entropy(
+    rows: _Rows,
+    reduction: str,
+    compute: np.dtype[Any],
+    options: tuple[Array | None, np.floating[Any], np.float64],
+    grad: Array | None,
+) -> Any:
+    """Write the gradient, if there is room; return the loss."""
+    losses = _Losses(reduction, rows, compute)
+    counting = _count(rows, None, reduction == "mean")
+    targets, divisor, smoothing = options
+    if rows.scores.size == 0:
+        nothing = 0 if rows.labels is None else math.nan  # no label is in [0, 0)
+        for array in (losses.losses, losses.parts):
+            if array is not None:
+                array.fill(nothing)
+        return losses.reduced(counting)
+    extra = (
+        rows.where,
+        rows.labels,
+        counting.weights,
+        counting.left,
+        counting.total,
+        losses.losses,
+        losses.parts,
+        smoothing,
+        np.float64(1 / (counting.divisor * float(divisor))),
+    )
+    _launch(choose.CROSS_ENTROPY, rows, targets, grad, divisor, extra)
+    return losses.reduced(counting)

@@ -63,7 +63,7 @@ template <class T> struct SoftmaxFamily {
     /* Divides; beside a peak whose quotient may leave the range, its difference to the
      * peak. Elements then differ by 2^-25 of the range, or not at all: the terms of all
      * that are smaller are 0. */
-    template <int N> DEVICE void to_quotients(Row &row, Item (&item)[N]) const
+    template <class I, int N> DEVICE void to_quotients(Row &row, I (&item)[N]) const
     {
         if (temperature != (Real)1) {
             Divisor<Real> divisor(temperature);

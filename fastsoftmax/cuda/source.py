@@ -7,7 +7,8 @@ from importlib import resources
 
 # In this order they are one text, without #include.
 HEADER = "kernels/math/coefficients.h"
-FILES = ("words.cu", "exp.cu", "softmax.cu", "hinge.cu", "rows.cu", "columns.cu")
+OPERATIONS = ("softmax.cu", "hinge.cu", "entropy.cu")
+FILES = ("words.cu", "exp.cu", *OPERATIONS, "rows.cu", "columns.cu", "losses.cu")
 OPTIONS = ("--std=c++17", "--fmad=false")
 
 

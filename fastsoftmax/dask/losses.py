@@ -54,13 +54,13 @@ def pair_hinge_loss(*arguments: Any) -> Any:
 def cross_entropy(
     scores: Any,
     labels: Any,
+    sample_weight: Any,
+    where: Any,
     axis: int,
     temperature: Any,
     ignore_index: int | None,
     label_smoothing: float,
     reduction: str,
-    sample_weight: Any,
-    where: Any,
     return_grad: bool,
 ) -> Any:
     """Run cross_entropy."""

@@ -108,7 +108,7 @@ def _hinge(p: int) -> Arguments:
         scores,
         mask.view(np.uint8),
         y=(scores.shape, np.dtype(np.float32)),
-        extra=(None, "labels", "weights", "losses", None, None, *numbers),
+        extra=(None, "labels", "weights", "losses", None, None, None, *numbers),
         reads={"labels": labels, "weights": rng.random(6) + 0.5},
         writes={"losses": once},
     )
@@ -171,7 +171,7 @@ def _terms(given: Arguments) -> tuple[Array, Array]:
     assert given.reads is not None
     scores, mask = _two(given)
     at = given.reads["labels"][:, None]
-    margin = float(given.extra[6])
+    margin = float(given.extra[7])
     counts = mask != 0
     np.put_along_axis(counts, at, False, 1)
     base = margin - np.take_along_axis(scores, at, 1)
@@ -181,7 +181,7 @@ def _terms(given: Arguments) -> tuple[Array, Array]:
 
 def _hinge_results(given: Arguments, terms: Array, at: Array) -> dict[str, Array]:
     assert given.reads is not None
-    scale, p = float(given.extra[7]), int(given.extra[8])
+    scale, p = float(given.extra[8]), int(given.extra[9])
     weights = given.reads["weights"][:, None]
     slopes = np.where(terms > 0, terms ** (p - 1) * p, 0) * weights * scale
     grad = slopes.copy()

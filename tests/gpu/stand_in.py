@@ -231,17 +231,8 @@ class ndarray:  # noqa: N801 - CuPy's name
     def sum(self) -> ndarray:
         return _elementwise(np.sum, self)
 
-    def any(self, axis: int) -> ndarray:
-        return _elementwise(functools.partial(np.any, axis=axis), self)
-
     def __truediv__(self, other: Any) -> ndarray:
         return _elementwise(np.true_divide, self, other)
-
-    def __and__(self, other: ndarray) -> ndarray:
-        return _elementwise(np.bitwise_and, self, other)
-
-    def __ne__(self, other: Any) -> ndarray:  # type: ignore[override]
-        return _elementwise(np.not_equal, self, other)
 
     def __gt__(self, other: Any) -> ndarray:
         return _elementwise(np.greater, self, other)
@@ -279,32 +270,18 @@ class ndarray:  # noqa: N801 - CuPy's name
     def _unknown(self, *args: Any) -> Any:
         raise NotImplementedError("not in the stand-in")
 
-    __eq__ = __lt__ = __le__ = __ge__ = __len__ = _unknown
+    __eq__ = __ne__ = __lt__ = __le__ = __ge__ = __len__ = _unknown
     __hash__ = None  # type: ignore[assignment]
 
 
 def _elementwise(function: Any, *args: Any) -> ndarray:
     given = [arg._read() if isinstance(arg, ndarray) else arg for arg in args]
     with np.errstate(all="ignore"):
-        return _new(np.asarray(function(*given)), getattr(function, "__name__", "any"))
-
-
-def maximum(a: ndarray, b: Any) -> ndarray:
-    return _elementwise(np.maximum, a, b)
-
-
-def arange(stop: int) -> ndarray:
-    return _new(np.arange(stop), "arange")
+        return _new(np.asarray(function(*given)), function.__name__)
 
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
     return _uninitialised(shape if isinstance(shape, tuple) else (shape,), dtype)
-
-
-def full(shape: Any, fill_value: Any, dtype: Any = None) -> ndarray:
-    array = empty(shape, dtype)
-    array.fill(fill_value)
-    return array
 
 
 def asarray(a: Any, dtype: Any = None) -> ndarray:
@@ -515,13 +492,10 @@ def _check_argument(value: Any, size: int) -> None:
 NAMES = (
     RawKernel,
     RawModule,
-    arange,
     asarray,
     ascontiguousarray,
     broadcast_to,
     empty,
-    full,
-    maximum,
     may_share_memory,
     ndarray,
     where,
@@ -559,7 +533,7 @@ def installed() -> Iterator[ModuleType]:
 
 def _forget_gpu() -> None:
     cuda = sys.modules.get("fastsoftmax.cuda")
-    for name in ("call", "launch", "losses"):
+    for name in ("call", "launch", "losses", "temperatures"):
         sys.modules.pop(f"fastsoftmax.cuda.{name}", None)
         if hasattr(cuda, name):
             delattr(cuda, name)

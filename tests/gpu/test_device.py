@@ -152,6 +152,31 @@ def test_hinge_losses(cupy: Any, shape: tuple[int, int], variant: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["labels", "probabilities"])
+def test_cross_entropy(cupy: Any, shape: tuple[int, int], kind: str) -> None:
+    scores, random = data(shape, "float32"), np.random.default_rng(2)
+    labels = random.integers(0, shape[1], shape[0])
+    if kind == "probabilities":
+        labels = np.float32(random.random(shape))
+    options = {"label_smoothing": 0.1, "reduction": "none", "return_grad": True}
+    loss, grad = fastsoftmax.cross_entropy(
+        cupy.asarray(scores), cupy.asarray(labels), **options
+    )
+    want, want_grad = fastsoftmax.cross_entropy(scores, labels, **options)
+    np.testing.assert_allclose(loss.get(), want, rtol=8 * 2.0**-23)
+    whole = max(1, shape[1] / 2 if kind == "probabilities" else 1)
+    np.testing.assert_allclose(
+        grad.get(), want_grad, rtol=10 * 2.0**-23, atol=10 * 2.0**-23 * whole
+    )
+    weights = cupy.asarray(random.random(shape[0]))
+    mean = fastsoftmax.cross_entropy(
+        cupy.asarray(scores), cupy.asarray(labels), sample_weight=weights
+    )
+    want = fastsoftmax.cross_entropy(scores, labels, sample_weight=weights.get())
+    np.testing.assert_allclose(mean.get(), want, rtol=8 * 2.0**-23)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_special_values(cupy: Any, shape: tuple[int, int]) -> None:
     rows = [[np.nan], [np.inf], [-np.inf, np.inf, np.nan], [np.inf, np.inf]]
     x = np.tile(data((1, shape[1]), "float32"), (len(rows) + 2, 1))

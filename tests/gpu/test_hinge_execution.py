@@ -134,6 +134,7 @@ class Loss:
         names = ("positives", "labels", "weights", "losses", "parts", "out_positives")
         extra = (
             *(name if name in there or name in writes else None for name in names),
+            None,
             number.type(self.margin),
             np.float64(self.scale),
             np.int32(self.p),

@@ -123,13 +123,23 @@ def test_split_rows_take_two_launches(cupy, counted, function):
     assert len(stand_in.machine.launches) == 2
 
 
-def test_hinge_losses_take_one_launch(cupy, counted):
+def test_hinge_losses_are_launches_alone(cupy, counted):
+    """One for the rows, one for their sum; two more where the device counts rows."""
     scores = cupy.asarray(draw((6, 10)))
-    labels = cupy.asarray(np.arange(6))
-    for options in ({}, {"labels": labels}, {"reduction": "none", "return_grad": True}):
-        hinge_loss(scores, **options)
-    assert len(stand_in.machine.launches) == 3
-    assert set(stand_in.machine.other_kernels) <= {"sum", "astype"}
+    labels, weights = cupy.asarray(np.arange(6)), cupy.asarray(np.ones(6))
+    mask, mean = cupy.asarray(draw((6, 10)) > 20), {"reduction": "mean"}
+    for options, count in (
+        ({}, 2),
+        ({"labels": labels, **mean}, 2),
+        ({"reduction": "none", "return_grad": True}, 1),
+        ({"labels": labels, "sample_weight": weights, "where": mask}, 2),
+        ({"labels": labels, "ignore_index": 3}, 3),
+        ({"labels": labels, "sample_weight": weights, "where": mask, **mean}, 4),
+    ):
+        stand_in.machine.launches.clear()
+        run(hinge_loss, scores, **options)
+        assert len(stand_in.machine.launches) == count, options
+        assert not stand_in.machine.other_kernels
 
 
 # A call's Python over that of the launch in it, each without running the kernel.
