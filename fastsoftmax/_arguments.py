@@ -8,6 +8,7 @@ about is its dtype, its shape, or a number.
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import operator
 import sys
@@ -59,19 +60,21 @@ def is_cupy(*arrays: Any) -> bool:
 def is_dask(*arrays: Any) -> bool:
     """Tell whether one of these is a Dask array; nobody has one without its module."""
     module = sys.modules.get("dask.array.core")
-    kind = None if module is None else vars(module).get("Array")
+    if module is None:
+        return False
+    kind = vars(module).get("Array")
     return isinstance(kind, type) and any(isinstance(array, kind) for array in arrays)
 
 
 def backend_of(*arrays: Any) -> Any:
     """Return the module that has the functions for arrays which are not NumPy's."""
-    if is_dask(*arrays):
-        from .dask import call as dask_call
+    return module_of(".dask.call" if is_dask(*arrays) else ".cuda.call")
 
-        return dask_call
-    from .cuda import call
 
-    return call
+@functools.cache
+def module_of(name: str) -> Any:
+    """Import a module; to find it again takes an import statement a microsecond."""
+    return importlib.import_module(name, __package__)
 
 
 # ---- arrays ----

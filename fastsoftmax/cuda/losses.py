@@ -6,6 +6,7 @@ knows which rows count, because of labels, a mask or weights, two more find out 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -14,16 +15,22 @@ import numpy as np
 
 from .. import _arguments
 from . import choose, launch, temperatures
-from .choose import NUMBERS, Operation
+from .choose import Operation
 from .launch import Array
 
 # What is written beside losses, as int: FS_NOTHING, FS_GRADIENT and FS_PAIRS, and p.
 INTS = tuple(map(np.int32, range(3)))
 NOTHING, GRADIENT, PAIRS = INTS
 
+WITHOUT_RESULTS = {
+    operation.name: operation._replace(has_results=False)
+    for operation in (choose.HINGE_SUM, choose.HINGE_LARGEST, choose.CROSS_ENTROPY)
+}
+
 # Of sums: threads to a block, the shortest chunk of one, the most chunks.
 ADDING, ADDED, MOST_SUMS = 256, 4096, 1024
 WEIGHING = 128
+ONE = np.float64(1)
 
 
 class _Rows(NamedTuple):
@@ -138,7 +145,7 @@ class _Counting(NamedTuple):
     weights: Array | None
     left: Array | None  # elements of each row in the mask
     total: Array | None  # None: it is known, and `divisor`
-    divisor: float
+    divisor: np.float64
 
 
 def _count(rows: _Rows, positives: int | None, is_mean: bool) -> _Counting:
@@ -147,7 +154,9 @@ def _count(rows: _Rows, positives: int | None, is_mean: bool) -> _Counting:
     is_hinge, mask = positives is not None, rows.where
     of_mean = is_mean and (mask is not None or rows.weights is not None)
     if not (of_mean or rows.ignored is not None or (mask is not None and not is_hinge)):
-        return _Counting(rows.weights, None, None, count if is_mean else 1)
+        return _Counting(
+            rows.weights, None, None, np.float64(count) if is_mean else ONE
+        )
     weights = cupy.empty(rows.shape, np.float64)
     left = None if is_hinge or mask is None else cupy.empty(rows.shape, np.int64)
     counted = cupy.empty(rows.shape, np.float64) if is_mean else None
@@ -173,31 +182,36 @@ def _count(rows: _Rows, positives: int | None, is_mean: bool) -> _Counting:
         )
     total = None
     if counted is not None:
-        total = _add_up(counted, np.dtype(np.float64), 1, None, rows.device)
-    return _Counting(weights, left, total, 1)
+        total = _add_up(counted, ONE.dtype, ONE, None, rows.device)
+    return _Counting(weights, left, total, ONE)
+
+
+@functools.lru_cache(maxsize=1024)
+def _adding(count: int, number: str, device: int) -> tuple[Any, ...]:
+    """Return the kernel that adds up, how many chunks it needs first, sizes for it."""
+    chunk = max(ADDED, -(-count // MOST_SUMS))
+    chunks = -(-count // chunk) if count > chunk else 0
+    sizes = np.int64(count), np.int64(chunk)
+    last = np.int64(chunks or count)
+    return launch.function(f"add_up<{number}>", device), chunks, sizes, (last, last)
 
 
 def _add_up(
     parts: Array,
     dtype: np.dtype[Any],
-    divisor: float,
+    divisor: np.float64,
     total: Array | None,
     device: int,
 ) -> Array:
     """Return the sum of float64 numbers over a number, or a total on the device."""
-    number = NUMBERS[_arguments.type_name(dtype)]
-    add = launch.function(f"add_up<{number.name}>", device)
-    count = parts.size
-    chunk = max(ADDED, -(-count // MOST_SUMS))
-    if count > chunk:
-        blocks = -(-count // chunk)
-        sums = cupy.empty(blocks, np.float64)
-        sizes = np.int64(count), np.int64(chunk)
-        add((blocks,), (ADDING,), (parts, *sizes, np.float64(1), None, sums, None))
-        parts, count = sums, blocks
+    number = "double" if dtype == np.float64 else "float"
+    add, chunks, sizes, last = _adding(parts.size, number, device)
+    if chunks:
+        sums = cupy.empty(chunks, np.float64)
+        add((chunks,), (ADDING,), (parts, *sizes, divisor, None, sums, None))
+        parts = sums
     result = cupy.empty((), dtype)
-    size = np.int64(count)
-    add((1,), (ADDING,), (parts, size, size, np.float64(divisor), total, None, result))
+    add((1,), (ADDING,), (parts, *last, divisor, total, None, result))
     return result
 
 
@@ -232,7 +246,7 @@ def _launch(
     places = launch.places_of(rows.scores, rows.where)
     places |= 0 if second is None else second.data.ptr
     if out is None:
-        operation = operation._replace(has_results=False)
+        operation = WITHOUT_RESULTS[operation.name]
     else:
         places |= out.data.ptr
     shape = (math.prod(rows.shape), rows.scores.shape[-1], 1)
@@ -280,7 +294,9 @@ def hinge_loss(
         return pairs if labels is not None else _contiguous(pairs[..., 1:])
     grad = cupy.empty(rows.scores.shape, dtype) if loss.return_grad else None
     value = _run_hinge(rows, loss, compute, grad, None)
-    return value if grad is None else (value, grad.reshape(flat))
+    if grad is None:
+        return value
+    return value, grad if negatives is None else grad.reshape(flat)
 
 
 @launch.on_device_of("pos", "neg", "sample_weight", "where")
@@ -333,7 +349,7 @@ def _run_hinge(
         out_positives,
         counting.total,
         loss.margin,
-        np.float64(1 / counting.divisor),
+        ONE / counting.divisor,
         INTS[loss.p],
         NOTHING if out is None else GRADIENT if loss.return_grad else PAIRS,
     )
@@ -432,7 +448,7 @@ def _run_entropy(
         losses.losses,
         losses.parts,
         smoothing,
-        np.float64(1 / (counting.divisor * float(divisor))),
+        ONE / (counting.divisor * divisor),
     )
     _launch(choose.CROSS_ENTROPY, rows, targets, grad, divisor, extra)
     return losses.reduced(counting)

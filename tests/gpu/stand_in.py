@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsoftmax import _arguments
 from gpu import nvrtc, ptx
 from gpu.ptx.types import size_of
 from gpu.spans import Spans
@@ -532,6 +533,7 @@ def installed() -> Iterator[ModuleType]:
 
 
 def _forget_gpu() -> None:
+    _arguments.module_of.cache_clear()
     cuda = sys.modules.get("fastsoftmax.cuda")
     for name in ("call", "launch", "losses", "temperatures"):
         sys.modules.pop(f"fastsoftmax.cuda.{name}", None)
