@@ -28,8 +28,8 @@ REGISTERS = {"tile": 160}
 REGISTER_FILE = 64 * 1024
 # What ptxas spills where it must leave room for so many; arrays would take more.
 STACK_BYTES = {"float64": 512, "others": 384}
-# Beside elements and masks, once a row: a label, a positive, a weight.
-SPECIAL_LOADS = 4
+# Beside elements and masks, once a row: a label, a positive, a weight, the total.
+SPECIAL_LOADS = 5
 # From sm_90 on the system's own.
 RESERVED_SHARED_BYTES = 1024
 
