@@ -26,6 +26,7 @@ class Job(NamedTuple):
     threads: int = 2
     pace: float = 0.3  # ns an element
     held_up: float = 0  # by memory, where it is shared
+    aside: float = 0  # one of its members, for another process
 
     @property
     def cost(self) -> float:
@@ -48,7 +49,7 @@ def took(program: Path, jobs: Sequence[Job]) -> np.ndarray:
     """Microseconds that each job took; negative where it was not shared."""
     lines = (
         f"{job.pause} {job.alone / job.pace * 1000} {job.alone} {job.threads} "
-        f"{job.asleep} {job.awake} {job.held_up}\n"
+        f"{job.asleep} {job.awake} {job.held_up} {job.aside}\n"
         for job in jobs
     )
     printed = run(program, given="".join(lines).encode()).split()
@@ -66,10 +67,10 @@ def test_close_to_the_better_of_sharing_and_not(
         job = Job(alone, asleep, min(asleep, awake), pause, threads)
         count = max(1000, 100_000 // alone)
         ours = np.abs(took(program, [job] * count)).sum()
-        # 10 ms to find out what is better; then a vain test now and then.
-        assert ours <= 1.1 * count * alone + 10_000, job
+        # 12 ms to find out what is better; then a vain test now and then.
+        assert ours <= 1.1 * count * alone + 12_000, job
         if asleep <= 300:
-            assert ours <= 1.15 * count * job.best + 10_000, job
+            assert ours <= 1.15 * count * job.best + 12_000, job
 
 
 @pytest.mark.parametrize("alone", [52, 73, 163, 1000])
@@ -104,12 +105,12 @@ def test_what_memory_holds_up_does_not_keep_other_jobs_in_one_thread(
 @pytest.mark.parametrize("pause", [4, 1000])
 @pytest.mark.parametrize("every", [2, 10, 100])
 @pytest.mark.parametrize("alone", [10, 40, 300])
+@pytest.mark.parametrize("held", [{"awake": 3000, "asleep": 3000}, {"aside": 3000}])
 def test_a_neighbour_that_holds_a_core_by_turns(
-    program: Path, alone: float, every: int, pause: float
+    program: Path, held: dict[str, float], alone: float, every: int, pause: float
 ) -> None:
     job = Job(alone, pause=pause)
-    held = job._replace(awake=3000, asleep=3000)
-    jobs = [held, *[job] * (every - 1)] * (100_000 // every)
+    jobs = [job._replace(**held), *[job] * (every - 1)] * (50_000 // every)
     ours = np.abs(took(program, jobs)).sum()
     assert ours <= 1.1 * len(jobs) * alone
 
@@ -118,7 +119,7 @@ def test_a_burst_of_short_jobs_wakes_the_team_and_it_stays_awake(
     program: Path,
 ) -> None:
     shared = took(program, [Job(alone=40)] * 200) > 0
-    assert 5 < shared.argmin() + shared.argmax() < 45
+    assert 5 < shared.argmin() + shared.argmax() < 55
     assert shared[shared.argmax() :].all()
 
 

@@ -8,7 +8,8 @@
  * have been interrupted. (What memory holds up works, and does not wait.)
  * A. A job is shared if that saves more than the cost, and half as much again.
  * B. There is an account, of time. It gets what shared jobs have saved, and a 32nd of
- *    what the others took; what shared jobs have lost against all expectation goes.
+ *    what the others took (a 16th in a burst); what shared jobs have lost against all
+ *    expectation goes.
  *    It is added to what a job saves; of what decides by that, half is spent. So a
  *    burst wakes the team, a wrong belief is put to the test, at once where sharing
  *    has paid; and where it keeps losing that ends, whatever a cost may be.
@@ -70,14 +71,16 @@ static inline int fs_is_worth_a_team(fs_wake *own, double elements, double now)
     return 1;
 }
 
-/* How long a team has waited, and what that means for the account. */
-static inline void fs_learn_cost(fs_wake *own, double saves, double waited)
+/* A shared job teaches what it cost, and adds to the account or takes from it. */
+static inline void fs_learn_cost(fs_wake *own, double alone, int threads, double took,
+                                 double worked)
 {
     double *cost = &own->cost[own->state], *last = &own->last[own->state];
-    if (waited < saves)
-        own->account += saves - waited;
-    else
-        own->account -= fmax(0, waited - 2 * fmax(saves, *cost));
+    double part = alone / threads, waited = took - worked / threads;
+    /* One that was put aside counts as working; the others have waited for it. */
+    double in_vain = (waited - *cost) * threads / (threads - 1);
+    double lost = fmin(in_vain, took - 2 * fmax(alone, part + *cost));
+    own->account += took < alone ? alone - took : -fmax(0, lost);
     waited = fmin(waited, FS_DEAREST);
     *cost = fmin(waited, *last);
     *last = waited;
@@ -96,10 +99,10 @@ static inline void fs_learn(fs_wake *own, double elements, int threads, double w
     own->ended = now;
     own->shared = threads > 1;
     if (own->shared) {
-        fs_learn_cost(own, alone - alone / threads, took - worked / threads);
+        fs_learn_cost(own, alone, threads, took, worked);
     } else {
         took = fmin(took, 2 * alone); /* it may have been interrupted */
-        own->account += took / (in_a_burst ? 12 : 32);
+        own->account += took / (in_a_burst ? 16 : 32);
         own->pace += (took - alone) / elements / 2;
     }
     own->account = fmax(-most, fmin(own->account, most));
