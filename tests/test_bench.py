@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -476,3 +477,46 @@ def test_without_a_gpu_the_bench_says_so() -> None:
         assert "L2 cold" in done.stdout
     else:
         assert "no GPU that CuPy can use" in done.stderr
+
+
+# ---- the README's figures ----
+
+ROW = re.compile(r"^\| \((.*)\), ([\d.]+) (us|ms) \| (.*) \|$", re.M)
+SENTENCE = re.compile(
+    r"took ([\d.]+) times our time in the mean of (\d+) cells, and less than ours in"
+    r"\s(\d+).*SciPy took ([\d.]+) times as long in the mean of (\d+)",
+    re.S,
+)
+
+
+def rounded_as(text: str, value: float) -> float:
+    """Round to as many digits as a text has."""
+    digits = len(text.replace(".", "").lstrip("0"))
+    return float(f"{value:.{digits}g}")
+
+
+def test_the_readme_says_what_was_measured():
+    text = (ROOT / "README.md").read_text()
+    recorded = results_file.load(ROOT / "bench" / "results" / "xeon.json").cells
+    by_case = {one.case: one.times for one in recorded}
+    rows = ROW.findall(text)
+    assert len(rows) == 5
+    for shape, time, unit, ratios in rows:
+        times = by_case[parse(f"softmax float32 {shape.replace(', ', 'x')}")]
+        ours, _ = times[summary.OURS]
+        assert rounded_as(time, ours * {"us": 1e6, "ms": 1e3}[unit]) == float(time)
+        libraries = ("scipy", "torch", "onnxruntime", "jax")
+        for said, library in zip(ratios.split(" | "), libraries, strict=True):
+            assert rounded_as(said, times[library][0] / ours) == float(said), shape
+    every = summary.groups(recorded)[0]
+    with_scipy = [
+        times["scipy"][0] / times[summary.OURS][0]
+        for times in by_case.values()
+        if "scipy" in times
+    ]
+    mean, cells, slower, of_scipy, cells_of_scipy = SENTENCE.search(text).groups()
+    assert rounded_as(mean, every.mean) == float(mean)
+    assert (every.cells, every.slower) == (int(cells), int(slower))
+    found = summary.geometric_mean(with_scipy)
+    assert rounded_as(of_scipy, found) == float(of_scipy)
+    assert len(with_scipy) == int(cells_of_scipy)
