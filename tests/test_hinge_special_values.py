@@ -60,6 +60,8 @@ def test_rows_that_do_not_count(why, n, p, variant, dtype):
         for reduction in ("sum", "mean", "none"):
             every = {"reduction": reduction, "return_grad": True}
             loss, grad = silently(hinge_loss, x, labels, **options, **every)
+            every_loss = hinge_loss(x, labels, **options, reduction=reduction)
+            np.testing.assert_array_equal(every_loss, loss)
             left = x[rest].copy(order=order)
             wanted, slopes = hinge_loss(left, labels[rest], **alone, **every)
             if reduction == "none":

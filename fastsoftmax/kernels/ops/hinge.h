@@ -321,7 +321,7 @@ static void F(leave_out)(const fs_job *job, fs_line line, ptrdiff_t j,
 {
     const REAL nothing = 0;
     fs_line row = fs_along_inner(job, line, j);
-    for (ptrdiff_t i = 0; isnan(tile->slopes[j]) && i < job->n; i++)
+    for (ptrdiff_t i = 0; row.at[FS_Y] && isnan(tile->slopes[j]) && i < job->n; i++)
         F(write)(&nothing, 1, row.at[FS_Y] + i * job->operand[FS_Y].n,
                  job->operand[FS_Y].type);
     tile->terms[j] = tile->slopes[j] = 0;
