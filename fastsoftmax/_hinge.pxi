@@ -41,7 +41,7 @@ cdef int set_options(fs_job *job, request *asked, margin, p, variant, reduction,
 
 # ---- layouts ----
 
-cdef int group(layout *whole, ptrdiff_t width) noexcept:
+cdef void group(const fs_job *job, layout *whole, ptrdiff_t width) noexcept:
     """A flat vector becomes groups of `width`."""
     cdef int a
     whole.ndim = 2
@@ -49,9 +49,9 @@ cdef int group(layout *whole, ptrdiff_t width) noexcept:
     whole.shape[0] //= width
     whole.shape[1] = width
     for a in range(FS_OPERANDS):
-        whole.step[1][a] = whole.step[0][a]
-        whole.step[0][a] *= width
-    return 0
+        if job.operand[a].data != NULL:
+            whole.step[1][a] = whole.step[0][a]
+            whole.step[0][a] *= width
 
 
 cdef void split_positives(fs_job *job, const layout *whole, layout *others, int scores,
@@ -143,7 +143,7 @@ cdef cnp.ndarray indices(labels, ignore_index, const layout *whole):
         given = <cnp.ndarray>labels
     else:
         given = _arguments.as_labels(labels, rows_of(whole), classes)
-        given = np.ascontiguousarray(given, given.dtype.newbyteorder("="))
+        given = np.require(given, given.dtype.newbyteorder("="), "CA")
     taken = cnp.PyArray_EMPTY(whole.ndim - 1, <cnp.npy_intp *>whole.shape,
                               cnp.NPY_INT64, 0)
     watch = watch_over(count, &listener)
@@ -250,7 +250,7 @@ cdef object hinge(scores, labels, negatives, margin, p, variant, reduction,
         y = like(x, y_type)
         set_operand(&job, &whole, FS_Y, y, y_type)
     if width is not None:
-        group(&whole, width)
+        group(&job, &whole, width)
     last = whole.ndim - 1
     if labels is not None:
         places = indices(labels, ignore_index, &whole)
