@@ -110,7 +110,7 @@ def test_a_neighbour_that_holds_a_core_by_turns(
     program: Path, held: dict[str, float], alone: float, every: int, pause: float
 ) -> None:
     job = Job(alone, pause=pause)
-    jobs = [job._replace(**held), *[job] * (every - 1)] * (50_000 // every)
+    jobs = [job._replace(**held), *[job] * (every - 1)] * (20_000 // every)
     ours = np.abs(took(program, jobs)).sum()
     assert ours <= 1.1 * len(jobs) * alone
 
