@@ -145,6 +145,8 @@ def compile_to(folder: Path, machine: str) -> Path:
         flags = [*of_python, "-fPIC", *RELEASE]
         if emulate and source.name.startswith("avx512") and machine == "x86_64":
             flags += emulation("avx512")
+        if not native and source.name.startswith("scalar"):  # linked, not run
+            flags += ["-O1"]
         if source.parent == DRIVER:
             flags = [*FLAGS, f"-I{DRIVER}"]
         include = f"-I{KERNELS.relative_to(ROOT)}"

@@ -455,17 +455,18 @@ def test_resident_memory_is_small(
 @pytest.mark.parametrize(
     ("shape", "axis"),
     [
-        ((250_000, 1000), "-1"),
-        ((250_000, 1000), "0"),
+        ((125_000, 1000), "-1"),
+        ((125_000, 1000), "0"),
         ((4500, 55_000), "0"),
-        ((250_000, 1000), "none"),
-        ((250_000_000,), "-1"),
+        ((125_000, 1000), "none"),
+        ((125_000_000,), "-1"),
     ],
 )
 @pytest.mark.parametrize("command", ["softmax", "logsumexp"])
 def test_resident_memory_is_small_for_any_axis_of_a_gigabyte(
     tmp_path: Path, command: str, shape: tuple[int, ...], axis: str
 ) -> None:
+    """Or of half one: that is more than twice the bound, too."""
     sparse(tmp_path / "IN.npy", shape)
     try:
         assert peak(tmp_path, command, "IN.npy", "OUT.npy", "--axis", axis) < 200

@@ -25,7 +25,7 @@ DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int16]
 def test_losses_and_gradients(kind, dtype, n):
     rng = np.random.default_rng(n)
     x, labels = draw((6, n), dtype), rng.integers(0, n, 6)
-    t: Array = np.eye(n)[labels]
+    t: Array = (labels[:, None] == np.arange(n)).astype(float)
     given: Any = labels
     if kind == "probabilities":
         t = given = rng.dirichlet(np.ones(n), 6)
@@ -34,8 +34,8 @@ def test_losses_and_gradients(kind, dtype, n):
     weights = np.array([1, 2, 0, 0.5, 3, 1])
     wide = dtype in (np.float64, np.int16)
     compute = np.float64 if wide else np.float32
-    for smoothing, temperature, masked, order in itertools.product(
-        (0, 0.1), (1.0, 0.3), (False, True), "CF"
+    for smoothing, temperature, masked in itertools.product(
+        (0, 0.1), (1.0, 0.3), (False, True)
     ):
         where = masks if masked else np.ones_like(masks)
         options: dict[str, Any] = {
@@ -48,7 +48,7 @@ def test_losses_and_gradients(kind, dtype, n):
         scores = x.astype(compute) / compute(temperature)
         right = judge(scores, t, weights, where, smoothing, kind == "labels")
         by_temperature = np.longdouble(compute(temperature))
-        for reduction in ("none", "sum", "mean"):
+        for order, reduction in itertools.product("CF", ("none", "sum", "mean")):
             loss, grad = silently(
                 cross_entropy,
                 x.copy(order=order),
