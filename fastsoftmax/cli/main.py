@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import fastsoftmax
 
+from .. import _arguments
 from .._cpu import replace_lost_pages
 from .._settings import config
 from .demo import report
@@ -235,13 +236,7 @@ def _add_hinge(commands: argparse._SubParsersAction[_Parser]) -> None:
         description=HINGE,
         allow_abbrev=False,
     )
-    command.add_argument("source", metavar="SCORES", help="the .npy file of scores")
-    command.add_argument(
-        "target",
-        metavar="OUT",
-        nargs="?",
-        help="the .npy file to write the rows' losses to",
-    )
+    _add_loss_files(command)
     layout = command.add_mutually_exclusive_group()
     layout.add_argument(
         "--labels", metavar="LABELS", help="a .npy file: each row's positive column"
@@ -268,13 +263,13 @@ def _add_hinge(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     command.add_argument(
         "--variant",
-        choices=("sum", "max"),
+        choices=_arguments.VARIANTS,
         default="sum",
         help="a row's loss: the sum of its terms, or the largest (default sum)",
     )
     command.add_argument(
         "--reduction",
-        choices=("sum", "mean", "none", "pairs"),
+        choices=_arguments.REDUCTIONS,
         help="sum (default) or mean over rows is printed; none (default where there is "
         "OUT: one loss a row) and pairs (every term) are written to OUT",
     )
@@ -289,16 +284,7 @@ def _add_cross_entropy(commands: argparse._SubParsersAction[_Parser]) -> None:
         description=CROSS_ENTROPY,
         allow_abbrev=False,
     )
-    command.add_argument("source", metavar="SCORES", help="the .npy file of logits")
-    command.add_argument(
-        "labels", metavar="LABELS", help="a .npy file: classes, or targets"
-    )
-    command.add_argument(
-        "target",
-        metavar="OUT",
-        nargs="?",
-        help="the .npy file to write the rows' losses to",
-    )
+    _add_loss_files(command, labels="a .npy file: classes, or targets")
     command.add_argument(
         "--axis", type=int, default=-1, metavar="A", help="of the classes (default -1)"
     )
@@ -318,15 +304,11 @@ def _add_cross_entropy(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     command.add_argument(
         "--reduction",
-        choices=("sum", "mean", "none"),
+        choices=_arguments.ENTROPY_REDUCTIONS,
         help="mean (default) over the rows that count or sum is printed; none (default "
         "where there is OUT: one loss a row) is written to OUT",
     )
-    command.add_argument(
-        "--where",
-        metavar="MASK",
-        help="a .npy file of booleans that broadcasts against SCORES: what counts",
-    )
+    _add_mask(command, "SCORES")
     _add_shared(command)
 
 
@@ -375,12 +357,30 @@ def _add_file_arguments(command: argparse.ArgumentParser) -> None:
         help=f"compute and write in {', '.join(DTYPES)} (default: that of IN, and "
         "float64 for integers)",
     )
+    _add_mask(command, "IN")
+    _add_shared(command)
+
+
+def _add_loss_files(command: argparse.ArgumentParser, **between: str) -> None:
+    """Add SCORES and OUT of a loss, and what stands between them."""
+    command.add_argument("source", metavar="SCORES", help="the .npy file of scores")
+    for name, words in between.items():
+        command.add_argument(name, metavar=name.upper(), help=words)
+    command.add_argument(
+        "target",
+        metavar="OUT",
+        nargs="?",
+        help="the .npy file to write the rows' losses to",
+    )
+
+
+def _add_mask(command: argparse.ArgumentParser, name: str) -> None:
+    """Add the option that says which elements of a file count."""
     command.add_argument(
         "--where",
         metavar="MASK",
-        help="a .npy file of booleans that broadcasts against IN: what counts",
+        help=f"a .npy file of booleans that broadcasts against {name}: what counts",
     )
-    _add_shared(command)
 
 
 def _add_temperature(command: argparse.ArgumentParser, name: str) -> None:
