@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import fastsoftmax
 
@@ -61,3 +64,18 @@ def test_what_reads_the_sources_skips_without_them(tmp_path: Path) -> None:
     assert len(reading) > 5
     done = run(tmp_path, "--collect-only", *map(str, reading))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_what_names_files_of_tests_names_such_as_there_are() -> None:
+    """A wheel's tests, say: nothing here runs them."""
+    root = TESTS.parent
+    if not (root / ".ci").exists():
+        pytest.skip("needs the sources")
+    naming = [root / "pyproject.toml", root / ".ci" / "run"]
+    naming += root.glob(".github/workflows/*.yml")
+    text = "".join(path.read_text() for path in naming)
+    lists = re.findall(r"for name in ([\w\s\\]+);", text)
+    names = {name for words in lists for name in words.replace("\\", " ").split()}
+    names |= set(re.findall(r"tests/test_(\w+)\.py", text))
+    assert {"softmax", "wake", "tensors"} <= names
+    assert [name for name in names if not (TESTS / f"test_{name}.py").exists()] == []
