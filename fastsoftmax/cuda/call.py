@@ -229,13 +229,13 @@ def _softmax_like(
     dtype: Any,
 ) -> Any:
     x, plan = _decode(operation, device, x, axis, dtype)
+    mask = None if where is None else launch.as_mask(where, x.shape, "x")
     if temperatures.are_many(temperature):
         divisors = temperatures.of_sets(temperature, plan.compute, x, axis)
-        x = x.astype(plan.compute, copy=False) / divisors
+        x = temperatures.quotients(x, divisors, plan.compute, axis, mask)
         x, plan = _decode(operation, device, x, axis, plan.result)
         temperature = 1.0
     divisor = temperatures.number(temperature, plan.compute)
-    mask = None if where is None else launch.as_mask(where, x.shape, "x")
     return _compute(plan, x, mask, out, divisor)
 
 

@@ -385,7 +385,8 @@ def cross_entropy(
     divisors = None
     if temperatures.are_many(temperature):
         divisors = temperatures.of_sets(temperature, compute.type, x, place)
-        x, temperature = x.astype(compute, copy=False) / divisors, 1.0
+        x = temperatures.quotients(x, divisors, compute.type, place, mask)
+        temperature = 1.0
     divisor = temperatures.number(temperature, compute.type)
     smoothing = np.float64(_arguments.as_smoothing(label_smoothing))
     labels, targets = launch.as_array(labels, "labels"), None

@@ -55,3 +55,23 @@ def of_sets(temperature: Any, compute: Compute, x: Array, axis: Axis) -> Array:
     _arguments.check_temperatures(temperature.shape, x.shape, axes)
     temperature = launch.as_array(temperature, "temperature")
     return temperature.astype(compute, copy=False)
+
+
+def quotients(
+    x: Array, divisors: Array, compute: Compute, axis: Axis, mask: Array | None
+) -> Array:
+    """Return x over the temperatures of sets, in the type computed in.
+
+    Of a set whose largest quotient may leave the range, (x - largest) / temperature, as
+    the kernels have it, which has the same softmax. Clipped: of infinity nothing is
+    subtracted, or NaN would come of it.
+    """
+    x = x.astype(compute, copy=False)
+    if x.size == 0:
+        return x / divisors
+    most = float(np.finfo(compute).max)
+    counted = x if mask is None else cupy.where(mask, x, -most)
+    axes = _arguments.as_axes(axis, x.ndim)
+    largest = cupy.clip(counted.max(axis=axes, keepdims=True), -most, most)
+    is_far = abs(largest) > divisors * (most / 2)
+    return (x - cupy.where(is_far, largest, 0.0)) / divisors

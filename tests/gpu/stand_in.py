@@ -232,6 +232,18 @@ class ndarray:  # noqa: N801 - CuPy's name
     def sum(self) -> ndarray:
         return _elementwise(np.sum, self)
 
+    def max(self, axis: tuple[int, ...], keepdims: bool) -> ndarray:
+        return _new(np.asarray(self._read().max(axis, keepdims=keepdims)), "max")
+
+    def __abs__(self) -> ndarray:
+        return _elementwise(np.abs, self)
+
+    def __sub__(self, other: Any) -> ndarray:
+        return _elementwise(np.subtract, self, other)
+
+    def __mul__(self, other: Any) -> ndarray:
+        return _elementwise(np.multiply, self, other)
+
     def __truediv__(self, other: Any) -> ndarray:
         return _elementwise(np.true_divide, self, other)
 
@@ -283,6 +295,10 @@ def _elementwise(function: Any, *args: Any) -> ndarray:
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
     return _uninitialised(shape if isinstance(shape, tuple) else (shape,), dtype)
+
+
+def clip(a: ndarray, a_min: float, a_max: float) -> ndarray:
+    return _new(np.clip(a._read(), a_min, a_max), "clip")
 
 
 def asarray(a: Any, dtype: Any = None) -> ndarray:
@@ -496,6 +512,7 @@ NAMES = (
     asarray,
     ascontiguousarray,
     broadcast_to,
+    clip,
     empty,
     may_share_memory,
     ndarray,

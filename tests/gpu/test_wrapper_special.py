@@ -144,7 +144,8 @@ def test_quotients_that_overflow(cupy, n, axis, dtype, function):
     """What neither a NaN nor an infinity is in gives none."""
     x = with_large(n, dtype) if axis else np.ascontiguousarray(with_large(n, dtype).T)
     where = np.random.default_rng(1).random(x.shape) < 0.7
-    for temperature in (0.9999, 1e-3):
+    each = np.full([1 if d == axis else size for d, size in enumerate(x.shape)], 1e-3)
+    for temperature in (0.9999, 1e-3, each):
         for mask in (None, where):
             options = {"axis": axis, "temperature": temperature}
             want = function(x, where=mask, **options)
