@@ -193,11 +193,9 @@ cdef bint add_axis(layout *whole, axis) except -1:
 
 cdef int set_axes(layout *whole, cnp.ndarray x, axis) except -1:
     """The axes of x, and which of them are reduced."""
-    cdef int d, ndim = cnp.PyArray_NDIM(x)
+    cdef int d
     cdef bint fits = True
-    whole.ndim = ndim
-    for d in range(ndim):
-        whole.shape[d] = cnp.PyArray_DIM(x, d)
+    whole.ndim = cnp.PyArray_NDIM(x)
     whole.reduced = <uint64_t>-1 if axis is None else 0
     if type(axis) is tuple:
         for one in <tuple>axis:
@@ -205,8 +203,11 @@ cdef int set_axes(layout *whole, cnp.ndarray x, axis) except -1:
     elif axis is not None:
         fits = add_axis(whole, axis)
     if not fits:
-        for one in _arguments.as_axes(axis, ndim):
+        for one in _arguments.as_axes(axis, whole.ndim):
             add_axis(whole, one)
+    whole.ndim = cnp.PyArray_NDIM(x)  # an axis may be an object that has changed it
+    for d in range(whole.ndim):
+        whole.shape[d] = cnp.PyArray_DIM(x, d)
     return 0
 
 
@@ -214,41 +215,33 @@ cdef tuple axes_of(const layout *whole):
     return tuple([d for d in range(whole.ndim) if is_reduced(whole, d)])
 
 
-cdef inline void set_type(fs_operand *operand, cnp.ndarray a, int type) noexcept:
+cdef inline void set_type(fs_operand *operand, cnp.ndarray a) noexcept:
     operand.data = <char *>PyArray_DATA(a)
-    operand.type = <fs_type>type
+    operand.type = <fs_type>type_of(a)
     operand.swapped = cnp.PyArray_ISBYTESWAPPED(a)
     operand.direct = cnp.PyArray_ISALIGNED(a) and not operand.swapped
 
 
-cdef bint set_operand(fs_job *job, layout *whole, int which, cnp.ndarray a,
-                      int type) noexcept:
-    """An array that broadcasts to the whole; False if it does not."""
-    cdef int ndim = cnp.PyArray_NDIM(a), before = whole.ndim - ndim, d
-    cdef ptrdiff_t size
-    if before < 0:
-        return False
-    set_type(&job.operand[which], a, type)
-    for d in range(before):
+cdef void set_operand(fs_job *job, layout *whole, int which, cnp.ndarray a) noexcept:
+    """An array that broadcasts to the whole; None is absent."""
+    cdef int before, d
+    if a is None:
+        return
+    set_type(&job.operand[which], a)
+    before = whole.ndim - cnp.PyArray_NDIM(a)
+    for d in range(whole.ndim):
         whole.step[d][which] = 0
-    for d in range(ndim):
-        size = cnp.PyArray_DIM(a, d)
-        if size == whole.shape[before + d]:
-            whole.step[before + d][which] = cnp.PyArray_STRIDE(a, d)
-        elif size == 1:
-            whole.step[before + d][which] = 0
-        else:
-            return False
-    return True
+        if d >= before and cnp.PyArray_DIM(a, d - before) == whole.shape[d]:
+            whole.step[d][which] = cnp.PyArray_STRIDE(a, d - before)
 
 
-cdef void set_reduced_operand(fs_job *job, layout *whole, int which, cnp.ndarray a,
-                              int type) noexcept:
+cdef void set_reduced_operand(fs_job *job, layout *whole, int which,
+                              cnp.ndarray a) noexcept:
     """An array with one element a set, of the axes that are kept, or of all, with
     length 1 where they are reduced; or with one element for every set."""
     cdef int d, at = 0, ndim = cnp.PyArray_NDIM(a)
     cdef bint has_all = ndim == whole.ndim
-    set_type(&job.operand[which], a, type)
+    set_type(&job.operand[which], a)
     for d in range(whole.ndim):
         whole.step[d][which] = 0
         if ndim > 0 and not is_reduced(whole, d):
@@ -491,19 +484,25 @@ cdef inline object scalar_of(cnp.ndarray y):
     return cnp.PyArray_ToScalar(PyArray_DATA(y), y)
 
 
+cdef bint broadcasts(cnp.ndarray a, cnp.ndarray x) noexcept:
+    """Whether a broadcasts to the shape of x."""
+    cdef int ndim = cnp.PyArray_NDIM(a), before = cnp.PyArray_NDIM(x) - ndim, d
+    if before < 0:
+        return False
+    for d in range(ndim):
+        if cnp.PyArray_DIM(a, d) != 1 and (
+            cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(x, before + d)
+        ):
+            return False
+    return True
+
+
 cdef cnp.ndarray mask_for(where, cnp.ndarray x, str name):
-    """`where` as booleans, or None if it masks nothing."""
+    """`where` as booleans that broadcast to x, or None if it masks nothing."""
     if where is None or where is True:
         return None
     if PyArray_CheckExact(where) and (
         cnp.PyArray_TYPE(<cnp.ndarray>where) == cnp.NPY_BOOL
-    ):
+    ) and broadcasts(where, x):
         return <cnp.ndarray>where
     return _arguments.as_mask(where, np.shape(x), name)
-
-
-cdef int set_mask(fs_job *job, layout *whole, cnp.ndarray mask, cnp.ndarray x,
-                  str name) except -1:
-    if mask is not None and not set_operand(job, whole, FS_MASK, mask, FS_BOOL):
-        _arguments.as_mask(mask, np.shape(x), name)  # says so
-    return 0

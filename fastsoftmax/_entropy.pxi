@@ -58,13 +58,13 @@ cdef object entropy(scores, labels, axis, temperature, ignore_index, label_smoot
     begin(&job, &whole, FS_CROSS_ENTROPY, y_type, x, place)
     job.operand[FS_X].temperature = divisor(temperature, y_type)
     job.operand[FS_X].overflow = &job.overflow
-    set_operand(&job, &whole, FS_X, x, type_of(x))
-    set_mask(&job, &whole, mask, x, "scores")
+    set_operand(&job, &whole, FS_X, x)
+    set_operand(&job, &whole, FS_MASK, mask)
     job.written = FS_NOTHING
     if return_grad:
         job.written = FS_GRADIENT
         y = like(x, y_type)
-        set_operand(&job, &whole, FS_Y, y, y_type)
+        set_operand(&job, &whole, FS_Y, y)
     set_reduction(&asked, reduction)
     asked.ignores = ignore_index is not None
     job.p = 1
@@ -76,12 +76,12 @@ cdef object entropy(scores, labels, axis, temperature, ignore_index, label_smoot
         if asked.ignores:
             raise TypeError("ignore_index needs labels that are integers")
         targets = scores_of(labels, "labels")
-        set_operand(&job, &whole, FS_DY, targets, type_of(targets))
+        set_operand(&job, &whole, FS_DY, targets)
         move_last(&whole, place)
     else:
         move_last(&whole, place)
         places = indices(labels, ignore_index, &whole)
-        set_reduced_operand(&job, &whole, FS_LABELS, places, FS_I64)
+        set_reduced_operand(&job, &whole, FS_LABELS, places)
     weights = set_weights(&job, &whole, sample_weight)
     loss = run_hinge(&job, &whole, &asked)
     if job.overflow:

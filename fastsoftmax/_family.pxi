@@ -5,19 +5,15 @@ cdef inline bint is_vjp(const fs_job *job) noexcept nogil:
 
 
 cdef bint run_elementwise(fs_job *job, layout *whole, cnp.ndarray x,
-                          cnp.ndarray second, cnp.ndarray y, str name) except -1:
+                          cnp.ndarray second, cnp.ndarray y) except -1:
     """Runs a job whose result has the shape of x; False if its axes do not join.
 
     `second` is the mask, or dy. The result is dense, and leads.
     """
     cdef bint is_plain
-    set_operand(job, whole, FS_X, x, type_of(x))
-    set_operand(job, whole, FS_Y, y, type_of(y))
-    if is_vjp(job):
-        if not set_operand(job, whole, FS_DY, second, type_of(second)):
-            _arguments.broadcast(second, np.shape(x), "dy", name)
-    else:
-        set_mask(job, whole, second, x, name)
+    set_operand(job, whole, FS_X, x)
+    set_operand(job, whole, FS_Y, y)
+    set_operand(job, whole, FS_DY if is_vjp(job) else FS_MASK, second)
     if not factor(job, whole, FS_Y):
         return False
     is_plain = is_vjp(job) or (
@@ -31,7 +27,7 @@ cdef bint run_elementwise(fs_job *job, layout *whole, cnp.ndarray x,
 
 
 cdef object elementwise(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray second,
-                        cnp.ndarray out, int y_type, str name):
+                        cnp.ndarray out, int y_type):
     """The result, in `out` or a new array; `x` has at least one axis."""
     cdef cnp.ndarray y = out, target
     cdef uint64_t reduced = whole.reduced
@@ -41,21 +37,17 @@ cdef object elementwise(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray s
     second = apart(second, out, is_vjp(job))
     target = y if out is None or is_dense(y) else np.empty_like(y)
     if cnp.PyArray_SIZE(x) == 0:
-        if is_vjp(job):
-            _arguments.broadcast(second, np.shape(x), "dy", name)
-        elif second is not None:
-            _arguments.as_mask(second, np.shape(x), name)
         return y
     job.overflow = not is_vjp(job) and is_overwritten(job, x, target)
     if not job.overflow:
-        if not run_elementwise(job, whole, x, second, target, name):
-            copy_and_run(job, whole, x, second, y, target, name)
+        if not run_elementwise(job, whole, x, second, target):
+            copy_and_run(job, whole, x, second, y, target)
         elif target is not y:
             np.copyto(y, target)
     if job.overflow:
         whole.reduced = reduced
         x = quotients(job, whole, x, second, job.operand[FS_X].temperature)
-        return elementwise(job, whole, x, second, y, y_type, name)
+        return elementwise(job, whole, x, second, y, y_type)
     return y
 
 
@@ -105,12 +97,12 @@ cdef bint joins_as(fs_job *job, layout *whole, cnp.ndarray a) noexcept:
     cdef int which
     for which in range(FS_OPERANDS):
         job.operand[which].data = NULL
-    set_operand(job, whole, FS_Y, a, type_of(a))
+    set_operand(job, whole, FS_Y, a)
     return factor(job, whole, FS_Y)
 
 
 cdef int copy_and_run(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray second,
-                      cnp.ndarray y, cnp.ndarray target, str name) except -1:
+                      cnp.ndarray y, cnp.ndarray target) except -1:
     """The same where axes join in copies alone: ordered as the result, or moved last.
 
     What goes with x is copied first: it is smaller, or may be the result itself.
@@ -124,11 +116,11 @@ cdef int copy_and_run(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray sec
     if joins_as(job, whole, target):
         mate = None if second is None else _by_numpy.ordered_as(target, second)
         is_done = second is not None and (
-            run_elementwise(job, whole, x, mate, target, name)
+            run_elementwise(job, whole, x, mate, target)
         )
         if not is_done:
             copy = _by_numpy.computed_in(target, x, compute)
-            run_elementwise(job, whole, copy, mate, target, name)
+            run_elementwise(job, whole, copy, mate, target)
         if target is not y:
             np.copyto(y, target)
         return 0
@@ -136,7 +128,7 @@ cdef int copy_and_run(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray sec
     last = tuple(range(x.ndim - len(axes), x.ndim))
     target = copy if y.dtype == compute else np.empty(np.shape(copy), y.dtype)
     set_axes(whole, copy, last)
-    run_elementwise(job, whole, copy, mate, target, name)
+    run_elementwise(job, whole, copy, mate, target)
     np.copyto(y, np.moveaxis(target, last, axes))
     return 0
 
@@ -174,7 +166,7 @@ cdef object softmax_like(fs_op op, x, axis, temperature, where, out, dtype):
             axes_of(&whole)
         )
         a = quotients(&job, &whole, a, mask, temperature)
-    y = elementwise(&job, &whole, a, mask, y, y_type, "x")
+    y = elementwise(&job, &whole, a, mask, y, y_type)
     if out is not None:
         return out
     return scalar_of(y) if is_scalar else y
@@ -197,6 +189,8 @@ cdef object vjp(fs_op op, y, dy, axis, temperature, where, out, dtype):
     a = numbers(y, "y")
     b = numbers(dy, "dy")
     mask = mask_for(where, a, "y")
+    if not broadcasts(b, a):
+        _arguments.broadcast(b, np.shape(a), "dy", "y")  # says so
     y_type = type_of(a)
     if y_type != type_of(b) or not is_floating(y_type) or dtype is not None:
         promoted = _arguments.promote((y, a), (dy, b))
@@ -226,18 +220,18 @@ cdef object vjp(fs_op op, y, dy, axis, temperature, where, out, dtype):
     if is_scalar:
         a = a.reshape(1)
         dx = None if out is None else dx.reshape(1)
-        b = _arguments.broadcast(b, (), "dy", "y").reshape(1)
+        b = b.reshape(1)
     begin(&job, &whole, op, y_type, a, axis)
     job.divisor = 1
     if is_number(temperature):
         job.divisor = divisor(temperature, y_type)
-        dx = elementwise(&job, &whole, a, b, dx, y_type, "y")
+        dx = elementwise(&job, &whole, a, b, dx, y_type)
     else:
         temperature = _arguments.as_temperatures(
             temperature, dtype_of(y_type), () if is_scalar else np.shape(a),
             axes_of(&whole)
         )
-        last = elementwise(&job, &whole, a, b, None, job.compute, "y")
+        last = elementwise(&job, &whole, a, b, None, job.compute)
         dx = _by_numpy.divided(last, temperature, dx, dtype_of(y_type))
     if mask is not None:
         np.copyto(dx, 0, "unsafe", absent.reshape(np.shape(dx)))
@@ -265,9 +259,9 @@ cdef cnp.ndarray one_each(cnp.ndarray x, const layout *whole, bint keepdims,
 
 cdef bint run_reduction(fs_job *job, layout *whole, cnp.ndarray x, cnp.ndarray mask,
                         cnp.ndarray y) except -1:
-    set_operand(job, whole, FS_X, x, type_of(x))
-    set_mask(job, whole, mask, x, "a")
-    set_reduced_operand(job, whole, FS_Y, y, type_of(y))
+    set_operand(job, whole, FS_X, x)
+    set_operand(job, whole, FS_MASK, mask)
+    set_reduced_operand(job, whole, FS_Y, y)
     if not factor(job, whole, FS_X):
         return False
     settle_direct(job, FS_X, mask is None, job.inner > 1)
@@ -311,7 +305,6 @@ cdef object unweighted(a, axis, bint keepdims, bint return_sign, where, out, dty
     mask = mask_for(where, x, "a")
     mask = apart(mask, None if out is None else y, False)
     if cnp.PyArray_SIZE(x) == 0:
-        set_mask(&job, &whole, mask, x, "a")
         y.fill(-np.inf)
     elif not run_reduction(&job, &whole, x, mask, y):
         reduce_copies(&job, &whole, x, mask, y)
@@ -372,13 +365,13 @@ cdef object weighted(a, axis, b, bint keepdims, bint return_sign, where, out, dt
     x = apart(x, None if out is None else y, False)
     w = apart(w, None if out is None else y, False)
     mask = apart(mask_for(where, x, "a"), None if out is None else y, False)
-    set_mask(&job, &whole, mask, x, "a")
-    set_operand(&job, &whole, FS_X, x, type_of(x))
-    set_operand(&job, &whole, FS_WEIGHTS, w, type_of(w))
-    set_reduced_operand(&job, &whole, FS_Y, y, y_type)
+    set_operand(&job, &whole, FS_X, x)
+    set_operand(&job, &whole, FS_MASK, mask)
+    set_operand(&job, &whole, FS_WEIGHTS, w)
+    set_reduced_operand(&job, &whole, FS_Y, y)
     if return_sign:
         sign = np.empty_like(y)
-        set_reduced_operand(&job, &whole, FS_SIGNS, sign, y_type)
+        set_reduced_operand(&job, &whole, FS_SIGNS, sign)
     if cnp.PyArray_SIZE(x) == 0:
         y.fill(-np.inf)
         if return_sign:

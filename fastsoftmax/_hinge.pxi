@@ -170,7 +170,7 @@ cdef cnp.ndarray set_weights(fs_job *job, layout *whole, sample_weight):
     if sample_weight is None:
         return None
     weights = _arguments.as_weights(sample_weight, rows_of(whole))
-    set_reduced_operand(job, whole, FS_WEIGHTS, weights, FS_F64)
+    set_reduced_operand(job, whole, FS_WEIGHTS, weights)
     return weights
 
 
@@ -197,7 +197,7 @@ cdef object run_hinge(fs_job *job, layout *whole, const request *asked):
     dtype = dtype_of(job.compute)
     if asked.by_row:
         losses = np.zeros(rows_of(whole), dtype)
-        set_reduced_operand(job, whole, FS_LOSSES, losses, job.compute)
+        set_reduced_operand(job, whole, FS_LOSSES, losses)
     factor(job, whole, FS_X if job.operand[FS_Y].data == NULL else FS_Y)
     is_inner = job.inner > 1
     if not is_inner and job.n_outer > 0 and elements > 0:
@@ -242,19 +242,19 @@ cdef object hinge(scores, labels, negatives, margin, p, variant, reduction,
         _arguments.check_has_positive(x, labels is not None)
     y_type = type_of(x) if is_floating(type_of(x)) else FS_F64
     begin(&job, &whole, FS_HINGE, y_type, x, -1)
-    set_operand(&job, &whole, FS_X, x, type_of(x))
-    set_mask(&job, &whole, mask, x, "scores")
+    set_operand(&job, &whole, FS_X, x)
+    set_operand(&job, &whole, FS_MASK, mask)
     job.written = FS_NOTHING
     set_options(&job, &asked, margin, p, variant, reduction, return_grad)
     if return_grad or (asked.is_pairs and labels is not None):
         y = like(x, y_type)
-        set_operand(&job, &whole, FS_Y, y, y_type)
+        set_operand(&job, &whole, FS_Y, y)
     if width is not None:
         group(&job, &whole, width)
     last = whole.ndim - 1
     if labels is not None:
         places = indices(labels, ignore_index, &whole)
-        set_reduced_operand(&job, &whole, FS_LABELS, places, FS_I64)
+        set_reduced_operand(&job, &whole, FS_LABELS, places)
     asked.ignores = ignore_index is not None
     if asked.ignores and labels is None:
         raise TypeError("ignore_index needs labels")
@@ -272,7 +272,7 @@ cdef object hinge(scores, labels, negatives, margin, p, variant, reduction,
         if labels is None:
             rows = x if width is None else x.reshape(-1, width)
             y = empty_like(rows[..., 1:], dtype_of(y_type))
-            set_operand(&job, &others, FS_Y, y, y_type)
+            set_operand(&job, &others, FS_Y, y)
     elif return_grad:
         job.written = FS_GRADIENT
         if others.shape[last] == 0:
@@ -300,18 +300,18 @@ cdef object pair_hinge(pos, neg, margin, p, variant, reduction, sample_weight, w
     y_type = y_type if is_floating(y_type) else FS_F64
     begin(&job, &whole, FS_HINGE, y_type, x, -1)
     set_options(&job, &asked, margin, p, variant, reduction, return_grad)
-    set_operand(&job, &whole, FS_X, x, type_of(x))
-    set_reduced_operand(&job, &whole, FS_POSITIVES, positives, type_of(positives))
-    set_mask(&job, &whole, mask, x, "neg")
+    set_operand(&job, &whole, FS_X, x)
+    set_reduced_operand(&job, &whole, FS_POSITIVES, positives)
+    set_operand(&job, &whole, FS_MASK, mask)
     weights = set_weights(&job, &whole, sample_weight)
     job.written = FS_NOTHING
     if return_grad or asked.is_pairs:
         job.written = FS_GRADIENT if return_grad else FS_PAIRS
         y = like(x, y_type)
-        set_operand(&job, &whole, FS_Y, y, y_type)
+        set_operand(&job, &whole, FS_Y, y)
     if return_grad:
         y_positives = like(positives, y_type)
-        set_reduced_operand(&job, &whole, FS_Y_POSITIVES, y_positives, y_type)
+        set_reduced_operand(&job, &whole, FS_Y_POSITIVES, y_positives)
         if cnp.PyArray_SIZE(x) == 0:
             y_positives.fill(0)
     loss = run_hinge(&job, &whole, &asked)
