@@ -204,7 +204,8 @@ def _hinge(form: str, p: int, variant: str) -> Oracle:
         if isinstance(options.get("where"), np.ndarray) and options["where"].ndim:
             options["where"] = np.moveaxis(options["where"], axis, -1)
         moved = np.moveaxis(scores, axis, -1)
-        losses, grad = _hinge_of(form, moved, labels, p=p, variant=variant, **options)
+        options = {"p": p, "variant": variant, **options}
+        losses, grad = _hinge_of(form, moved, labels, **options)
         return losses, np.moveaxis(grad, -1, axis)
 
     def judge(

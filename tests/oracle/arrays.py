@@ -100,14 +100,18 @@ class Place:
         lead = (2, len(x) // 2) if self.split else (len(x),)
         if x.ndim == 1:
             return x.reshape(lead)
-        moved = np.moveaxis(x.reshape(*lead, x.shape[1]), -1, self.axis)
-        return np.array(moved, order="C")
+        laid = x.reshape(*lead, x.shape[1])
+        if self.axis != -1:
+            laid = np.moveaxis(laid, -1, self.axis)
+        return np.array(laid, order="C")
 
     def rows(self, y: Array, given: Array) -> Array:
         """The opposite, for a result of the rows that were given."""
-        if y.size == given.size and y.ndim == 2 + self.split:
-            return np.moveaxis(y, self.axis, -1).reshape(given.shape)
-        return y.reshape(len(given))
+        if y.size != given.size or y.ndim != 2 + self.split:
+            return y.reshape(len(given))
+        if self.axis != -1:
+            y = np.moveaxis(y, self.axis, -1)
+        return y.reshape(given.shape)
 
 
 PLACES = {
