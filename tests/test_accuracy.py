@@ -29,6 +29,7 @@ from oracle import (
     name_of,
     of_every,
     softmaxes,
+    taken,
 )
 from oracle.arithmetic import (
     DTYPES,
@@ -36,6 +37,7 @@ from oracle.arithmetic import (
     WIDE,
     WIDE_ENOUGH,
     Array,
+    Judge,
     assert_all_right,
     assert_right,
     assert_same_bits,
@@ -80,9 +82,14 @@ def places(oracle: Oracle, given: tuple[Array, ...]) -> Iterator[tuple[str, Plac
             yield f"{oracle} {given[0].shape} {name}", place
 
 
-def assert_near(oracle: Oracle, given: tuple[Array, ...], **options: Any) -> None:
+def assert_near(
+    oracle: Oracle,
+    given: tuple[Array, ...],
+    judges: tuple[Judge, ...] = (),
+    **options: Any,
+) -> None:
     """In every place."""
-    judges = oracle.judge(*given, **options)
+    judges = judges or oracle.judge(*given, **options)
     for where, place in places(oracle, given):
         results = oracle.over(given, place, **options)
         assert_all_right(results, judges, f"{where} {options}")
@@ -106,10 +113,14 @@ def test_every_entry_is_within_the_bound(family, case, dtype):
 @judged
 @of_every_family
 def test_any_number_of_rows(family, dtype):
-    for n, rows in itertools.product((2, 4, 5, 25, 26, 66, 259), WIDTHS):
-        given = family[0].draw(rows, n, dtype)
+    for n in (2, 4, 5, 25, 26, 66, 259):
+        given = family[0].draw(max(WIDTHS), n, dtype)
         for oracle in family:
-            assert_near(oracle, given)
+            judges = oracle.judge(*given)
+            for rows in WIDTHS:
+                first = np.s_[:rows]
+                right = tuple(judge.at(first) for judge in judges)
+                assert_near(oracle, taken(given, first), right)
 
 
 @judged
