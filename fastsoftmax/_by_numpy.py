@@ -91,15 +91,12 @@ def _elementwise(
         divisor = _arguments.as_temperatures(temperature, dtype, x.shape, axes)
     given = x.reshape(shape)
     mate = None if second is None else second.reshape(shape)
-    after = None
-    if formula in (_formulas.softmax, _formulas.log_softmax):
-        given, divisor = quotients(given, axes, mate, divisor, dtype), 1.0
-    elif np.ndim(divisor) > 0:
-        after, divisor = divisor, 1.0
-    given = _arguments.cast(given, dtype)
-    y = formula(given, axes, mate, temperature=divisor).reshape(x.shape)
-    if after is not None:
-        y = divided(y, after, None, dtype)
+    is_gradient = formula in (_formulas.softmax_vjp, _formulas.log_softmax_vjp)
+    if not is_gradient:
+        given = quotients(given, axes, mate, divisor, dtype)
+    y = formula(_arguments.cast(given, dtype), axes, mate).reshape(x.shape)
+    if is_gradient:
+        y = divided(y, divisor, None, dtype)
     return _delivered(y, out)
 
 

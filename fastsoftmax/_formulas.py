@@ -30,17 +30,14 @@ _FAR = 600.0
 _BLOCK = 16384
 
 
-def softmax(
-    x: Array, axes: tuple[int, ...], where: Array | None, *, temperature: float
-) -> Array:
-    """exp(x / temperature), divided by its sum over `axes`.
+def softmax(x: Array, axes: tuple[int, ...], where: Array | None) -> Array:
+    """exp(x), divided by its sum over `axes`.
 
     Parameters
     ----------
     x : IN, inexact array of any layout
     axes : sorted, unique, non-negative; `()` makes each element its own set
     where : IN, bool, broadcastable to `x`; entries that are False get 0
-    temperature : finite and positive
 
     Returns
     -------
@@ -50,16 +47,14 @@ def softmax(
     y = np.empty_like(x, subok=False)
     with np.errstate(all="ignore"):
         for block, to, included in _blocks(axes, x, y, where):
-            rows, excluded = _prepare(block, axes, temperature, included)
-            terms = _shifted_exp(rows, _shift(rows.real, _peak(rows.real)))
+            rows, excluded = _prepare(block, axes, included)
+            terms = _shifted_exp(rows, _shift(rows.real, _max_of(rows.real)))
             terms /= terms.sum(axis=-1, keepdims=True)
             _restore(terms, excluded, 0, to, axes)
     return y
 
 
-def log_softmax(
-    x: Array, axes: tuple[int, ...], where: Array | None, *, temperature: float
-) -> Array:
+def log_softmax(x: Array, axes: tuple[int, ...], where: Array | None) -> Array:
     """Logarithm of `softmax`, without its rounding and underflow.
 
     Parameters and result are those of `softmax`, but for these entries: -inf where
@@ -68,33 +63,29 @@ def log_softmax(
     y = np.empty_like(x, subok=False)
     with np.errstate(all="ignore"):
         for block, to, included in _blocks(axes, x, y, where):
-            rows, excluded = _prepare(block, axes, temperature, included)
+            rows, excluded = _prepare(block, axes, included)
             # A complex shift, rather than a real one, puts the imaginary part of the
             # result on the same branch as SciPy's.
-            peak = _peak(rows)
-            top = _finite_or_zero(peak)
+            row_max = _max_of(rows)
+            top = _finite_or_zero(row_max)
             rows -= top
-            rows -= _signed_log(*_log_total(rows, None, peak.real - top.real))
+            rows -= _signed_log(*_log_of_sum(rows, None, row_max.real - top.real))
             _restore(rows, excluded, -np.inf, to, axes)
     return y
 
 
-def softmax_vjp(
-    y: Array, axes: tuple[int, ...], dy: Array, *, temperature: float
-) -> Array:
-    """Gradient through softmax, y (dy - sum(y dy)) / temperature."""
+def softmax_vjp(y: Array, axes: tuple[int, ...], dy: Array) -> Array:
+    """Gradient through softmax, y (dy - sum(y dy))."""
     with np.errstate(all="ignore"):
         dot = np.sum(y * dy, axis=axes, keepdims=True)
-        return np.asarray(y * (dy - dot) / temperature)
+        return np.asarray(y * (dy - dot))
 
 
-def log_softmax_vjp(
-    y: Array, axes: tuple[int, ...], dy: Array, *, temperature: float
-) -> Array:
-    """Gradient through log_softmax, (dy - exp(y) sum(dy)) / temperature."""
+def log_softmax_vjp(y: Array, axes: tuple[int, ...], dy: Array) -> Array:
+    """Gradient through log_softmax, dy - exp(y) sum(dy)."""
     with np.errstate(all="ignore"):
-        total = np.sum(dy, axis=axes, keepdims=True)
-        return np.asarray((dy - np.exp(y) * total) / temperature)
+        whole = np.sum(dy, axis=axes, keepdims=True)
+        return np.asarray(dy - np.exp(y) * whole)
 
 
 def logsumexp(
@@ -135,21 +126,21 @@ def logsumexp(
     log_dtype = np.finfo(dtype).dtype if return_sign else dtype
     logs, signs = np.empty(shape, log_dtype), np.empty(shape, dtype)
     with np.errstate(all="ignore"):
-        for block, to, to_sign, factors, included in _blocks(
+        for block, to, to_sign, b_block, included in _blocks(
             axes, a, logs, signs, b, where
         ):
             rows = _rows(block, axes, _working(dtype))
-            weights = None if factors is None else _rows(factors, axes, rows.dtype)
+            weights = None if b_block is None else _rows(b_block, axes, rows.dtype)
             excluded = _excluded(block, axes, included)
             if excluded is not None:
                 rows[excluded] = -np.inf
                 if weights is not None:
                     weights[excluded] = 0
-            log, total = _log_total(rows, weights)
+            log, row_sum = _log_of_sum(rows, weights)
             if return_sign:
-                to_sign[...] = np.sign(total).reshape(to.shape)
+                to_sign[...] = np.sign(row_sum).reshape(to.shape)
             else:
-                log = _signed_log(log, total)
+                log = _signed_log(log, row_sum)
             to[...] = log.reshape(to.shape)
     if not keepdims:
         kept = tuple(n for i, n in enumerate(shape) if i not in axes)
@@ -157,85 +148,86 @@ def logsumexp(
     return (logs, signs) if return_sign else logs
 
 
-def _log_total(
-    rows: Array, weights: Array | None, peak: Array | None = None
+def _log_of_sum(
+    rows: Array, weights: Array | None, row_max: Array | None = None
 ) -> tuple[Array, Array]:
     """log|sum(weights * exp(rows))|, and the same sum scaled by a positive number.
 
-    INOUT `rows`: entries that do not matter are overwritten with -inf. IN `peak`: the
-    largest real parts, if known.
+    INOUT `rows`: entries that do not matter are overwritten with -inf.
+    IN `row_max`: the largest real parts, if known.
     """
     if weights is not None:
         rows[weights == 0] = -np.inf
     real = rows.real
-    peak = _peak(real) if peak is None else peak
-    leading = real == peak
-    top = _finite_or_zero(peak)
-    lead = _lead(rows, leading, peak, top, weights)
+    row_max = _max_of(real) if row_max is None else row_max
+    leading = real == row_max
+    top = _finite_or_zero(row_max)
+    lead = _lead(rows, leading, row_max, top, weights)
     if weights is not None:
-        hiding = _hiding(real, leading, peak, lead)
+        hiding = _hiding(real, leading, row_max, lead)
         if hiding is not None:
             rows[hiding] = -np.inf
-            return _log_total(rows, weights)
-    if (peak == np.inf).any():  # nothing finite counts; unshifted, it could overflow
-        rows[(real < peak) & (peak == np.inf)] = -np.inf
+            return _log_of_sum(rows, weights)
+    if (row_max == np.inf).any():  # nothing finite counts; unshifted, it could overflow
+        rows[(real < row_max) & (row_max == np.inf)] = -np.inf
     shift = _shift(real, top)
     terms = _shifted_exp(rows, shift)
     if weights is not None:
         terms *= weights
     terms[leading] = 0
     rest = terms.sum(axis=-1, keepdims=True) * np.exp(shift - top)
-    total, beyond_1 = lead + rest, (lead - 1) + rest
-    if weights is None and total.dtype.kind != "c":
+    row_sum, beyond_1 = lead + rest, (lead - 1) + rest
+    if weights is None and row_sum.dtype.kind != "c":
         log_abs: Array = np.log1p(beyond_1)
     else:
         log_abs = np.where(
-            np.abs(beyond_1) < 0.5, _log_abs_1p(beyond_1), np.log(np.abs(total))
+            np.abs(beyond_1) < 0.5, _log_abs_1p(beyond_1), np.log(np.abs(row_sum))
         )
-    return log_abs + top, total
+    return log_abs + top, row_sum
 
 
 def _lead(
-    rows: Array, leading: Array, peak: Array, top: Array, weights: Array | None
+    rows: Array, leading: Array, row_max: Array, top: Array, weights: Array | None
 ) -> Array:
     """Sum of the terms at the maximum, over exp(top): of their phases, if complex."""
-    total: Array
+    row_sum: Array
     if weights is None and rows.dtype.kind != "c":
-        total = np.count_nonzero(leading, axis=-1, keepdims=True) * np.exp(peak - top)
-        return total
+        count = np.count_nonzero(leading, axis=-1, keepdims=True)
+        row_sum = count * np.exp(row_max - top)
+        return row_sum
     terms = np.zeros_like(rows)
     terms[leading] = np.exp(rows[leading] - np.broadcast_to(top, rows.shape)[leading])
     if weights is not None:
         terms[leading] *= weights[leading]
-    total = terms.sum(axis=-1, keepdims=True)
-    return total
+    row_sum = terms.sum(axis=-1, keepdims=True)
+    return row_sum
 
 
-def _hiding(real: Array, leading: Array, peak: Array, lead: Array) -> Array | None:
+def _hiding(real: Array, leading: Array, row_max: Array, lead: Array) -> Array | None:
     """Tell which leading terms cancel, and would hide all others; None if none do.
 
     Weights (1, -1, 1) on (1000, 1000, 0) leave exp(0), but relative to the maximum
     that is exp(-1000), which underflows. Without them the maximum is lower by at least
     `_FAR`, so that this happens a few times at most.
     """
-    cancel = (lead == 0) & np.isfinite(peak)
+    cancel = (lead == 0) & np.isfinite(row_max)
     if not cancel.any():
         return None
-    gap = peak - _peak(np.where(leading, -np.inf, real))
+    gap = row_max - _max_of(np.where(leading, -np.inf, real))
     hiding: Array = leading & cancel & (gap > _FAR) & (gap < np.inf)
     return hiding if hiding.any() else None
 
 
-def _shift(real: Array, peak: Array) -> Array:
+def _shift(real: Array, row_max: Array) -> Array:
     """Return what to subtract before exp: 0 if neither terms nor quotients need more.
 
     Terms are at least the quotients where the maximum is 0 or more.
     """
-    needless = (peak >= 0) & (peak < _FAR)
+    needless = (row_max >= 0) & (row_max < _FAR)
     if not needless.all():
         least = np.min(real, axis=-1, keepdims=True, initial=np.inf)
-        needless |= (peak < 0) & (least > -_FAR)
-    return np.where(needless, 0, peak)
+        needless |= (row_max < 0) & (least > -_FAR)
+    return np.where(needless, 0, row_max)
 
 
 def _shifted_exp(rows: Array, shift: Array) -> Array:
@@ -265,21 +257,21 @@ def _log_abs_1p(z: Array) -> Array:
     return log
 
 
-def _signed_log(log_abs: Array, total: Array) -> Array:
+def _signed_log(log_abs: Array, row_sum: Array) -> Array:
     """Logarithm of a sum, from that of its magnitude and a positive multiple of it."""
-    if total.dtype.kind != "c":
-        return np.where(total < 0, np.nan, log_abs)
+    if row_sum.dtype.kind != "c":
+        return np.where(row_sum < 0, np.nan, log_abs)
     # By parts: in inf + 1j * nan, the NaN would spread to the real part.
-    log = np.empty_like(total)
+    log = np.empty_like(row_sum)
     log.real = log_abs
-    log.imag = np.angle(total)
+    log.imag = np.angle(row_sum)
     return log
 
 
-def _peak(rows: Array) -> Array:
+def _max_of(rows: Array) -> Array:
     """Maximum of each row, -inf if empty; complex numbers compare real part first."""
-    peak: Array = np.max(rows, axis=-1, keepdims=True, initial=-np.inf)
-    return peak
+    row_max: Array = np.max(rows, axis=-1, keepdims=True, initial=-np.inf)
+    return row_max
 
 
 def _finite_or_zero(x: Array) -> Array:
@@ -309,17 +301,10 @@ def _blocks(
 
 
 def _prepare(
-    x: Array, axes: tuple[int, ...], temperature: float, where: Array | None
+    x: Array, axes: tuple[int, ...], where: Array | None
 ) -> tuple[Array, Array | None]:
-    """Rows of x / temperature with -inf at the excluded entries, and their mask."""
-    if temperature == 1:
-        rows = _rows(x, axes, _working(x.dtype))
-    else:
-        rows = _rows(x, axes, x.dtype)
-        # By parts, for complex division turns inf + 0j into inf + nan j.
-        parts = rows.view(np.finfo(x.dtype).dtype)
-        parts /= temperature
-        rows = rows.astype(_working(x.dtype), copy=False)
+    """Rows of x with -inf at the excluded entries, and their mask."""
+    rows = _rows(x, axes, _working(x.dtype))
     excluded = _excluded(x, axes, where)
     if excluded is not None:
         rows[excluded] = -np.inf
