@@ -244,7 +244,9 @@ cdef void set_reduced_operand(fs_job *job, layout *whole, int which,
     set_type(&job.operand[which], a)
     for d in range(whole.ndim):
         whole.step[d][which] = 0
-        if ndim > 0 and not is_reduced(whole, d):
+        if at < ndim and not is_reduced(whole, d) and (
+            cnp.PyArray_DIM(a, at) == whole.shape[d]
+        ):
             whole.step[d][which] = cnp.PyArray_STRIDE(a, at)
         if has_all or not is_reduced(whole, d):
             at += 1

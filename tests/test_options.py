@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -340,3 +342,21 @@ def test_temperatures_beyond_double(function):
         function(np.zeros(3), temperature=10**400)
     x, t = np.longdouble([1, 2, 3]), np.longdouble(1) / 10
     assert (function(x, temperature=t) == function(x / t)).all()
+
+
+class Reshapes:
+    """A mask that gives an argument another shape when it is asked for its array."""
+
+    def __init__(self, argument: Array) -> None:
+        self.argument = argument
+
+    def __array__(self, dtype=None, copy=None) -> Array:
+        self.argument.resize((1, *self.argument.shape[::-1]), refcheck=False)
+        return np.array(True)
+
+
+@pytest.mark.parametrize("which", ["a", "out"])
+def test_arrays_that_change_shape_during_a_call_end_no_process(which):
+    arrays = {"a": np.ones((20_000, 3)), "out": np.zeros(20_000)}
+    with contextlib.suppress(ValueError):
+        logsumexp(**arrays, axis=-1, where=Reshapes(arrays[which]))
