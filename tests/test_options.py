@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from oracle.arrays import WRITABLE, frozen
-from references import LAYOUTS, assert_close, silently
+from references import LAYOUTS, Array, assert_close, silently
 from softmax_calls import (
     INF,
     NAN,
