@@ -276,7 +276,7 @@ def as_temperature(temperature: Any, dtype: np.dtype[Any]) -> float | np.floatin
     if type(temperature) is float and temperature == 1.0:
         return temperature
     compute: type[np.floating[Any]] = np.float64
-    if type_name(dtype) in (*HALVES, "float32"):
+    if type_name(dtype) in COMPUTED_IN_FLOAT32:
         compute = np.float32
     elif dtype.char in "gG":
         compute = np.longdouble
@@ -291,26 +291,31 @@ def as_temperatures(
     dtype: np.dtype[Any],
     shape: tuple[int, ...],
     axes: tuple[int, ...],
+    name: str = "x",
+    within: str = "",
 ) -> Array:
-    """Return temperatures, one for each set of x, in the type computed in."""
+    """Return temperatures in the type computed in, one for each set of `name`.
+
+    An error's place lies `within` something smaller than that array.
+    """
     given = as_array(temperature, "temperature", has_where=False)
     if given.dtype.kind == "c":
         raise TypeError(f"temperature must be real, got dtype {given.dtype}")
-    check_temperatures(given.shape, shape, axes)
+    check_temperatures(given.shape, shape, axes, name)
     compute = np.dtype(np.float32) if type_name(dtype) in COMPUTED_IN_FLOAT32 else dtype
     values = cast(given, np.finfo(compute).dtype)
     bad = np.argwhere(~((values > 0) & (values < math.inf)))
     if len(bad):
         place = tuple(bad[0])
-        words = f"{given[place]} at {', '.join(map(str, place))}"
+        words = f"{given[place]} at {', '.join(map(str, place))}{within}"
         raise _bad_temperature(words, values[place] == 0, values.dtype)
     return values
 
 
 def check_temperatures(
-    given: tuple[int, ...], shape: tuple[int, ...], axes: tuple[int, ...]
+    given: tuple[int, ...], shape: tuple[int, ...], axes: tuple[int, ...], name: str
 ) -> None:
-    """Refuse temperatures that are not one for each set of x."""
+    """Refuse temperatures that are not one for each set of the array `name`."""
     padded = (1,) * (len(shape) - len(given)) + given
     fits = len(padded) == len(shape) and all(
         size == 1 or (size == other and axis not in axes)
@@ -318,8 +323,8 @@ def check_temperatures(
     )
     if not fits:
         raise ValueError(
-            "temperature must broadcast against x, with length 1 along the reduced "
-            f"axes {axes}: got shape {given} for x of shape {shape}"
+            f"temperature must broadcast against {name}, with length 1 along the "
+            f"reduced axes {axes}: got shape {given} for {name} of shape {shape}"
         )
 
 
@@ -386,21 +391,21 @@ def as_groups(flat: Array, negatives: int) -> tuple[int, int]:
     return flat.size // (count + 1), count + 1
 
 
-def check_labels(labels: tuple[int, ...], scores: tuple[int, ...]) -> None:
+def check_labels(labels: tuple[int, ...], rows: tuple[int, ...]) -> None:
     """Refuse a shape of labels that are not one for each row of scores."""
-    if labels != scores[:-1]:
+    if labels != rows:
         raise ValueError(
-            "labels must have one element for each row of scores, got shape "
-            f"{labels} for scores of shape {scores}"
+            f"labels must have one element for each row of scores, shape {rows}, got "
+            f"shape {labels}"
         )
 
 
-def as_labels(labels: ArrayLike, rows: tuple[int, ...], classes: int) -> Array:
+def as_labels(labels: ArrayLike, rows: tuple[int, ...]) -> Array:
     """Return labels as an array of integers, one for each row."""
     if isinstance(labels, np.ma.MaskedArray):
         raise TypeError("labels is a masked array, whose mask would be lost")
     array = np.asarray(labels)
-    check_labels(array.shape, (*rows, classes))
+    check_labels(array.shape, rows)
     if array.size == 0 and array.dtype == np.float64:  # an empty list
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":

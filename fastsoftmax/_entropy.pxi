@@ -51,7 +51,7 @@ cdef object entropy(scores, labels, axis, temperature, ignore_index, label_smoot
         _arguments.check_choice("reduction", reduction, _arguments.ENTROPY_REDUCTIONS)
     if not is_number(temperature):
         temperature = _arguments.as_temperatures(temperature, dtype_of(y_type),
-                                                 np.shape(x), (place,))
+                                                 np.shape(x), (place,), "scores")
         return over_quotients(x, mask, temperature, labels, place, ignore_index,
                               label_smoothing, reduction, sample_weight, return_grad,
                               y_type)
@@ -83,7 +83,7 @@ cdef object entropy(scores, labels, axis, temperature, ignore_index, label_smoot
         places = indices(labels, ignore_index, &whole)
         set_reduced_operand(&job, &whole, FS_LABELS, places)
     weights = set_weights(&job, &whole, sample_weight)
-    loss = run_hinge(&job, &whole, &asked)
+    loss = run_loss(&job, &whole, &asked)
     if job.overflow:
         return over_quotients(x, mask, job.operand[FS_X].temperature, labels, place,
                               ignore_index, label_smoothing, reduction, sample_weight,

@@ -163,7 +163,7 @@ cdef object softmax_like(fs_op op, x, axis, temperature, where, out, dtype):
     else:
         temperature = _arguments.as_temperatures(
             temperature, dtype_of(y_type), () if is_scalar else np.shape(a),
-            axes_of(&whole)
+            axes_of(&whole), "y"
         )
         a = quotients(&job, &whole, a, mask, temperature)
     y = elementwise(&job, &whole, a, mask, y, y_type)
@@ -229,7 +229,7 @@ cdef object vjp(fs_op op, y, dy, axis, temperature, where, out, dtype):
     else:
         temperature = _arguments.as_temperatures(
             temperature, dtype_of(y_type), () if is_scalar else np.shape(a),
-            axes_of(&whole)
+            axes_of(&whole), "y"
         )
         last = elementwise(&job, &whole, a, b, None, job.compute)
         dx = _by_numpy.divided(last, temperature, dx, dtype_of(y_type))

@@ -142,7 +142,7 @@ cdef cnp.ndarray indices(labels, ignore_index, const layout *whole):
     if is_one_a_row(labels, whole):
         given = <cnp.ndarray>labels
     else:
-        given = _arguments.as_labels(labels, rows_of(whole), classes)
+        given = _arguments.as_labels(labels, rows_of(whole))
         given = np.require(given, given.dtype.newbyteorder("="), "CA")
     taken = cnp.PyArray_EMPTY(whole.ndim - 1, <cnp.npy_intp *>whole.shape,
                               cnp.NPY_INT64, 0)
@@ -181,13 +181,13 @@ cdef double count_those_that_do(fs_job *job) except? -1:
     cdef double count
     job.watch = watch_over(job.outer * job.inner * max(job.n, 1), &listener)
     with nogil:
-        count = fs_hinge_count(job)
+        count = fs_loss_count(job)
     if fs_stopped(job.watch):
         raise_pending()
     return count
 
 
-cdef object run_hinge(fs_job *job, layout *whole, const request *asked):
+cdef object run_loss(fs_job *job, layout *whole, const request *asked):
     """The loss; everything but the losses is set."""
     cdef ptrdiff_t rows = count_rows(whole)
     cdef ptrdiff_t elements = rows * whole.shape[whole.ndim - 1]
@@ -277,7 +277,7 @@ cdef object hinge(scores, labels, negatives, margin, p, variant, reduction,
         job.written = FS_GRADIENT
         if others.shape[last] == 0:
             y.fill(0)
-    loss = run_hinge(&job, &others, &asked)
+    loss = run_loss(&job, &others, &asked)
     return y if asked.is_pairs else (loss, y) if return_grad else loss
 
 
@@ -314,5 +314,5 @@ cdef object pair_hinge(pos, neg, margin, p, variant, reduction, sample_weight, w
         set_reduced_operand(&job, &whole, FS_Y_POSITIVES, y_positives)
         if cnp.PyArray_SIZE(x) == 0:
             y_positives.fill(0)
-    loss = run_hinge(&job, &whole, &asked)
+    loss = run_loss(&job, &whole, &asked)
     return y if asked.is_pairs else (loss, (y_positives, y)) if return_grad else loss

@@ -59,6 +59,8 @@ cdef extern from "kernels/process/mapped.h":
 
 cdef extern from "kernels/process/watch.h" nogil:
     ctypedef int fs_flag
+    int FS_RAISED(fs_flag *flag)
+    int FS_COUNT(fs_flag *flag)
     ctypedef struct fs_watch:
         pass
     int fs_stopped(fs_watch *watch)
@@ -153,4 +155,4 @@ cdef extern from "kernels/job.h" nogil:
 
 
 cdef extern from "kernels/ops/hinge_part.h" nogil:
-    double fs_hinge_count(const fs_job *job)
+    double fs_loss_count(const fs_job *job)

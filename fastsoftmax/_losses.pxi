@@ -243,8 +243,9 @@ def cross_entropy(scores, labels, axis=-1, *, temperature=1.0, ignore_index=None
         One factor for the loss of each row (shaped like integer labels), or one for
         all. A row of weight 0 does not count.
     where : array_like of bool, optional
-        Broadcasts against scores. False takes a class out: its gradient is 0. A row
-        without any left does not count.
+        Broadcasts against scores. False takes a class out: its gradient is 0, and so is
+        its target where targets are smoothed or probabilities. A row without any left
+        does not count.
     return_grad : bool, optional
         Return a pair: the loss, and its gradient with respect to the scores.
 
@@ -282,7 +283,7 @@ def cross_entropy(scores, labels, axis=-1, *, temperature=1.0, ignore_index=None
     a row holds                     its loss
     ==============================  ============================================
     a NaN, or nothing but -inf      NaN
-    -inf where the target is        inf (so does a label that is masked out)
+    -inf where the target is        inf (a label masked out, too, but smoothed)
     +inf                            NaN if the target is there, else inf
     anything, and does not count    0, and so is all of its gradient
     ==============================  ============================================

@@ -24,7 +24,7 @@ def current_threads():
     return _threads.count(omp_get_max_threads())
 
 
-cdef int setting = 0
+cdef fs_flag setting = 0
 cdef bint shares_always = False
 
 
@@ -33,9 +33,8 @@ def set_openmp_limit(int limit):
 
     What was looked up before is forgotten.
     """
-    global setting
     omp_set_num_threads(limit)
-    setting += 1
+    FS_COUNT(&setting)
 
 
 def share_always(bint yes):
@@ -50,11 +49,11 @@ cdef double REMEMBERED = 1e-3
 
 cdef int threads_for(fs_wake *own, ptrdiff_t elements) except -1:
     cdef double now = omp_get_wtime()
-    cdef int limit = omp_get_max_threads()
+    cdef int limit = omp_get_max_threads(), now_set = FS_RAISED(&setting)
     if (now - own.looked_up > REMEMBERED or limit != own.openmp_limit
-            or setting != own.setting or fs_forked()):
+            or now_set != own.setting or fs_forked()):
         own.threads = current_threads()
-        own.looked_up, own.openmp_limit, own.setting = now, limit, setting
+        own.looked_up, own.openmp_limit, own.setting = now, limit, now_set
     if own.threads == 1:
         return 1
     if not fs_is_worth_a_team(own, elements, now) and not shares_always:
@@ -94,7 +93,7 @@ cdef int execute(fs_job *job) except -1:
     if elements < NOGIL_FROM:
         units = fs_run(kernels, job)
     else:
-        if elements >= PARALLEL_FROM:
+        if FS_WITH_OPENMP and elements >= PARALLEL_FROM:
             own = fs_own_wake()
             job.threads = threads_for(own, elements)
             own.began = omp_get_wtime()

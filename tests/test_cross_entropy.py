@@ -158,6 +158,9 @@ def test_special_values():
     np.testing.assert_array_equal(losses, [NAN, NAN, INF, NAN, INF])
     masked = silently(cross_entropy, [[1.0, 2.0]], [0], where=[False, True])
     assert masked == INF
+    where = [False, True]
+    assert cross_entropy([[1.0, 2.0]], [0], where=where, label_smoothing=0.1) == 0
+    assert cross_entropy([[1.0, 2.0]], [[1.0, 0]], where=where) == 0
     dy, where = np.array([[1, NAN]]), np.array([True, False])
     loss, grad = silently(
         cross_entropy, x[2:3, ::-1], dy, where=where, return_grad=True
@@ -197,8 +200,10 @@ def test_errors():
         ("reduction must be one of", ValueError, {"reduction": "pairs"}),
         ("axis must be one integer", TypeError, {"axis": (0, 1)}),
         ("labels must have one", ValueError, {"labels": [0, 1]}),
+        (r"shape \(4,\), got shape \(3,\)", ValueError, {"axis": 0}),
         ("labels must be integers", TypeError, {"labels": [0.0, 1, 2]}),
         ("argmax", ValueError, {"temperature": 0}),
+        ("broadcast against scores", ValueError, {"temperature": np.ones(4)}),
         ("where", ValueError, {"where": np.ones(3, bool)}),
         ("sample_weight", ValueError, {"sample_weight": [1, 2]}),
     ):

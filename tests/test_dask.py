@@ -286,6 +286,11 @@ def test_cross_entropy(name):
         assert_losses_alike(cross_entropy, softmax(draw(seed=9), -1), options)
 
 
+def test_cross_entropy_of_one_row():
+    loss = cross_entropy(da.zeros(5), da.asarray(2), temperature=da.full(1, 0.5))
+    assert loss.compute() == np.log(5)
+
+
 def test_cross_entropy_along_another_axis():
     x, labels = draw(), LABELS[:, :4] % 3
     lazy = cut(x, (2, 23, 3))
@@ -454,6 +459,7 @@ def test_what_does_not_fit_is_refused_at_once():
         (ValueError, "one chunk", lambda: cross_entropy(x, LABELS)),
         (ValueError, "p must be", lambda: hinge_loss(whole, p=3)),
         (ValueError, "labels must", lambda: hinge_loss(whole, LABELS[1:])),
+        (ValueError, r"shape \(5, 23\), got", lambda: hinge_loss(whole, draw() > 0)),
         (TypeError, "labels must", lambda: cross_entropy(whole, LABELS * 1.0)),
         (ValueError, "reduction", lambda: cross_entropy(whole, LABELS, reduction="x")),
         (TypeError, "reshape", lambda: hinge_loss(da.ones(6), negatives=2)),
@@ -464,8 +470,10 @@ def test_what_does_not_fit_is_refused_at_once():
 
 
 def test_bad_values_are_found_in_their_chunk():
-    with pytest.raises(ValueError, match="temperature must be finite"):
-        softmax(cut(draw()), 1, temperature=da.zeros((5, 1, 4), chunks=2)).compute()
+    temperature = np.ones((5, 1, 4))
+    temperature[3] = 0
+    with pytest.raises(ValueError, match=r"got 0\.0 at 1, 0, 0 of its chunk"):
+        softmax(cut(draw()), 1, temperature=cut(temperature, 2)).compute()
     labels = LABELS.copy()
     labels[3, 15] = 9
     for function in (hinge_loss, cross_entropy):

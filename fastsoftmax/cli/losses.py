@@ -114,7 +114,7 @@ def _checked(
         beside["labels"] = np.moveaxis(labels, axis, -1)
     elif labels is not None:
         *rows, classes = scores.shape
-        labels = _arguments.as_labels(labels, tuple(rows), classes)
+        labels = _arguments.as_labels(labels, tuple(rows))
         bad = (labels < 0) | (labels >= classes)
         bad &= labels != request.options.get("ignore_index")  # of None: all
         if bad.any():

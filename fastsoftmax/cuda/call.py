@@ -231,7 +231,7 @@ def _softmax_like(
     x, plan = _decode(operation, device, x, axis, dtype)
     mask = None if where is None else launch.as_mask(where, x.shape, "x")
     if temperatures.are_many(temperature):
-        divisors = temperatures.of_sets(temperature, plan.compute, x, axis)
+        divisors = temperatures.of_sets(temperature, plan.compute, x, axis, "x")
         x = temperatures.quotients(x, divisors, plan.compute, axis, mask)
         x, plan = _decode(operation, device, x, axis, plan.result)
         temperature = 1.0
@@ -274,7 +274,7 @@ def _vjp(
         x, gradient = _masked(mask, x, none), _masked(mask, gradient, 0.0)
         x, plan = _decode(operation, device, x, axis, result, "y")
     if temperatures.are_many(temperature):
-        divisors = temperatures.of_sets(temperature, plan.compute, x, axis)
+        divisors = temperatures.of_sets(temperature, plan.compute, x, axis, "y")
         x, plan = _decode(operation, device, x, axis, plan.compute, "y")
         temperature = 1.0
     divisor = temperatures.number(temperature, plan.compute)

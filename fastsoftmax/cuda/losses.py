@@ -112,7 +112,7 @@ def _as_rows(
 
 
 def _as_labels(labels: Any, scores: Array) -> Array:
-    _arguments.check_labels(labels.shape, scores.shape)
+    _arguments.check_labels(labels.shape, scores.shape[:-1])
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     return _contiguous(labels, np.dtype(np.int64))
@@ -322,6 +322,18 @@ def pair_hinge_loss(
     return _run_hinge(rows, loss, compute, grads[1], grads[0]), grads
 
 
+def _fill_empty(rows: _Rows, counting: _Counting, *arrays: Array | None) -> None:
+    """Rows of no score that count lose nothing, or NaN: no label is in [0, 0)."""
+    loss: Any = 0.0
+    if rows.labels is not None:
+        loss = math.nan
+        if counting.weights is not None:
+            loss = cupy.where(counting.weights == 0, 0.0, loss)
+    for array in arrays:
+        if array is not None:
+            array[...] = loss
+
+
 def _run_hinge(
     rows: _Rows,
     loss: _Options,
@@ -334,10 +346,7 @@ def _run_hinge(
     positives = int(rows.positives is None)
     counting = _count(rows, positives, loss.reduction == "mean")
     if rows.scores.size == 0:
-        nothing = 0 if rows.labels is None else math.nan  # no label is in [0, 0)
-        for array in (losses.losses, losses.parts, out_positives):
-            if array is not None:
-                array.fill(nothing)
+        _fill_empty(rows, counting, losses.losses, losses.parts, out_positives)
         return losses.reduced(counting)
     largest = loss.largest and loss.reduction != "pairs"
     extra = (
@@ -381,10 +390,10 @@ def cross_entropy(
     place = _arguments.as_one_axis(axis, x.ndim)
     mask = launch.as_mask(where, x.shape, "scores")
     result, compute = _arguments.result_dtypes(x.dtype)
-    _arguments.check_choice("reduction", reduction, ("mean", "sum", "none"))
+    _arguments.check_choice("reduction", reduction, _arguments.ENTROPY_REDUCTIONS)
     divisors = None
     if temperatures.are_many(temperature):
-        divisors = temperatures.of_sets(temperature, compute.type, x, place)
+        divisors = temperatures.of_sets(temperature, compute.type, x, place, "scores")
         x = temperatures.quotients(x, divisors, compute.type, place, mask)
         temperature = 1.0
     divisor = temperatures.number(temperature, compute.type)
@@ -435,10 +444,7 @@ def _run_entropy(
     counting = _count(rows, None, reduction == "mean")
     targets, divisor, smoothing = options
     if rows.scores.size == 0:
-        nothing = 0 if rows.labels is None else math.nan  # no label is in [0, 0)
-        for array in (losses.losses, losses.parts):
-            if array is not None:
-                array.fill(nothing)
+        _fill_empty(rows, counting, losses.losses, losses.parts)
         return losses.reduced(counting)
     extra = (
         rows.where,

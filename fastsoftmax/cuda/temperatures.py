@@ -44,15 +44,17 @@ def are_many(temperature: Any) -> bool:
     )
 
 
-def of_sets(temperature: Any, compute: Compute, x: Array, axis: Axis) -> Array:
+def of_sets(
+    temperature: Any, compute: Compute, x: Array, axis: Axis, name: str
+) -> Array:
     """Return one temperature for each set; only those of the host are looked at."""
     axes = _arguments.as_axes(axis, x.ndim)
     if not isinstance(temperature, cupy.ndarray):
         dtype = np.dtype(compute)
         return cupy.asarray(
-            _arguments.as_temperatures(temperature, dtype, x.shape, axes)
+            _arguments.as_temperatures(temperature, dtype, x.shape, axes, name)
         )
-    _arguments.check_temperatures(temperature.shape, x.shape, axes)
+    _arguments.check_temperatures(temperature.shape, x.shape, axes, name)
     temperature = launch.as_array(temperature, "temperature")
     return temperature.astype(compute, copy=False)
 

@@ -96,17 +96,21 @@ def options(
     if where is not None:
         parts["where"] = beside(where, x, "where", name)
     if _arguments.is_dask(temperature):
-        _arguments.check_temperatures(shape_of(temperature), shape_of(x), axes)
+        _arguments.check_temperatures(shape_of(temperature), shape_of(x), axes, name)
         temperature = temperature.map_blocks(_checked, dtype, dtype=compute_of(dtype))
     elif _arguments.is_one_number(temperature):
         return parts | {"temperature": _arguments.as_temperature(temperature, dtype)}
     else:
-        temperature = _arguments.as_temperatures(temperature, dtype, shape_of(x), axes)
+        temperature = _arguments.as_temperatures(
+            temperature, dtype, shape_of(x), axes, name
+        )
     return parts | {"temperature": beside(temperature, x, "temperature", name, axes)}
 
 
 def _checked(temperature: Array, dtype: np.dtype[Any]) -> Array:
-    return _arguments.as_temperatures(temperature, dtype, temperature.shape, ())
+    return _arguments.as_temperatures(
+        temperature, dtype, temperature.shape, (), within=" of its chunk"
+    )
 
 
 def holds_sets(x: Any, axes: tuple[int, ...]) -> bool:

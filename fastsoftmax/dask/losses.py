@@ -38,7 +38,7 @@ def hinge_loss(
             "scores.reshape(-1, negatives + 1); map_blocks gives pairs"
         )
     call = partial(_cpu.hinge_loss, margin=margin, p=p, variant=variant)
-    parts = _parts(scores, labels, -1, sample_weight, where, ignore_index)
+    parts = _parts(scores, labels, -1, sample_weight, where, ignore_index, False)
     place = parts["scores"].ndim - 1
     return _reduced(call, place, parts, _hinge_counts, reduction, return_grad)
 
@@ -64,7 +64,7 @@ def cross_entropy(
     return_grad: bool,
 ) -> Any:
     """Run cross_entropy."""
-    parts = _parts(scores, labels, axis, sample_weight, where, ignore_index)
+    parts = _parts(scores, labels, axis, sample_weight, where, ignore_index, True)
     scores = parts["scores"]
     place = _arguments.as_one_axis(axis, scores.ndim)
     wanted = _arguments.result_dtypes(scores.dtype)[0]
@@ -80,6 +80,7 @@ def _parts(
     sample_weight: Any,
     where: Any,
     ignore_index: int | None,
+    may_be_targets: bool,
 ) -> Parts:
     """Return arrays beside scores, of length 1 along `axis` where they have rows'."""
     scores = da.asarray(scores)
@@ -96,10 +97,10 @@ def _parts(
         labels = da.asarray(labels)
         numbers = np.arange(scores.npartitions).reshape(scores.numblocks)
         parts |= {"chunks": scores.chunks, "number": da.from_array(numbers, 1)}
-        if shape_of(labels) == shape:
+        if may_be_targets and shape_of(labels) == shape:
             parts["targets"] = beside(labels, scores, "labels", "scores")
         else:
-            _arguments.check_labels(shape_of(labels), (*rows, shape[place]))
+            _arguments.check_labels(shape_of(labels), rows)
             if labels.dtype.kind not in "iu":
                 raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
             parts["labels"] = _one_each(labels, scores, place, "labels")
@@ -158,7 +159,8 @@ def _tried(call: Callable[..., Any], place: int, parts: Parts, reduction: str) -
         if _arguments.is_dask(part):
             shape = [0] * part.ndim
             shape[place] = shape_of(part)[place] or 1
-            named[name] = np.zeros_like(part._meta, shape=shape)
+            like = np.ones_like if name == "temperature" else np.zeros_like
+            named[name] = like(part._meta, shape=shape)
     return _of_chunk(call, place, named, reduction, True)
 
 

@@ -138,7 +138,7 @@ typedef struct fs_job {
     fs_watch *watch;    /* IN */
     double total;       /* OUT: the sum of the losses */
     fs_flag overflow;   /* OUT: what an operand's may point at */
-    fs_loop loop;       /* these four are the kernels' own */
+    fs_loop loop;       /* these five are the kernels' own */
     int past_caches;    /* no cache will hold y until it is read */
     ptrdiff_t step;     /* rows or columns to a unit; no result depends on it */
     void *partial;      /* what units of one step leave for the next */

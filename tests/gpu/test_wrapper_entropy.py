@@ -253,6 +253,8 @@ def test_a_label_outside_its_row_makes_its_loss_nan(cupy):
     np.testing.assert_array_equal(np.isnan(grad).any(axis=1), bad)
     assert np.isnan(call(cupy, x, labels))
     assert np.isnan(call(cupy, x[:, :0], [0] * 4))
+    losses = call(cupy, x[:, :0], [0, 1, 1, 0], ignore_index=1, reduction="none")
+    np.testing.assert_array_equal(losses, [np.nan, 0, 0, np.nan])
 
 
 # ---- temperatures ----

@@ -74,7 +74,7 @@ static inline int fs_hinge_has_negatives(const fs_job *job, fs_line set,
 
 /* How many sets count; of cross-entropies, their weight. Less if the job was stopped.
  */
-static inline double fs_hinge_count(const fs_job *job)
+static inline double fs_loss_count(const fs_job *job)
 {
     double count = 0;
     for (ptrdiff_t outer = 0; outer < job->outer; outer++) {
