@@ -234,7 +234,7 @@ columns(ARGUMENTS)
 
 #if __CUDA_ARCH__ >= 900
 template <class Op, int VEC, int ITEMS, int WARPS, int BLOCKS, class... Extra>
-__global__ void __cluster_dims__(BLOCKS, 1, 1) BOUNDS(32 * WARPS)
+__global__ void __cluster_dims__(BLOCKS, 1, 1) BOUNDS(32 * WARPS, 1024)
     column_cluster(ARGUMENTS)
 {
     columns_body<Op, VEC, ITEMS, WARPS, BLOCKS, Extra...>(GIVEN);

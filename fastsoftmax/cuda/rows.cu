@@ -326,9 +326,9 @@ template <class Op, int VEC, int PACKS, int TEAM, int HOW> struct Held {
  *   y            OUT: results, or what there is once a row; NULL: nothing
  *   states       INOUT: of the chunks of split rows or columns
  *   chunk        their length */
-/* As many registers as leave a processor 1024 threads. */
-#define BOUNDS(THREADS) __launch_bounds__(THREADS, 1024 / (THREADS))
-#define KERNEL(THREADS) __global__ void BOUNDS(THREADS)
+/* As many registers as leave a processor so many threads. */
+#define BOUNDS(THREADS, MANY) __launch_bounds__(THREADS, (MANY) / (THREADS))
+#define KERNEL(THREADS) __global__ void BOUNDS(THREADS, 1024)
 #define ARGUMENTS                                                                      \
     const void *x, const void *second, void *y, void *states, i64 rows, i64 n,         \
         i64 inner, i64 chunk, typename Op::Real temperature, Extra... extra
@@ -379,8 +379,16 @@ rows(ARGUMENTS)
 }
 
 #if __CUDA_ARCH__ >= 900
+/* A fifth block of 16 bits where blocks are small: 71 -> 79 percent of a copy on an H100
+ * for softmax of 40000, 80 -> 85 of 50257. */
+template <class Op> constexpr int cluster_threads(int team)
+{
+    return team == 256 && Op::INPUTS == 1 && sizeof(typename Op::Type) == 2 ? 1280
+                                                                            : 1024;
+}
 template <class Op, int VEC, int PACKS, int TEAM, int HOW, int BLOCKS, class... Extra>
-__global__ void __cluster_dims__(BLOCKS, 1, 1) BOUNDS(TEAM) cluster(ARGUMENTS)
+__global__ void __cluster_dims__(BLOCKS, 1, 1) BOUNDS(TEAM, cluster_threads<Op>(TEAM))
+    cluster(ARGUMENTS)
 {
     rows_body<Op, VEC, PACKS, TEAM, HOW, BLOCKS, Extra...>(GIVEN);
 }

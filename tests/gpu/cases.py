@@ -67,7 +67,8 @@ class Case(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        return choose.SPLIT_BLOCK * self.held
+        """What a block holds at once of a split row; here a chunk is no more."""
+        return choose.SPLIT_BLOCK * self.asked(Shape(1, 1), True).split_items
 
     def asked(self, shape: Shape, with_y: bool) -> choose._Shape:
         operation = self.operation
@@ -98,10 +99,10 @@ class Case(NamedTuple):
 _CHOSEN = {"block": "rows", "columns of 8": "columns"}
 _DIRECT: dict[str, Callable[[choose._Shape], Launches]] = {
     "cluster": lambda asked: asked.cluster(128, 2),
-    "split": lambda asked: asked.split(),
+    "split": lambda asked: asked.split(1),
     "column cluster": lambda asked: asked._columns(1, 8, 2),
     "split columns": lambda asked: asked.split_columns(
-        2 if asked.aligned and asked.inner % 2 == 0 and asked.number.size < 8 else 1
+        2 if asked.aligned and asked.inner % 2 == 0 and asked.number.size < 8 else 1, 1
     ),
 }
 
@@ -174,7 +175,7 @@ def _columns_of_8(case: Case) -> list[Shape]:
     return [
         Shape(1, 2 * held + 1, 33),
         Shape(3, 4 * held - 1, 2),
-        Shape(1, 4 * held, 64),
+        Shape(1, 2 * held, 66),
     ]
 
 

@@ -89,8 +89,7 @@ def lengths(operation: Operation, dtype: str) -> list[int]:
     held = 128 // NUMBERS[dtype].computed_size
     limits = {held * threads for threads in (1, 2, 4, 8, 32, 128, 256, 512, 1024)}
     limits |= {held // 2 * warps for warps in (1, 2, 4, 8, 16, 32)}
-    limits |= {held * threads * 4 for threads in (512, 1024)}
-    limits |= {held * threads * 8 for threads in (512, 1024)}
+    limits |= {4096, *(1 << log for log in range(14, 19))}
     limits |= {held * 256 * 512 * times for times in (1, 2)}
     near = {n + step for n in limits for step in (-8, -1, 0, 1, 2, 4, 8)}
     near |= {1, 2, 3, 10, 12, 1000, 1001, 10**6, 10**7 + 1, LONGEST - 7, LONGEST}

@@ -58,8 +58,10 @@ OTHER_TYPES = (
 
 
 def has(operation: Operation, variant: str) -> bool:
-    if "cluster" in variant:
+    if variant == "cluster":
         return operation in WITH_CLUSTERS
+    if variant == "column cluster" and not operation.has_results:
+        return False
     return variant not in COLUMNS or operation in WITH_COLUMNS
 
 

@@ -74,7 +74,7 @@ def test_more_chunks_than_lanes():
 @pytest.mark.parametrize(
     ("case", "shape"),
     [
-        (Case(SOFTMAX, "float64", "split" + ONE_BY_ONE), Shape(1, 5 * 4096 + 3)),
+        (Case(SOFTMAX, "float64", "split" + ONE_BY_ONE), Shape(1, 5 * 2048 + 3)),
         (Case(LOG_SOFTMAX, "float64", "split columns"), Shape(1, 5 * 128 + 3, 2)),
     ],
     ids=str,
@@ -91,11 +91,16 @@ def test_chunks_of_several_parts(case, shape, monkeypatch):
         assert (launch["x"].reads == 1).all()
 
 
-def test_a_cluster_of_eight():
-    case = Case(LOG_SOFTMAX, "float64", "cluster")
-    n = 8 * 64 * case.held - 2
+@pytest.mark.parametrize(
+    ("operation", "dtype", "blocks", "n"),
+    [(LOG_SOFTMAX, "float64", 8, 8190), (SOFTMAX_VJP, "bfloat16", 2, 4088)],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_large_clusters(operation, dtype, blocks, n):
+    """Eight blocks; 32 elements to a thread that has two inputs."""
+    case = Case(operation, dtype, "cluster")
     given, shape = inputs.draw(case, 1, n), Shape(1, n)
-    launches = case.asked(shape, True).cluster(64, 8)
+    launches = case.asked(shape, True).cluster(64, blocks)
     output = run(case, shape, given, launches=launches)
     judged(case, given, output, n)
 

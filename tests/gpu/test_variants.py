@@ -146,24 +146,25 @@ def test_kernels_and_chunks_do_not_depend_on_rows(
             assert len(kernels) == 1, question
 
 
-def test_alignment_changes_how_packs_are_read_alone() -> None:
+def _layout(question: Question) -> tuple[object, ...]:
+    """Say which element goes to which thread. Lanes of columns are independent."""
+    answer = question.answer()
+    kernels = [take_apart(launch.kernel) for launch in answer.launches]
+    return answer.chunk, [
+        (k.skeleton, k.is_column or k.vector, k.packs, k.team, k.blocks)
+        for k in kernels
+    ]
+
+
+@pytest.mark.parametrize("operation", FEW_OPERATIONS, ids=lambda o: o.name)
+@pytest.mark.parametrize("arch", [75, 90])
+def test_alignment_changes_how_packs_are_read_alone(
+    operation: Operation, arch: int
+) -> None:
     for dtype in NUMBERS:
-        for question in questions(variants.SOFTMAX, dtype, DEVICES[90], (3,)):
-            if question.inner > 1:
-                continue
+        for question in questions(operation, dtype, DEVICES[arch], (3,)):
             other = replace(question, aligned=not question.aligned)
-            pairs = zip(
-                question.answer().launches, other.answer().launches, strict=True
-            )
-            for one, two in pairs:
-                a, b = take_apart(one.kernel), take_apart(two.kernel)
-                assert (a.skeleton, a.vector, a.packs, a.team, a.blocks) == (
-                    b.skeleton,
-                    b.vector,
-                    b.packs,
-                    b.team,
-                    b.blocks,
-                )
+            assert _layout(question) == _layout(other), question
 
 
 # ---- the table ----
@@ -194,16 +195,48 @@ def test_the_table_is_true_at_its_edges(
     assert _variant(operation, dtype, held - 1) == "tile"
     assert _variant(operation, dtype, held + 1) == "rows"
     assert _variant(operation, dtype, 1024 * held) == "rows"
-    assert _variant(operation, dtype, 1024 * held + 1) == "cluster"
-    assert _variant(operation, dtype, 1024 * held + 1, cc=89) == "split"
-    assert _variant(operation, dtype, 4096 * held) == "cluster"
-    assert _variant(operation, dtype, 8192 * held + 1) == "split"
+    assert _variant(operation, dtype, 1024 * held + 8) == "cluster"
+    assert _variant(operation, dtype, 1024 * held + 8, cc=89) == "split"
+    longest = _longest_cluster(operation, dtype)
+    assert _variant(operation, dtype, longest) == "cluster"
+    assert _variant(operation, dtype, longest + 8) == "split"
+    assert _variant(operation, dtype, 65535) == "cluster"
+    assert _variant(operation, dtype, 65537) == "split"
     assert _variant(operation, dtype, held // 2, 7) == "columns"
     assert _variant(operation, dtype, 32 * held, 7) == "columns"
     assert _variant(operation, dtype, 32 * held + 1, 7) == "column cluster"
     assert _variant(operation, dtype, 32 * held + 1, 7, cc=89) == "split columns"
-    assert _variant(operation, dtype, 256 * held, 7) == "column cluster"
-    assert _variant(operation, dtype, 256 * held + 1, 7) == "split columns"
+    longest = 4096 if "float16" in dtype else 256 * held
+    assert _variant(operation, dtype, longest, 7) == "column cluster"
+    assert _variant(operation, dtype, longest + 1, 7) == "split columns"
+
+
+def _longest_cluster(operation: Operation, dtype: str) -> int:
+    """Of a length that is a multiple of 16 bytes."""
+    if operation is variants.LOG_SOFTMAX and "float16" in dtype:
+        return 65536
+    sizes = NUMBERS[dtype].size, operation.inputs
+    return variants.CLUSTERS[sizes][-1][0]
+
+
+def test_clusters_hold_what_the_table_says() -> None:
+    """A thread has 32 numbers of 4 bytes, or the 16 bits of two inputs as they are."""
+    for (size, inputs), limits in variants.CLUSTERS.items():
+        each = 32 if size == 2 else 128 // size // inputs
+        for longest, threads, blocks in limits:
+            assert longest == each * threads * blocks
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_rows_that_1024_threads_can_hold_and_better_do_not(dtype: str) -> None:
+    wide = dtype == "float64"
+    n = 12345 if wide else 20001
+    better = "rows" if wide else "cluster"
+    assert _variant(variants.SOFTMAX, dtype, n) == better
+    assert _variant(variants.SOFTMAX, dtype, n, cc=89) == "rows"
+    assert _variant(variants.SOFTMAX, dtype, n + 7) == "rows"
+    assert _variant(variants.SOFTMAX_VJP, dtype, n // 2) == "rows"
+    assert _variant(variants.LOGSUMEXP, dtype, n + 7) == ("split" if wide else better)
 
 
 @pytest.mark.parametrize("operation", [variants.LOGSUMEXP, variants.HINGE_SUM])
@@ -212,9 +245,33 @@ def test_what_takes_no_clusters(operation: Operation) -> None:
 
 
 def test_sixteen_bits_are_split_earlier() -> None:
-    assert _variant(variants.SOFTMAX, "float32", 131072 + 4) == "cluster"
-    assert _variant(variants.SOFTMAX, "bfloat16", 131072) == "cluster"
+    assert _variant(variants.SOFTMAX, "bfloat16", 65536 + 8) == "cluster"
+    assert _variant(variants.SOFTMAX, "bfloat16", 65536 + 4) == "split"
+    assert _variant(variants.LOG_SOFTMAX, "bfloat16", 65536 + 8) == "split"
     assert _variant(variants.SOFTMAX, "bfloat16", 131072 + 8) == "split"
+
+
+@pytest.mark.parametrize(
+    ("operation", "dtype", "n", "kernel"),
+    [
+        (variants.SOFTMAX, "float32", 5120, "rows<Softmax<float>,4,5,256,1>"),
+        (variants.LOGSUMEXP, "float32", 1024, "rows<LogSumExp<float>,4,8,32,1>"),
+        (variants.SOFTMAX_VJP, "float32", 63, "rows<SoftmaxVjp<float>,1,4,16,1>"),
+        (variants.SOFTMAX, "bfloat16", 513, "rows<Softmax<bf16_t>,1,18,32,1>"),
+        (
+            variants.SOFTMAX,
+            "bfloat16",
+            50304,
+            "cluster<Softmax<bf16_t>,8,4,256,1,8>",
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_threads_to_a_row(
+    operation: Operation, dtype: str, n: int, kernel: str
+) -> None:
+    launches = variants.choose(operation, dtype, 3, n, 1, True, Device(90))
+    assert launches.launches[0].kernel == kernel
 
 
 def test_too_many_rows() -> None:
