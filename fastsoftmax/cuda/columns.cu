@@ -20,13 +20,6 @@ struct Spot {
     }
 };
 
-/* Or the compiler computes multiples ahead, and keeps them in as many registers as the
- * items. */
-DEVICE void hide(i64 &number)
-{
-    asm volatile("" : "+l"(number));
-}
-
 template <class Op, int VEC, int ITEMS, int WARPS> struct HeldColumns {
     typedef typename Op::Type T;
     typedef typename Op::Item Item;
@@ -108,7 +101,7 @@ template <class Op, int VEC, int ITEMS, int WARPS> struct HeldColumns {
                       const Item (&item)[VEC][ITEMS], T *y) const
     {
         i64 step = WARPS * inner;
-        hide(step);
+        hide(step); /* or its multiples take as many registers as the items */
         y += spot.at + first * inner;
         bool look_again = false;
 #pragma unroll

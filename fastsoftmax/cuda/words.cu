@@ -121,6 +121,13 @@ template <class W> DEVICE W load_word(const W *from)
     return *from;
 }
 
+/* From the compiler, which else computes sums with it anew wherever they are used, or
+ * all of them ahead. */
+template <class N> DEVICE void hide(N &number)
+{
+    asm volatile("" : "+l"(number));
+}
+
 /* What is read once need not stay in L1. Volatile: the loads of a thread stay in their
  * order, ahead of all that uses them. */
 DEVICE uint4 load_word(const uint4 *from)
@@ -130,6 +137,15 @@ DEVICE uint4 load_word(const uint4 *from)
                  : "=r"(word.x), "=r"(word.y), "=r"(word.z), "=r"(word.w)
                  : "l"(__cvta_generic_to_global(from)));
     return word;
+}
+
+/* The same without a branch. */
+DEVICE void load_word_if(bool inside, const uint4 *from, uint4 *word)
+{
+    asm volatile("{ .reg .pred inside; setp.ne.s32 inside, %5, 0;"
+                 "@inside ld.global.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4]; }"
+                 : "+r"(word->x), "+r"(word->y), "+r"(word->z), "+r"(word->w)
+                 : "l"(__cvta_generic_to_global(from)), "r"((int)inside));
 }
 
 template <class W> DEVICE void store_word(W *to, W word)
@@ -163,6 +179,19 @@ template <bool WHOLE, int N, class T> DEVICE Pack<T, N> load(const T *from)
 #pragma unroll
         for (int j = 0; j < N; j++) bits.pack.v[j] = from[j];
     return bits.pack;
+}
+
+/* Or leaves what is there. */
+template <bool WHOLE, class T, int N>
+DEVICE void load_if(bool inside, const T *from, Pack<T, N> *to)
+{
+    if constexpr (WHOLE && sizeof(T) * N == 16) {
+        Bits<T, N> bits;
+        bits.pack = *to;
+        load_word_if(inside, reinterpret_cast<const uint4 *>(from), &bits.word);
+        *to = bits.pack;
+    } else if (inside)
+        *to = load<WHOLE, N>(from);
 }
 
 /* From shared memory, and to it. */

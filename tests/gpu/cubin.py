@@ -38,7 +38,7 @@ class Usage:
     barriers: int = 0
     loads: Counter[int] = field(default_factory=Counter)
     stores: Counter[int] = field(default_factory=Counter)
-    opcodes: Counter[str] = field(default_factory=Counter)
+    opcodes: list[str] = field(default_factory=list)  # in order
 
 
 @functools.cache
@@ -106,7 +106,7 @@ def _count_opcodes(text: str, found: dict[str, Usage]) -> None:
 
 
 def _count(usage: Usage, opcode: str) -> None:
-    usage.opcodes[opcode] += 1
+    usage.opcodes.append(opcode)
     usage.barriers += opcode.startswith(_BARRIERS)
     widths = {"LDG": usage.loads, "STG": usage.stores}.get(opcode.split(".")[0])
     if widths is not None:

@@ -91,19 +91,14 @@ BUGS = [
         "rows: each lane reads its own neighbours",
         "warp",
         (
-            ("return k * TEAM * VEC + lane * VEC;", "return (lane * PACKS + k) * VEC;"),
-            ("op.in[input] + at + lane * VEC;", "op.in[input] + at;"),
-            (
-                "load<HOW == WHOLE, VEC>(from + k * TEAM * VEC);\n            }",
-                "load<HOW == WHOLE, VEC>(from + place(k));\n            }",
-            ),
-            ("(y + lane * VEC + k * TEAM * VEC,", "(y + place(k),"),
+            ("threadIdx.x % TEAM * VEC)", "threadIdx.x % TEAM * VEC * PACKS)"),
+            ("return k * TEAM * VEC;", "return k * VEC;"),
         ),
     ),
     Mutant(
         "rows: one pack too many",
         "warp",
-        (("if (place(k) < count && has_input", "if (place(k) <= count && has_input"),),
+        (("place(k) < count && has_input", "place(k) <= count && has_input"),),
     ),
     Mutant(
         "rows: the largest of nothing is 0",
