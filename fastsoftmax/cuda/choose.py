@@ -211,11 +211,11 @@ class _Shape(NamedTuple):
     def pack(self) -> int:
         return math.gcd(self.n, self.number.vector)
 
-    def _kernel(self, skeleton: str, *numbers: int) -> str:
+    def _kernel(self, loop: str, *numbers: int) -> str:
         name = self.number.name
         extra = self.operation.extra.format(T=name, A=self.number.computed)
         values = "".join(f",{number}" for number in numbers)
-        return f"{skeleton}<{self.operation.name}<{name}>{values}{extra}>"
+        return f"{loop}<{self.operation.name}<{name}>{values}{extra}>"
 
     def _one(
         self, kernel: str, variant: str, grid: int, block: int, shared_bytes: int = 0
@@ -318,7 +318,7 @@ class _Shape(NamedTuple):
         return self._one(kernel, "tile", grid, TILE_ROWS, TILE_ROWS * n * inputs * size)
 
     def _held_by(self, threads: int) -> tuple[int, int, int, int]:
-        """Return the numbers of a skeleton whose threads hold the row."""
+        """Return the numbers of a loop whose threads hold the row."""
         packs = _coarse(_divide_up(self.n, self.pack * threads))
         whole = int(self.aligned or self.pack == 1)
         return self.pack, packs, threads, whole

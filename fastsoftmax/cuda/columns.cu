@@ -188,7 +188,7 @@ DEVICE void write_columns(const Op &op, const typename Op::Row (&row)[VEC], Spot
         for (int j = 0; j < VEC; j++) op.write_row(row[j], spot.column + j);
 }
 
-/* ---- skeletons for columns ---- */
+/* ---- loops for columns ---- */
 
 template <class Op, int VEC, int ITEMS, int WARPS, int BLOCKS, class... Extra>
 DEVICE void columns_body(ARGUMENTS)

@@ -3,7 +3,7 @@
  * NVRTC compiles this text where no CUDA headers are installed.
  *
  * A. An operation (Softmax, HingeSum ...) says what an element and a row mean; a
- *    skeleton (rows, tile ...) says which threads hold which elements. Every kernel is
+ *    loop (rows, tile ...) says which threads hold which elements. Every kernel is
  *    one of each. choose.py chooses, and states for which shapes.
  * B. A thread reads all its elements before it uses the first, finds their peak and the
  *    sum that belongs to it: a state. States of pieces of a row join to the state of
@@ -325,7 +325,7 @@ template <class Op, int VEC, int PACKS, int TEAM, int HOW> struct Held {
     }
 };
 
-/* ---- skeletons for rows ---- */
+/* ---- loops for rows ---- */
 
 /* What every kernel is given; Extra is the operation's own.
  *   x, second    IN: what operations read; contiguous, [rows, n] or [rows, n, inner]

@@ -22,48 +22,48 @@ _TYPES = {number.name: dtype for dtype, number in NUMBERS.items()}
 class Kernel:
     """A kernel's name, taken apart, and what the header of rows.cu says of it."""
 
-    skeleton: str
+    loop: str
     operation: str
     dtype: str
     numbers: tuple[int, ...]
 
     @property
     def is_column(self) -> bool:
-        return self.skeleton.startswith("column")
+        return self.loop.startswith("column")
 
     @property
     def vector(self) -> int:
         """Elements of a pack."""
-        return self.numbers[1 if self.skeleton == "tile" else 0]
+        return self.numbers[1 if self.loop == "tile" else 0]
 
     @property
     def packs(self) -> int:
         """Packs of each thread and input, which are under way at once."""
-        if self.skeleton == "tile":
+        if self.loop == "tile":
             return self.numbers[0] // self.numbers[1]
         return self.numbers[1]
 
     @property
     def whole(self) -> bool:
         """Whether packs are read as words."""
-        return self.is_column or bool(self.numbers[2 if self.skeleton == "tile" else 3])
+        return self.is_column or bool(self.numbers[2 if self.loop == "tile" else 3])
 
     @property
     def team(self) -> int:
         """Threads to a row of a block, warps to a column."""
-        return 1 if self.skeleton == "tile" else self.numbers[2]
+        return 1 if self.loop == "tile" else self.numbers[2]
 
     @property
     def blocks(self) -> int:
         """Blocks of a cluster."""
-        if self.skeleton == "cluster":
+        if self.loop == "cluster":
             return self.numbers[4]
-        return self.numbers[3] if self.skeleton == "column_cluster" else 1
+        return self.numbers[3] if self.loop == "column_cluster" else 1
 
     @property
     def held(self) -> int:
         """Elements that a team of all blocks holds at once of a row or column."""
-        if self.skeleton == "tile":
+        if self.loop == "tile":
             return self.numbers[0]
         items = self.packs if self.is_column else self.vector * self.packs
         return items * self.team * self.blocks

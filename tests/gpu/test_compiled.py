@@ -1,7 +1,7 @@
 """What ptxas makes of kernels: budgets of registers, accesses of 16 bytes, barriers.
 
 All kernels for all architectures take a quarter of an hour: `-m slow`. Without that,
-every kernel is compiled for one, and every architecture has every skeleton.
+every kernel is compiled for one, and every architecture has every loop.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ RESERVED_SHARED_BYTES = 1024
 
 
 def _some(operation: Operation, dtype: str, arch: int) -> list[str]:
-    """Of each skeleton and team the kernel with most packs, which takes most registers.
+    """Of each loop and team the kernel with most packs, which takes most registers.
 
     With `-m slow` that with least, too.
     """
     groups: dict[object, list[str]] = {}
     for name in sorted(kernel_names(operation, dtype, arch)):
         kernel = take_apart(name)
-        key = kernel.skeleton, kernel.whole, kernel.vector > 1, kernel.team // 256
+        key = kernel.loop, kernel.whole, kernel.vector > 1, kernel.team // 256
         groups.setdefault(key, []).append(name)
     chosen = set()
     for names in groups.values():
@@ -91,10 +91,10 @@ def _parameters() -> Iterator[object]:
 def _reads(kernel: Kernel) -> int:
     """Return how many inputs a kernel reads elements of."""
     operation = OPERATIONS[kernel.operation]
-    if kernel.skeleton.endswith("_results"):
+    if kernel.loop.endswith("_results"):
         if not operation.has_results or operation is variants.HINGE_LARGEST:
             return 0
-    elif kernel.skeleton.endswith("_states") and (
+    elif kernel.loop.endswith("_states") and (
         operation is variants.LOG_SOFTMAX_VJP  # its sum is of dy
     ):
         return 1
@@ -102,20 +102,20 @@ def _reads(kernel: Kernel) -> int:
 
 
 def _writes(kernel: Kernel) -> bool:
-    return OPERATIONS[kernel.operation].has_results and not kernel.skeleton.endswith(
+    return OPERATIONS[kernel.operation].has_results and not kernel.loop.endswith(
         "_states"
     )
 
 
 def _barriers(kernel: Kernel) -> int:
     """One reduction; columns hand their totals back."""
-    if kernel.skeleton == "tile":
+    if kernel.loop == "tile":
         return 2 if _writes(kernel) else 1
-    if kernel.skeleton == "split_results":
+    if kernel.loop == "split_results":
         return 0
-    if kernel.skeleton == "cluster":
+    if kernel.loop == "cluster":
         return 2
-    if kernel.skeleton == "column_cluster":
+    if kernel.loop == "column_cluster":
         return 3
     if kernel.is_column:
         return 2 if kernel.team > 1 else 0
@@ -123,7 +123,7 @@ def _barriers(kernel: Kernel) -> int:
 
 
 def _check_registers(kernel: Kernel, usage: Usage) -> None:
-    most = REGISTERS.get(kernel.skeleton, 64)
+    most = REGISTERS.get(kernel.loop, 64)
     assert usage.registers <= most
     assert usage.registers * kernel.threads_of_block <= REGISTER_FILE
     assert usage.stack <= STACK_BYTES.get(kernel.dtype, STACK_BYTES["others"])
@@ -133,13 +133,13 @@ def _check_registers(kernel: Kernel, usage: Usage) -> None:
 def _check_accesses(kernel: Kernel, usage: Usage) -> None:
     """All loads of a thread are there, as wide as its packs."""
     bits = 8 * NUMBERS[kernel.dtype].size
-    if kernel.skeleton == "tile":
+    if kernel.loop == "tile":
         return
     width = bits * kernel.vector if kernel.whole else bits
     assert usage.loads[width] >= kernel.packs * _reads(kernel)
     if _writes(kernel):
         assert usage.stores[width] >= kernel.packs
-    if width == 128 and kernel.skeleton in ("rows", "cluster"):
+    if width == 128 and kernel.loop in ("rows", "cluster"):
         # A mask is as narrow as the packs of a type have elements.
         masks = 2 * kernel.packs if 8 * kernel.vector == bits else 0
         assert usage.loads[bits] <= masks + SPECIAL_LOADS

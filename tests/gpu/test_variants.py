@@ -57,7 +57,7 @@ def _check_one(question: Question, launch: Launch, kernel: Kernel) -> None:
         groups = _up(question.rows * question.inner, 32 * kernel.vector)
         each = 4 if kernel.team == 1 else 1
         assert launch.grid == _up(groups, each) * kernel.blocks
-    elif kernel.skeleton == "tile":
+    elif kernel.loop == "tile":
         assert launch.grid == _up(question.rows, 128)
         assert question.n == kernel.held
         size = question.operation.inputs * NUMBERS[question.dtype].size
@@ -76,7 +76,7 @@ def _check_two(question: Question, launches: Launches, kernels: list[Kernel]) ->
         names, most = ["column_states", "column_results"], variants.MOST_COLUMN_CHUNKS
         rows = question.rows * question.inner
         groups = _up(rows, 32 * kernels[0].vector)
-    assert [kernel.skeleton for kernel in kernels] == names
+    assert [kernel.loop for kernel in kernels] == names
     assert kernels[0].numbers == kernels[1].numbers
     chunk, n = launches.chunk, question.n
     chunks = (n - 1) // chunk + 1
@@ -151,8 +151,7 @@ def _layout(question: Question) -> tuple[object, ...]:
     answer = question.answer()
     kernels = [take_apart(launch.kernel) for launch in answer.launches]
     return answer.chunk, [
-        (k.skeleton, k.is_column or k.vector, k.packs, k.team, k.blocks)
-        for k in kernels
+        (k.loop, k.is_column or k.vector, k.packs, k.team, k.blocks) for k in kernels
     ]
 
 
@@ -286,12 +285,12 @@ def test_too_many_rows() -> None:
 def test_blocks_are_as_large_as_the_launch_bounds() -> None:
     operation = variants.LOG_SOFTMAX
     named = {
-        (kernel.skeleton, kernel.team, kernel.blocks): launch
+        (kernel.loop, kernel.team, kernel.blocks): launch
         for arch in (80, 90)
         for question in questions(operation, "float32", DEVICES[arch], (1,))
         for launch in question.answer().launches
         for kernel in [take_apart(launch.kernel)]
-        if question.aligned and kernel.skeleton != "tile"
+        if question.aligned and kernel.loop != "tile"
     }
     names = [launch.kernel for launch in named.values()]
     code = nvrtc.compile(execution.source(), names, 90, "ptx", execution.OPTIONS)

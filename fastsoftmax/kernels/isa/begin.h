@@ -38,13 +38,13 @@
 
 /* The units of an ISA whose vectors are half as wide, and whose lanes give the same
  * bits; this one where there is none. */
-#if defined(ISA_OF_HALVES)
-#define HAS_HALVES 1
+#if defined(NARROWER_ISA)
+#define HAS_NARROWER 1
 #else
-#define HAS_HALVES 0
-#define ISA_OF_HALVES ISA
+#define HAS_NARROWER 0
+#define NARROWER_ISA ISA
 #endif
-#define HALVES(name) JOIN(JOIN(name, T), ISA_OF_HALVES)
+#define NARROWER(name) JOIN(JOIN(name, T), NARROWER_ISA)
 
 /* Before what one unit calls of another. */
 #if defined(__GNUC__)

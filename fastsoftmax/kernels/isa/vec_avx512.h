@@ -10,7 +10,7 @@
 
 #define FS_HAS_FMA
 #define FS_HAS_32_REGISTERS
-#define ISA_OF_HALVES avx2
+#define NARROWER_ISA avx2
 #define ISA_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
 #include "isa/target.h"
 

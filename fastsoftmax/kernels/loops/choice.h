@@ -1,7 +1,8 @@
-/* Which loop takes a job: all of that choice, and what it is made by; included by
- * loops/rows.h. Bits depend on n, and of narrow columns on inner: bounds on these are
- * the same on every machine. Bounds on bytes, which are parts of the largest cache,
- * choose between loops of the same bits, as threads do.
+/* Which loop takes a job: all of that choice, and what it is made by, but for two that
+ * change no bit: small_columns_of_tile (columns.h), takes_tiles (tall_results.h).
+ * Included by loops/rows.h. Bits depend on n, and of narrow columns on inner: bounds on
+ * these are the same on every machine. Bounds on bytes, which are parts of the largest
+ * cache, choose between loops of the same bits, as threads do.
  *
  * What set the bounds is float32 on AVX-512, in ns an element where no ratio is given
  * (Zen 4, L2 1 MiB, L3 32 MiB). Rows: BLOCK of loops/rows.h, SHORT of

@@ -309,8 +309,8 @@ FS_INLINE void F(few_terms)(int abreast, REAL *cells, const F(shift) *shift,
 
 /* softmax of up to a vector of columns, as tiles have it; 0 where something is rare,
  * and nothing is done. */
-static int F(few_rows)(ptrdiff_t columns, ptrdiff_t n, const REAL *x, ptrdiff_t x_pitch,
-                       REAL *y, ptrdiff_t y_pitch)
+static int F(small_columns)(ptrdiff_t columns, ptrdiff_t n, const REAL *x,
+                            ptrdiff_t x_pitch, REAL *y, ptrdiff_t y_pitch)
 {
     REAL cells[FEW_OF_COLUMN * LANES];
     F(range) range = F(no_range)();
@@ -349,7 +349,7 @@ static int F(few_rows)(ptrdiff_t columns, ptrdiff_t n, const REAL *x, ptrdiff_t 
 }
 
 /* How many columns of a tile are done so, from its first on. */
-static ptrdiff_t F(few_rows_of_tile)(const fs_job *job, const F(tile) *tile)
+static ptrdiff_t F(small_columns_of_tile)(const fs_job *job, const F(tile) *tile)
 {
     const fs_operand *x = &job->operand[FS_X], *y = &job->operand[FS_Y];
     const ptrdiff_t x_pitch = x->n / (ptrdiff_t)sizeof(REAL), n = job->n;
@@ -361,7 +361,7 @@ static ptrdiff_t F(few_rows_of_tile)(const fs_job *job, const F(tile) *tile)
         job->past_caches || !F(writes_terms)(job->op))
         return 0;
     while (c < columns &&
-           F(few_rows)(columns - c, n, from + c, x_pitch, to + c, y_pitch))
+           F(small_columns)(columns - c, n, from + c, x_pitch, to + c, y_pitch))
         c += LANES;
     return fs_least(c, columns);
 }
@@ -408,7 +408,7 @@ static void F(tiles)(fs_job *job, ptrdiff_t first, ptrdiff_t last, REAL *cells)
         ptrdiff_t column = i % tiles > 0 ? next - most : 0;
         ptrdiff_t columns = fs_least(next, job->inner) - column;
         F(begin_tile)(job, i / tiles, column, columns, &tile);
-        ptrdiff_t done = F(few_rows_of_tile)(job, &tile);
+        ptrdiff_t done = F(small_columns_of_tile)(job, &tile);
         if (done == columns)
             continue;
         columns -= done;

@@ -403,7 +403,7 @@ static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups
         F(write_groups)(op, careful, g);
 }
 
-HIDDEN void HALVES(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last);
+HIDDEN void NARROWER(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last);
 
 HIDDEN void F(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
@@ -417,8 +417,8 @@ HIDDEN void F(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
     g.n = n;
     for (; first < last; first += count) {
         /* A call for 8x20 floats takes .77 times as long so, for 8x96 .64. */
-        if (HAS_HALVES && last - first > 1 && last - first <= LANES / 2) {
-            HALVES(fs_short_rows)(job, first, last);
+        if (HAS_NARROWER && last - first > 1 && last - first <= LANES / 2) {
+            NARROWER(fs_short_rows)(job, first, last);
             return;
         }
         count = fs_least(fs_least(all, FS_TILE), last - first);

@@ -461,7 +461,7 @@ static fs_pair F(sum_of_others)(fs_job *job, const fs_operand *source, fs_line l
  * unit of float64. Of no more than AGAIN elements in that of halves: those of a short
  * row are added up in one order, whoever takes it. */
 HIDDEN fs_pair JOIN(fs_log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line);
-HIDDEN fs_pair JOIN(fs_log_sum_of_line_f64, ISA_OF_HALVES)(fs_job *, fs_line);
+HIDDEN fs_pair JOIN(fs_log_sum_of_line_f64, NARROWER_ISA)(fs_job *, fs_line);
 
 /* Below which part of 2^SPARE the others are to be summed again, without the largest
  * term: from there on the sum has lost no more than 2^-26 (f64: 2^-55) of them.
@@ -506,7 +506,7 @@ static void F(special_log_sum)(int op, fs_job *job, const fs_operand *source,
 #if T_IS_F32
     } else if (F(cancels)(op, sets, j)) {
         fs_pair lse = job->n <= F(AGAIN)
-                          ? JOIN(fs_log_sum_of_line_f64, ISA_OF_HALVES)(job, line)
+                          ? JOIN(fs_log_sum_of_line_f64, NARROWER_ISA)(job, line)
                           : JOIN(fs_log_sum_of_line_f64, ISA)(job, line);
         one.hi[0] = (REAL)(lse.hi + lse.lo);
 #endif
