@@ -323,15 +323,13 @@ def pair_hinge_loss(
 
 
 def _fill_empty(rows: _Rows, counting: _Counting, *arrays: Array | None) -> None:
-    """Rows of no score that count lose nothing, or NaN: no label is in [0, 0)."""
-    loss: Any = 0.0
-    if rows.labels is not None:
-        loss = math.nan
-        if counting.weights is not None:
-            loss = cupy.where(counting.weights == 0, 0.0, loss)
+    """Rows without a score lose nothing; NaN, if they count: no label is in [0, 0)."""
     for array in arrays:
-        if array is not None:
-            array[...] = loss
+        if array is None:
+            continue
+        array.fill(0 if rows.labels is None else math.nan)
+        if rows.labels is not None and counting.weights is not None:
+            array[...] = cupy.where(abs(counting.weights) > 0, array, 0.0)
 
 
 def _run_hinge(
