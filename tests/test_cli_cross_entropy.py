@@ -96,7 +96,7 @@ def test_one_row(capsys: pytest.CaptureFixture[str]) -> None:
     ("command", "words"),
     [
         ("scores.npy missing.npy", "missing.npy"),
-        ("scores.npy labels.npy", "'scores.npy' 'labels.npy' (7, 3) (7, 4, 3)"),
+        ("scores.npy labels.npy", "'scores.npy' 'labels.npy' (7, 4), (7, 3)"),
         ("scores.npy labels.npy --axis 1", "label -100 of row 2, 1 [0, 4)"),
         ("scores.npy labels.npy --axis 3", "axis 3"),
         ("scores.npy targets.npy --ignore-index 1", "'targets.npy' ignore_index"),

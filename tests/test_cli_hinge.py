@@ -115,7 +115,7 @@ def test_blocks_give_what_the_whole_gives(
         ("flat.npy --negatives 3", "'flat.npy' multiple of 4 (6,)"),
         ("rows.npy --negatives 2", "'rows.npy' flat (2, 3)"),
         ("rows.npy --labels missing.npy", "missing.npy"),
-        ("rows.npy --labels flat.npy", "'rows.npy' 'flat.npy' (6,) (2, 3)"),
+        ("rows.npy --labels flat.npy", "'rows.npy' 'flat.npy' (2,), (6,)"),
         ("rows.npy --labels wild.npy", "'wild.npy' label 3 of row 1"),
         ("rows.npy --labels floats.npy", "'floats.npy' labels float64"),
         ("labelled.npy --margin 1e300", "margin float32 1e+300"),
