@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import child
 import numpy as np
 import pytest
 
@@ -18,20 +16,6 @@ from fastsoftmax import _cpu, cross_entropy, hinge_loss, logsumexp, softmax, sof
 
 PAGE = Path(__file__).parent.parent / "docs" / "tensors.md"
 LIBRARIES = {"PyTorch": "torch", "JAX": "jax", "Numba": "numba"}
-
-
-def child(*arguments: str | Path, **environment: str) -> str:
-    """Run Python: what these libraries start and warn of stays out of this process."""
-    here = str(Path(fastsoftmax.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": here} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def needs(library: str) -> None:
@@ -48,7 +32,9 @@ def test_page(title: str, tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
     assert blocks
     (tmp_path / "section.txt").write_text("\n".join(blocks))
-    assert child("-m", "doctest", tmp_path / "section.txt") == ""
+    script = "import doctest, sys; sys.exit(doctest.testfile('section.txt', False)[0])"
+    done = child.attempt(tmp_path, script)  # what these libraries start stays there
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 SCIPY = """
@@ -58,9 +44,9 @@ print(*(type(m.softmax(x, axis=-1)).__name__ for m in (scipy.special, fastsoftma
 """
 
 
-def test_scipy_returns_tensors_where_it_is_told_to() -> None:
+def test_scipy_returns_tensors_where_it_is_told_to(tmp_path: Path) -> None:
     needs("torch")
-    assert child("-c", SCIPY, SCIPY_ARRAY_API="1") == "Tensor ndarray\n"
+    assert child.python(tmp_path, SCIPY, SCIPY_ARRAY_API="1") == "Tensor ndarray\n"
 
 
 # ---- PyTorch ----
