@@ -482,6 +482,17 @@ cdef cnp.ndarray like(cnp.ndarray x, int type):
     return empty_like(x, dtype_of(type))
 
 
+cdef int check_shape(const layout *whole, cnp.ndarray y) except -1:
+    """A result has its array's shape, unless user code in an argument changed that."""
+    cdef int d
+    cdef bint fits = cnp.PyArray_NDIM(y) == whole.ndim
+    for d in range(whole.ndim):
+        fits = fits and cnp.PyArray_DIM(y, d) == whole.shape[d]
+    if not fits:
+        raise ValueError("an argument has changed another one's shape during the call")
+    return 0
+
+
 cdef inline object scalar_of(cnp.ndarray y):
     return cnp.PyArray_ToScalar(PyArray_DATA(y), y)
 

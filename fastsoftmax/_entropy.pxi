@@ -64,6 +64,7 @@ cdef object entropy(scores, labels, axis, temperature, ignore_index, label_smoot
     if return_grad:
         job.written = FS_GRADIENT
         y = like(x, y_type)
+        check_shape(&whole, y)
         set_operand(&job, &whole, FS_Y, y)
     set_reduction(&asked, reduction)
     asked.ignores = ignore_index is not None

@@ -248,6 +248,7 @@ cdef object hinge(scores, labels, negatives, margin, p, variant, reduction,
     set_options(&job, &asked, margin, p, variant, reduction, return_grad)
     if return_grad or (asked.is_pairs and labels is not None):
         y = like(x, y_type)
+        check_shape(&whole, y)
         set_operand(&job, &whole, FS_Y, y)
     if width is not None:
         group(&job, &whole, width)
@@ -272,6 +273,7 @@ cdef object hinge(scores, labels, negatives, margin, p, variant, reduction,
         if labels is None:
             rows = x if width is None else x.reshape(-1, width)
             y = empty_like(rows[..., 1:], dtype_of(y_type))
+            check_shape(&others, y)
             set_operand(&job, &others, FS_Y, y)
     elif return_grad:
         job.written = FS_GRADIENT
@@ -308,6 +310,7 @@ cdef object pair_hinge(pos, neg, margin, p, variant, reduction, sample_weight, w
     if return_grad or asked.is_pairs:
         job.written = FS_GRADIENT if return_grad else FS_PAIRS
         y = like(x, y_type)
+        check_shape(&whole, y)
         set_operand(&job, &whole, FS_Y, y)
     if return_grad:
         y_positives = like(positives, y_type)

@@ -93,6 +93,24 @@ def test_labels_of_another_shape(labels):
     assert_raises(ValueError, words, hinge_loss, SCORES, labels)
 
 
+class Reshapes:
+    """Weights that give the scores another shape when asked for their array."""
+
+    def __init__(self, scores: Any) -> None:
+        self.scores = scores
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        self.scores.shape = (*self.scores.shape, 1)
+        return np.ones(len(self.scores))
+
+
+def test_scores_that_change_shape_during_a_call():
+    scores = np.ones((300, 40))
+    weights = Reshapes(scores)
+    with pytest.raises(ValueError, match="changed another one's shape"):
+        hinge_loss(scores, sample_weight=weights, reduction="pairs")
+
+
 @pytest.mark.parametrize("ignored", [1.0, True, "1", [1], np.nan], ids=repr)
 def test_ignore_index_must_be_an_integer(ignored):
     words = "ignore_index must be an integer, got " + re.escape(repr(ignored))
