@@ -296,7 +296,7 @@ def test_a_search_for_nan_is_stopped_as_well(call: str) -> None:
         start = time.monotonic()
         job()
         whole = min(whole, time.monotonic() - start)
-    deadline = time.monotonic() + 6 * whole
+    deadline = time.monotonic() + 8 * whole
     try:
         while len(late) < 2 and time.monotonic() < deadline:
             start = time.monotonic()
@@ -304,6 +304,7 @@ def test_a_search_for_nan_is_stopped_as_well(call: str) -> None:
             try:
                 job()
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                whole = min(whole, time.monotonic() - start)  # faster than before
             except KeyboardInterrupt:
                 late.append((time.monotonic() - start) / whole - 0.8)
     finally:
