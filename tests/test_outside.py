@@ -52,7 +52,7 @@ def test_slow_ones_are_left_out_and_skipped_ones_are_summed_up(tmp_path: Path) -
     assert "warning" not in done.stdout
 
 
-def test_what_reads_the_sources_skips_without_them(tmp_path: Path) -> None:
+def test_what_reads_the_sources_can_be_collected_without_them(tmp_path: Path) -> None:
     copy = shutil.copytree(
         TESTS, tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__")
     )

@@ -1,7 +1,7 @@
 """What ptxas makes of kernels: budgets of registers, accesses of 16 bytes, barriers.
 
-All kernels for all architectures take a quarter of an hour: `-m slow`. Without that,
-every kernel is compiled for one, and every architecture has every loop.
+All types and operations for all architectures take a quarter of an hour: `-m slow`.
+Without that, every operation is compiled for some, in turns, of each loop the largest.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RESERVED_SHARED_BYTES = 1024
 def _some(operation: Operation, dtype: str, arch: int) -> list[str]:
     """Of each loop and team the kernel with most packs, which takes most registers.
 
-    With `-m slow` that with least, too.
+    With `-m slow`, of what is not compiled without, that with least, too.
     """
     groups: dict[object, list[str]] = {}
     for name in sorted(kernel_names(operation, dtype, arch)):

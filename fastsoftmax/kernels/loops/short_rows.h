@@ -388,7 +388,7 @@ static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups
     int careful = one ? F(add_up_one)(op, g) : F(add_up_groups)(op, g);
     careful |= F(finish_sets)(op, g->count, &g->sets);
 #if T_IS_F32
-    if (op == FS_LOGSUMEXP && (g->n == 2 || g->n == 3))
+    if (!F(writes_all)(op) && (g->n == 2 || g->n == 3))
         F(logs_of_cancelling)(g, one);
 #endif
     for (ptrdiff_t j = 0; j < count; j++)
