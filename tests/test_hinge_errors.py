@@ -100,7 +100,7 @@ class Reshapes:
         self.scores = scores
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        self.scores.shape = (*self.scores.shape, 1)
+        self.scores.resize((*self.scores.shape, 1), refcheck=False)
         return np.ones(len(self.scores))
 
 
