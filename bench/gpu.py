@@ -29,7 +29,9 @@ from .cases import Case, matching
 
 OURS = "fastsoftmax"
 COPY = "cupy.copyto"
-OPS = ("softmax", "log_softmax", "logsumexp", "softmax_vjp", "hinge")
+ENTROPIES = ("cross_entropy", "cross_entropy_grad")
+OF_ROWS = ("hinge", *ENTROPIES)
+OPS = ("softmax", "log_softmax", "logsumexp", "softmax_vjp", *OF_ROWS)
 DTYPES = ("float32", "float16", "float64")
 # Short, odd, long and few rows; then columns, and long ones.
 ROWS = (
@@ -51,7 +53,7 @@ def cells(patterns: list[str]) -> list[Case]:
     table = []
     for op, dtype in product(OPS, DTYPES):
         for shapes, axis in ((ROWS, -1), (COLUMNS, 1)):
-            if axis == 1 and op == "hinge":
+            if axis == 1 and op in OF_ROWS:
                 continue
             sizes = [tuple(map(int, shape.split("x"))) for shape in shapes.split()]
             table += [Case(op, dtype, size, axis, cache="cold") for size in sizes]
@@ -60,45 +62,74 @@ def cells(patterns: list[str]) -> list[Case]:
 
 def moved_bytes(case: Case) -> int:
     """Return the bytes that a perfect kernel moves."""
-    return {"logsumexp": 1, "hinge": 1, "softmax_vjp": 3}.get(case.op, 2) * case.nbytes
+    arrays = {"logsumexp": 1, "hinge": 1, "cross_entropy": 1, "softmax_vjp": 3}
+    labels = 8 * case.size // case.n if case.op in ENTROPIES else 0
+    return arrays.get(case.op, 2) * case.nbytes + labels
 
 
 # ---- libraries ----
 
 
-def ours(cupy: Any, case: Case, x: Any, dy: Any) -> Call:
+def ours(cupy: Any, case: Case, x: Any, second: Any) -> Call:
     import fastsoftmax
 
     axis = case.axis
     if case.op == "hinge":
         return lambda: fastsoftmax.hinge_loss(x, reduction="none")
+    if case.op in ENTROPIES:
+        return lambda: fastsoftmax.cross_entropy(
+            x, second, return_grad=case.op == "cross_entropy_grad"
+        )
     if case.op == "logsumexp":
         return lambda: fastsoftmax.logsumexp(x, axis)
     function, out = getattr(fastsoftmax, case.op), cupy.empty_like(x)
     if case.op == "softmax_vjp":
-        return lambda: function(x, dy, axis, out=out)
+        return lambda: function(x, second, axis, out=out)
     return lambda: function(x, axis, out=out)
 
 
-def cupyx_special(case: Case, x: Any) -> Call | None:
+def cupyx_special(cupy: Any, case: Case, x: Any, second: Any) -> Call | None:
     from cupyx.scipy import special
 
+    if case.op in ENTROPIES:
+        return lambda: entropy(cupy, special.log_softmax, case, x, second)
     function = getattr(special, case.op, None)
     return None if function is None else lambda: function(x, axis=case.axis)
 
 
-def torch_call(case: Case, x: Any, dy: Any) -> Call | None:
+def entropy(cupy: Any, log_softmax: Any, case: Case, x: Any, labels: Any) -> Any:
+    """Cross-entropy as formulas have it: its mean, and the gradient."""
+    chosen = cupy.arange(len(x)), labels
+    logarithms = log_softmax(x, axis=-1)
+    loss = -logarithms[chosen].mean()
+    if case.op == "cross_entropy":
+        return loss
+    gradient = cupy.exp(logarithms)
+    gradient[chosen] -= 1
+    gradient /= len(x)
+    return loss, gradient
+
+
+def torch_call(case: Case, x: Any, second: Any) -> Call | None:
     torch = torch_on_gpu()
     if torch is None:
         return None
-    a, b, axis = torch.from_dlpack(x), torch.from_dlpack(dy), case.axis
+    a, b, axis = torch.from_dlpack(x), torch.from_dlpack(second), case.axis
     calls: dict[str, Call] = {
         "softmax": lambda: torch.softmax(a, axis),
         "log_softmax": lambda: torch.log_softmax(a, axis),
         "logsumexp": lambda: torch.logsumexp(a, axis),
         "softmax_vjp": lambda: torch._softmax_backward_data(b, a, axis, a.dtype),
+        "cross_entropy": lambda: torch.nn.functional.cross_entropy(a, b),
+        "cross_entropy_grad": lambda: torch_gradient(torch, a, b),
     }
     return calls.get(case.op)
+
+
+def torch_gradient(torch: Any, a: Any, labels: Any) -> Any:
+    scores = a.requires_grad_()
+    loss = torch.nn.functional.cross_entropy(scores, labels)
+    return loss, *torch.autograd.grad(loss, scores)
 
 
 def torch_on_gpu() -> Any:
@@ -123,11 +154,13 @@ def one_stream(cupy: Any, torch: Any) -> Iterator[Any]:
 
 def libraries(cupy: Any, case: Case, x: Any) -> dict[str, Call]:
     """Return what is to be called, by library; the copy among them."""
-    dy, target = x[::-1].copy(), cupy.empty_like(x)
+    second, target = x[::-1].copy(), cupy.empty_like(x)
+    if case.op in ENTROPIES:
+        second = cupy.arange(len(x)) * 7919 % case.n  # labels far from one another
     found: dict[str, Call | None] = {
-        OURS: ours(cupy, case, x, dy),
-        "cupyx": cupyx_special(case, x),
-        "torch": torch_call(case, x, dy),
+        OURS: ours(cupy, case, x, second),
+        "cupyx": cupyx_special(cupy, case, x, second),
+        "torch": torch_call(case, x, second),
         COPY: lambda: cupy.copyto(target, x),
     }
     return {name: call for name, call in found.items() if call is not None}
@@ -189,7 +222,7 @@ def host_cost(cupy: Any, stream: Any) -> dict[str, float]:
     empty = cupy.RawKernel('extern "C" __global__ void f(float *x) {}', "f")
     calls: dict[str, Call | None] = {
         OURS: lambda: __import__("fastsoftmax").softmax(x, axis=-1),
-        "cupyx": cupyx_special(case, x),
+        "cupyx": cupyx_special(cupy, case, x, x),
         "torch": torch_call(case, x, x),
         "cupy.exp": lambda: cupy.exp(x),
         "RawKernel": lambda: empty((1,), (128,), (x,)),

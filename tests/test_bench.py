@@ -411,14 +411,22 @@ def test_gpu_cells_are_picked_by_words() -> None:
     assert {cell.axis for cell in every} == {-1, 1}
     assert any(cell.n % 2 for cell in every)
     assert any(cell.shape[0] == 1 for cell in every)
-    assert not [cell for cell in every if cell.op == "hinge" and cell.axis == 1]
+    columns = {cell.op for cell in every if cell.axis == 1}
+    assert columns == set(gpu.OPS) - {"hinge", "cross_entropy", "cross_entropy_grad"}
 
 
 @pytest.mark.parametrize(
     ("operation", "arrays"),
-    [("softmax", 2), ("logsumexp", 1), ("softmax_vjp", 3), ("hinge", 1)],
+    [
+        ("softmax", 2),
+        ("logsumexp", 1),
+        ("softmax_vjp", 3),
+        ("hinge", 1),
+        ("cross_entropy", 1.002),  # eight bytes a row are labels
+        ("cross_entropy_grad", 2.002),
+    ],
 )
-def test_gpu_times_beside_the_copy(operation: str, arrays: int) -> None:
+def test_gpu_times_beside_the_copy(operation: str, arrays: float) -> None:
     """The copy moves 2 arrays in 2 ms; each of ours takes 1 ms."""
     cell = Case(operation, "float32", (1000, 1000))
     times = {gpu.OURS: arrays / 1000, gpu.COPY: 0.002, "torch": 0.004}
@@ -440,6 +448,26 @@ def test_gpu_libraries_share_a_stream_that_waits_for_no_other() -> None:
             torch.cuda.ExternalStream.return_value
         )
     stream.__exit__.assert_called_once()
+
+
+@pytest.mark.parametrize("op", gpu.ENTROPIES)
+def test_gpu_libraries_have_the_same_cross_entropy(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch, scipy = pytest.importorskip("torch"), pytest.importorskip("scipy")
+    monkeypatch.setattr(gpu, "torch_on_gpu", lambda: torch)
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "cupyx.scipy", scipy)
+    x = np.random.default_rng(0).normal(0, 5, (50, 9)).astype("f4")
+    calls = gpu.libraries(np, Case(op, "float32", x.shape), x)
+    assert list(calls) == [gpu.OURS, "cupyx", "torch", gpu.COPY]
+    ours, cupyx, theirs = (call() for call in list(calls.values())[:3])
+    if op == "cross_entropy":
+        ours, cupyx, theirs = (ours,), (cupyx,), (theirs,)
+    for a, b, c in zip(ours, cupyx, theirs, strict=True):
+        assert np.abs(a).max() > 0.01
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(c.detach().numpy(), a, rtol=1e-5, atol=1e-7)
 
 
 class OnDevice(np.ndarray):
