@@ -1,12 +1,14 @@
 """What ptxas makes of kernels: budgets of registers, accesses of 16 bytes, barriers.
 
 All types and operations for all architectures take a quarter of an hour: `-m slow`.
-Without that, every operation is compiled for some, in turns, of each loop the largest.
+Without that, every operation is compiled for some, in turns, of each loop the largest;
+with it, everything else: the smallest of those, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
@@ -37,23 +39,22 @@ RESERVED_SHARED_BYTES = 1024
 # ---- what is compiled ----
 
 
-def _some(operation: Operation, dtype: str, arch: int) -> list[str]:
+def _some(operation: Operation, dtype: str, arch: int, packs: str) -> list[str]:
     """Of each loop and team the kernel with most packs, which takes most registers.
 
-    With `-m slow`, of what is not compiled without, that with least, too.
+    Or that with least, where it is another.
     """
     groups: dict[object, list[str]] = {}
     for name in sorted(kernel_names(operation, dtype, arch)):
         kernel = take_apart(name)
         key = kernel.loop, kernel.whole, kernel.vector > 1, kernel.team // 256
         groups.setdefault(key, []).append(name)
-    chosen = set()
     for names in groups.values():
-        by_packs = sorted(names, key=lambda name: take_apart(name).packs)
-        chosen.add(by_packs[-1])
-        if (operation, dtype, arch) not in FEW:
-            chosen.add(by_packs[0])
-    return sorted(chosen)
+        names.sort(key=lambda name: take_apart(name).packs)
+    most = {names[-1] for names in groups.values()}
+    if packs == "most":
+        return sorted(most)
+    return sorted({names[0] for names in groups.values()} - most)
 
 
 def _once() -> Iterator[tuple[Operation, str, int]]:
@@ -70,19 +71,16 @@ FEW = [
     (variants.SOFTMAX, "float32", 90),
     (variants.SOFTMAX_VJP, "bfloat16", 90),
 ]
-ALL = [
-    (operation, dtype, arch)
-    for operation in variants.OPERATIONS
-    for dtype in NUMBERS
-    for arch in DEVICES
-]
 
 
 def _parameters() -> Iterator[object]:
-    for operation, dtype, arch in ALL:
-        marks = [] if (operation, dtype, arch) in FEW else [pytest.mark.slow]
-        name = f"{operation.name}-{dtype}-sm_{arch}"
-        yield pytest.param(operation, dtype, arch, id=name, marks=marks)
+    for operation, dtype, arch, packs in product(
+        variants.OPERATIONS, NUMBERS, DEVICES, ("most", "least")
+    ):
+        is_fast = packs == "most" and (operation, dtype, arch) in FEW
+        marks = [] if is_fast else [pytest.mark.slow]
+        name = f"{operation.name}-{dtype}-sm_{arch}-{packs}"
+        yield pytest.param(operation, dtype, arch, packs, id=name, marks=marks)
 
 
 # ---- the budgets ----
@@ -157,11 +155,11 @@ def check(kernel: Kernel, usage: Usage, arch: int) -> None:
     assert usage.barriers == _barriers(kernel)
 
 
-@pytest.mark.parametrize(("operation", "dtype", "arch"), list(_parameters()))
+@pytest.mark.parametrize(("operation", "dtype", "arch", "packs"), list(_parameters()))
 def test_kernels_keep_their_budgets(
-    operation: Operation, dtype: str, arch: int
+    operation: Operation, dtype: str, arch: int, packs: str
 ) -> None:
-    names = _some(operation, dtype, arch)
+    names = _some(operation, dtype, arch, packs)
     compiled = nvrtc.compile(
         execution.source(), names, arch, "cubin", execution.OPTIONS
     )
