@@ -47,14 +47,14 @@ def environment(without: Iterable[str] = (), **changes: str) -> dict[str, str]:
 def attempt(
     folder: Path,
     script: str,
-    *,
+    *arguments: str,
     timeout: float = 120,
     without: Iterable[str] = (),
     **changes: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in a fresh process."""
     return subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, *arguments],
         cwd=folder,
         env=environment(without, **changes),
         capture_output=True,
@@ -64,9 +64,9 @@ def attempt(
     )
 
 
-def python(folder: Path, script: str, **options: Any) -> str:
+def python(folder: Path, script: str, *arguments: str, **options: Any) -> str:
     """Run a script, which must succeed, in a fresh process; return what it printed."""
-    done = attempt(folder, script, **options)
+    done = attempt(folder, script, *arguments, **options)
     assert done.returncode == 0, f"exit {done.returncode}: {done.stderr}"
     return done.stdout
 

@@ -16,6 +16,7 @@ from mpmath import mp
 from oracle import (
     ALL_HINGES,
     COLUMNS,
+    ENTROPIES,
     FAMILIES,
     GRADIENTS,
     HINGES,
@@ -24,7 +25,6 @@ from oracle import (
     SOFTMAXES,
     Oracle,
     Place,
-    hinge_of,
     hinges,
     name_of,
     of_every,
@@ -72,7 +72,7 @@ def rows_of(n: int) -> int:
 
 def lengths(oracle: Oracle, case: str) -> list[int]:
     very_long = VERY_LONG if case in IN_VERY_LONG_ROWS else []
-    return [*SHORT, *LONG, *very_long[: 1 if oracle in ALL_HINGES[:12] else None]]
+    return [*SHORT, *LONG, *very_long[: 1 if "weights" in oracle.takes else None]]
 
 
 def places(oracle: Oracle, given: tuple[Array, ...]) -> Iterator[tuple[str, Place]]:
@@ -145,7 +145,7 @@ def test_a_million_float32(family):
 
 
 @judged
-@of_every([*SOFTMAXES, *ALL_HINGES[:12]])
+@of_every([*SOFTMAXES, *ALL_HINGES[:12], *ENTROPIES])
 def test_with_and_without_a_mask(oracle, dtype):
     """Masks that differ from row to row, and leave something of each."""
     for n in (2, 3, 16, 17, 18, 25, 26, 34, 66, 130, 2050, 5001):
@@ -351,25 +351,17 @@ def test_halves_do_not_saturate():
 # ---- temperature ----
 
 
-TEMPERATURES = pytest.mark.parametrize(
-    "temperature", [0.7, 3, 100.0, 1e-3, np.float32(0.1)]
+@dtypes(*DTYPES, np.int32)
+@pytest.mark.parametrize(
+    "temperature", [0.7, 3, 100.0, 1e-3, np.float32(0.1), "one for each row"]
 )
-
-
-@dtypes(*DTYPES)
-@TEMPERATURES
 @of_every(taking="temperature")
 def test_temperature_divides(oracle, temperature, dtype):
     for n in (3, 64, 65, 2049, *([65537] if temperature == 0.7 else [])):
-        assert_near(oracle, oracle.draw(rows_of(n), n, dtype), temperature=temperature)
-
-
-@TEMPERATURES
-@of_every(SOFTMAXES, taking="temperature")
-def test_temperature_divides_integers(oracle, temperature):
-    for n in (3, 64, 65, 2049):
-        x = oracle.draw(rows_of(n), n, np.int32)
-        assert_near(oracle, x, temperature=temperature)
+        divisor = temperature
+        if temperature == "one for each row":
+            divisor = np.geomspace(0.1, 10, rows_of(n))[:, np.newaxis]
+        assert_near(oracle, oracle.draw(rows_of(n), n, dtype), temperature=divisor)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: np.dtype(d).name)
@@ -385,14 +377,17 @@ def test_a_temperature_of_two_halves(dtype):
 # ---- options of the losses ----
 
 
-def options_of(rows: int, n: int) -> dict[str, dict[str, Any]]:
+def options_of(oracle: Oracle, rows: int, n: int) -> dict[str, dict[str, Any]]:
     rng = np.random.default_rng([rows, n])
     mask, weights = rng.random((rows, n)) < 0.6, rng.random(rows).astype(np.float32)
+    own: dict[str, list[Any]] = {"margin": [0, 3, 0.25]}
+    if oracle in ENTROPIES:
+        each = rng.uniform(0.1, 3, (rows, 1))
+        own = {"label_smoothing": [1, 0.3], "temperature": [0.3, each]}
+    last = {name: values[-1] for name, values in own.items()}
     return {
         "none": {},
-        "margin 0": {"margin": 0},
-        "margin 1/4": {"margin": 0.25},
-        "margin 3": {"margin": 3},
+        **{f"{k} {v}": {k: v} for k, values in own.items() for v in values},
         "where": {"where": mask},
         "where [1, n]": {"where": mask[:1]},
         "where [rows, 1]": {"where": mask[:, :1]},
@@ -403,20 +398,20 @@ def options_of(rows: int, n: int) -> dict[str, dict[str, Any]]:
         "float32 weight": {"sample_weight": np.float32(0.7)},
         "0-d weight": {"sample_weight": np.array(3.0)},
         "weights": {"sample_weight": weights},
-        "all": {"where": mask, "sample_weight": weights, "margin": 0.25},
+        "all": {"where": mask, "sample_weight": weights, **last},
     }
 
 
 @dtypes(*DTYPES, np.int16, np.bool_)
-@of_every_loss
+@of_every([*ALL_HINGES, *ENTROPIES])
 def test_losses_in_every_reduction(oracle, dtype):
     """The loss is the same with and without its gradient."""
-    function = hinge_of(oracle)
+    function = oracle.total
     for shape in ((9, 6), (3, 40)):
         given = oracle.draw(*shape, dtype)
-        for name, options in options_of(*shape).items():
-            batch = hinges.batch(*given, **options, **function.keywords)
-            for reduction in hinges.REDUCTIONS:
+        for name, options in options_of(oracle, *shape).items():
+            batch = oracle.batch(*given, **options)
+            for reduction in hinges.REDUCTIONS[: 4 if oracle in ALL_HINGES else 3]:
                 asked = {**options, "reduction": reduction}
                 loss, _ = silently(function, *given, **asked, return_grad=False)
                 right, message = batch.loss(dtype, reduction), f"{reduction} {name}"

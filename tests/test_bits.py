@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
+import child
 import numpy as np
 import pytest
 from oracle import (
     ALL_HINGES,
     COLUMNS,
+    ENTROPIES,
     GRADIENTS,
     HINGES,
     LAYOUTS,
@@ -22,7 +23,6 @@ from oracle import (
     ROWS,
     SOFTMAXES,
     Oracle,
-    hinge_of,
     hinges,
     of_every,
     taken,
@@ -48,7 +48,7 @@ of_every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def lengths(oracle: Oracle) -> list[int]:
-    return FOR_LOSSES if oracle in ALL_HINGES else LENGTHS
+    return FOR_LOSSES if "weights" in oracle.takes else LENGTHS
 
 
 def rows_of(n: int) -> int:
@@ -227,23 +227,26 @@ def ways(oracle: Oracle, given: tuple[Array, ...], axis: int) -> Iterator[Any]:
     yield "subclass", [x.view(Subclass) for x in given], {"axis": axis}
     yield "memoryview", [memoryview(x) for x in given], {"axis": axis}
     everything = {"where": [True, np.True_, np.ones(first.shape, bool)]}
+    rows = np.delete(first.shape, axis)
+    if "weights" in oracle.takes:
+        ones = np.ones(rows, int), np.ones(rows, np.float32)
+        everything["sample_weight"] = [1, 1.0, *ones]
     if oracle in ALL_HINGES:
-        rows = np.delete(first.shape, axis)
         everything |= {
             "margin": [np.float64(1), 1, np.array(1)],
-            "sample_weight": [1, 1.0, np.ones(rows, int), np.ones(rows, np.float32)],
-            "p": [np.int64(hinge_of(oracle).keywords["p"])],
+            "p": [np.int64(oracle.total.keywords["p"])],
         }
-    else:
+    elif "axes" in oracle.takes:
         yield "tuple", given, {"axis": (axis,)}
         yield "NumPy's axis", given, {"axis": np.int8(axis)}
         yield "axis < 0", given, {"axis": axis - first.ndim}
-        everything["temperature"] = [1, np.float64(1), np.float32(1), np.array(1.0)]
         everything["dtype"] = [first.dtype, first.dtype.newbyteorder()]
         out = np.full_like(first, 9)
         if oracle.name == "logsumexp":
-            out = np.full(np.delete(first.shape, axis), 9, first.dtype)
+            out = np.full(rows, 9, first.dtype)
         everything["out"] = [out]
+    each = np.ones_like(first.take([0], axis))
+    everything["temperature"] = [1, np.float32(1), np.array(1.0), each, each.tolist()]
     for option, values in everything.items():
         if option in oracle.takes | {"sample_weight", "p"}:
             for value in values:
@@ -288,7 +291,7 @@ def test_scores_in_other_forms(loss):
         for oracle in (
             o for o in ALL_HINGES[:12] if o.name.endswith(f"{variant} p={p}")
         ):
-            function = hinge_of(oracle)
+            function = oracle.total
             given = oracle.draw(rows, n)
             for reduction in hinges.REDUCTIONS[:3]:
                 expected = function(*given, reduction=reduction)
@@ -299,7 +302,7 @@ def test_scores_in_other_forms(loss):
                     )
                     assert_same_bits(again, expected)
                 elif "column" in oracle.name:
-                    flat = hinge_of(oracle).func
+                    flat = oracle.total.func
                     for x in (scores, np.repeat(scores, 2, axis=0)[::2]):
                         options = {"p": p, "variant": variant, "reduction": reduction}
                         assert_same_bits(flat("flat", x, **options), expected)
@@ -311,9 +314,9 @@ def test_scores_in_other_forms(loss):
                     assert_same_bits(grad.reshape(scores.shape), expected[1])
 
 
-@of_every(ALL_HINGES[:8])
+@of_every([*ALL_HINGES[:8], *ENTROPIES])
 def test_the_loss_does_not_depend_on_the_gradient(oracle):
-    function = hinge_of(oracle)
+    function = oracle.total
     for n, dtype, layout in product((4, 40), DTYPES[:2], LAYOUTS):
         scores, *labels = oracle.draw(9, n, dtype)
         scores = LAYOUTS[layout](scores)
@@ -346,8 +349,7 @@ print(len(os.listdir("/proc/self/task")) - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.skipif(not _cpu.openmp, reason="built without threads")
 def test_threads_share_work_of_the_size_tested_here(tmp_path):
-    command = [sys.executable, "-c", COUNT, str(FOR_THREADS)]
-    assert subprocess.check_output(command, cwd=tmp_path, text=True) == "2\n"
+    assert child.python(tmp_path, COUNT, str(FOR_THREADS)) == "2\n"
 
 
 MANY = [(40_001, 2), (15_001, 3), (2501, 17), (2001, 18), (501, 100)]
@@ -359,7 +361,7 @@ FEW = [(1, 300_001), (2, 131_073)]
 def test_with_1_2_and_8_threads(oracle, use_threads):
     """Rows and columns, many, some and few; with a mask and a temperature, too."""
     shapes = [*MANY, *SOME, *FEW]
-    if oracle in ALL_HINGES:
+    if "weights" in oracle.takes:
         shapes = shapes[ORACLES.index(oracle) % 2 :: 2]
     options: dict[str, Any] = {}
     if "temperature" in oracle.takes:
@@ -424,7 +426,7 @@ def test_other_axes_with_threads(oracle, use_threads):
 
 @of_every(HINGES)
 def test_totals_with_threads(oracle, use_threads):
-    function = hinge_of(oracle)
+    function = oracle.total
     for (rows, n), dtype in product(
         ((15_001, 4), (501, 100), (3, 131_073)), DTYPES[:3]
     ):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import child
 import pytest
-
-import fastsoftmax
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -72,12 +70,11 @@ def test_example_that_cimports(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", reason="needs setuptools")
     (tmp_path / "example.pyx").write_text(EXAMPLE)
     (tmp_path / "setup.py").write_text(SETUP)
-    here = str(Path(fastsoftmax.__file__).parents[1])
     for command in (["setup.py", "build_ext", "--inplace"], ["-c", COMPARISON]):
         done = subprocess.run(
             [sys.executable, *command],
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": here},
+            env=child.environment(),
             capture_output=True,
             text=True,
             timeout=300,

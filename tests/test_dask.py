@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import child
 import numpy as np
 import pytest
 
-import fastsoftmax
 from fastsoftmax import (
     cross_entropy,
     hinge_loss,
@@ -433,12 +430,7 @@ def test_the_import_waits_for_the_first_array(tmp_path):
         "assert 'fastsoftmax.dask' not in sys.modules\n"
         "assert isinstance(f.softmax(da.ones(3)), da.Array)\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(fastsoftmax.__file__).parents[1])},
-        check=True,
-    )
+    child.python(tmp_path, code)
 
 
 def test_what_does_not_fit_is_refused_at_once():

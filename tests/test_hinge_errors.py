@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from typing import Any
 
+import child
 import ml_dtypes
 import numpy as np
 import pytest
@@ -389,8 +388,7 @@ print("alive")
 
 @pytest.mark.parametrize("margin", ["1.0", "np.float32(0.5)"])
 def test_labels_that_another_thread_changes_do_not_crash(tmp_path, margin):
-    command = [sys.executable, "-c", LABELS_THAT_CHANGE, margin]
-    assert subprocess.check_output(command, cwd=tmp_path, text=True) == "alive\n"
+    assert child.python(tmp_path, LABELS_THAT_CHANGE, margin) == "alive\n"
 
 
 @of_both

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from references import LAYOUTS, silently
+from oracle import GRADIENTS, LAYOUTS, SOFTMAXES, of_every, taken
+from oracle.arithmetic import DTYPES, dtypes, silently
 
-from fastsoftmax import log_softmax, log_softmax_vjp, softmax, softmax_vjp
+from fastsoftmax import log_softmax, softmax
 
 INF, NAN = np.inf, np.nan
-DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 
+of_all = of_every([*SOFTMAXES[:2], *GRADIENTS])
 of_both = pytest.mark.parametrize("function", [softmax, log_softmax])
 
 
@@ -22,27 +23,28 @@ def draw(shape, dtype=np.float64):
 # ---- temperatures, one for each set ----
 
 
-@of_both
+@dtypes(*DTYPES, np.int16, ">f4")
 @pytest.mark.parametrize("axis", [0, 1, -1, (0, 2), None])
-@pytest.mark.parametrize(
-    "dtype", [*DTYPES, np.int16, ">f4", np.longdouble, np.complex128]
-)
-def test_a_temperature_for_each_set(dtype, axis, function):
-    x = draw((5, 19, 7)).astype(dtype)
-    shape = np.zeros(x.shape).sum(axis, keepdims=True).shape
-    t = np.random.default_rng(0).uniform(0.3, 3, shape)
-    y = silently(function, x, axis=axis, temperature=t)
-    for place in np.ndindex(t.shape):
-        part = tuple(
-            slice(None) if size == 1 else slice(i, i + 1)
-            for i, size in zip(place, shape, strict=True)
-        )
-        alone = function(x[part], axis=axis, temperature=t[place])
-        assert alone.dtype == y.dtype
-        np.testing.assert_allclose(
-            y[part].astype(complex), alone.astype(complex), rtol=1e-6, atol=1e-6
-        )
-    assert not np.array_equal(y, function(x, axis=axis))
+@of_all
+def test_a_temperature_for_each_set(oracle, axis, dtype):
+    shape, rng = (5, 19, 7), np.random.default_rng(0)
+    given = tuple(x.reshape(shape) for x in oracle.draw(5 * 19, 7, dtype))
+    t = rng.uniform(0.3, 3, np.zeros(shape).sum(axis, keepdims=True).shape)
+    oracle.check(given, axis, temperature=t)
+    oracle.check(given, axis, temperature=t.ravel()[0].astype(np.float16))
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, np.clongdouble])
+@of_all
+def test_a_temperature_for_each_set_of_other_types(oracle, dtype):
+    if oracle in GRADIENTS and dtype is np.clongdouble:
+        return
+    given = oracle.draw(6, 40, dtype)
+    t = np.geomspace(0.1, 10, 6)[:, np.newaxis]
+    results = oracle.over(given, temperature=t)
+    for i, one in enumerate(t[:, 0]):
+        [alone] = oracle.over(taken(given, [i]), temperature=one)
+        np.testing.assert_array_equal(results[0][i : i + 1], alone, strict=True)
 
 
 @of_both
@@ -63,24 +65,24 @@ def test_temperatures_with_other_options(function):
     np.testing.assert_array_equal(same, expected)
 
 
-@of_both
-def test_temperatures_of_another_shape(function):
-    x = draw((3, 4), np.float32)
+@of_all
+def test_temperatures_of_another_shape(oracle):
+    given = oracle.draw(3, 4, np.float32)
     for shape in ((3,), (3, 4), (1, 4), (4,), (2, 3, 1), (2, 1)):
         words = r"temperature must broadcast against [xy], with"
         with pytest.raises(ValueError, match=words):
-            function(x, axis=1, temperature=np.ones(shape))
+            oracle.call(*given, axis=1, temperature=np.ones(shape))
     for bad in (-1, INF, NAN):
         words = r"temperature must be finite and > 0 in float32, got .* at 1, 0"
         with pytest.raises(ValueError, match=words):
-            function(x, axis=1, temperature=[[1], [bad], [1]])
+            oracle.call(*given, axis=1, temperature=[[1], [bad], [1]])
 
 
-@of_both
+@of_all
 @pytest.mark.parametrize("temperature", [0, 0.0, [[1], [0], [2]], np.zeros((3, 1))])
-def test_at_temperature_0_the_limit_is_named(temperature, function):
+def test_at_temperature_0_the_limit_is_named(temperature, oracle):
     with pytest.raises(ValueError, match="argmax"):
-        function(draw((3, 4), np.float32), axis=1, temperature=temperature)
+        oracle.call(*oracle.draw(3, 4, np.float32), axis=1, temperature=temperature)
 
 
 # ---- a set of finite numbers never gives NaN ----
@@ -150,26 +152,3 @@ def test_infinities_beside_quotients_that_overflow(function):
         np.exp(masked) if function is log_softmax else masked,
         [[0, 1], [0, 1], [0, 1], [0, 0]],
     )
-
-
-# ---- gradients ----
-
-
-@pytest.mark.parametrize("vjp", [softmax_vjp, log_softmax_vjp])
-@pytest.mark.parametrize("dtype", [*DTYPES, np.longdouble])
-def test_gradients_with_a_temperature_for_each_set(dtype, vjp):
-    x, dy = draw((6, 40)), draw((6, 40)).astype(dtype)
-    t = np.array([[0.1], [0.5], [1], [2], [3], [10]])
-    forward = softmax if vjp is softmax_vjp else log_softmax
-    y = forward(x, axis=1, temperature=t).astype(dtype)
-    out = np.empty_like(y)
-    dx = silently(vjp, y, dy, axis=1, temperature=t, out=out)
-    assert dx is out
-    np.testing.assert_array_equal(dx, vjp(y, dy, axis=1, temperature=t))
-    for i, one in enumerate(t[:, 0]):
-        alone = vjp(y[i], dy[i], temperature=one)
-        np.testing.assert_array_equal(dx[i], alone)
-    with pytest.raises(ValueError, match="argmax"):
-        vjp(y, dy, axis=1, temperature=0 * t)
-    with pytest.raises(ValueError, match="temperature must broadcast"):
-        vjp(y, dy, axis=0, temperature=t)

@@ -1,6 +1,6 @@
 """The package's kernels in the interpreter: cross-entropy, by every variant for rows.
 
-With all checks and under schedules; what it should give is in entropy_reference.py.
+With all checks and under schedules; what it should give is in oracle/entropies.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from entropy_reference import assert_within, judge
+from oracle import entropies
+from oracle.arithmetic import Judge, assert_right
 
 from fastsoftmax.cuda.choose import CROSS_ENTROPY
 from gpu import execution, references
@@ -64,20 +65,20 @@ class Loss:
         return Input(self.x, second, self.temperature, extra, reads, writes)
 
     def judge(self, output: Output, with_y: bool) -> None:
-        n, number = self.x.shape[1], computed(self.x.dtype)
-        t = self.targets.astype(float)
-        if self.is_hard:
-            t = np.eye(n)[self.labels]
-        scores = references.divided(self.x, self.temperature)
-        mask = self.mask.view(bool)
-        right = judge(scores, t, self.weights, mask, self.smoothing, self.is_hard)
+        right = entropies.batch(
+            self.x,
+            self.labels if self.is_hard else self.targets,
+            where=self.mask.view(bool),
+            temperature=self.temperature,
+            label_smoothing=self.smoothing,
+            sample_weight=self.weights,
+        )
         for name in ("losses", "parts"):
-            assert_within(output.outcome[name], right.losses, right.of_losses)
+            assert_right(output.outcome[name], right.losses)
         if with_y:
-            by = 2.5 * np.longdouble(number.type(self.temperature))
-            units = 0.5 if output.y.dtype.itemsize == 2 else 0
-            allowed = right.of_grads / by + FLUSHED
-            assert_within(output.y, right.grads / by, allowed, units)
+            value, allowed = (each / 2.5 for each in right.grad)
+            grad = Judge(value, allowed + FLUSHED)
+            assert_right(output.y, grad.rounded_to(output.y.dtype))
 
 
 def launch(case: Case, shape: Shape, loss: Loss, way: Way = IN_ORDER) -> Output:

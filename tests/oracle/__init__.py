@@ -32,7 +32,7 @@ import pytest
 
 import fastsoftmax as fs
 
-from . import gradients, hinges, inputs, softmaxes
+from . import entropies, gradients, hinges, inputs, softmaxes
 from .arithmetic import (
     Array,
     Judge,
@@ -57,6 +57,10 @@ class Oracle:
     types: Callable[[Any], tuple[np.dtype[Any], ...]]  # of results, for an input's
     takes: frozenset[str] = field(default_factory=frozenset)
     arrays: int = 1  # operands that have the dimension n
+    # Of a loss, with any reduction: the pair that a call gives, and what says what both
+    # should be.
+    total: Callable[..., tuple[Any, Any]] = NotImplemented
+    batch: Callable[..., hinges.Batch | entropies.Batch] = NotImplemented
 
     def __str__(self) -> str:
         return self.name
@@ -87,10 +91,12 @@ class Oracle:
         laid = [place.lay(x) for x in given]
         if lay is not None:
             laid[: self.arrays] = [lay(x) for x in laid[: self.arrays]]
-        for name in ("where", "sample_weight"):
+        for name in ("where", "sample_weight", "temperature"):
             if isinstance(options.get(name), np.ndarray):
-                shape = given[0].shape[: 2 if name == "where" else 1]
+                shape = given[0].shape[: 1 if name == "sample_weight" else 2]
                 options[name] = place.lay(np.broadcast_to(options[name], shape))
+        if isinstance(options.get("temperature"), np.ndarray):
+            options["temperature"] = options["temperature"].take([0], place.axis)
         results = silently(self.call, *laid, axis=place.axis, **options)
         return tuple(place.rows(np.asarray(y), given[0]) for y in results)
 
@@ -106,9 +112,10 @@ class Oracle:
             else x.reshape(-1)
             for k, x in enumerate(given[1:], 1)
         ]
-        if options.get("where") is not None:
-            mask = np.broadcast_to(options["where"], first.shape)
-            options["where"] = as_rows(mask, axis)[0]
+        for name in ("where", "temperature"):
+            if np.ndim(options.get(name)):
+                whole = np.broadcast_to(options[name], first.shape)
+                options[name] = as_rows(whole, axis)[0]
         found = self.judge(rows, *others, **options)
         return tuple(Judge(back(j.value), back(j.allowed)) for j in found)
 
@@ -165,7 +172,16 @@ def _gradient(name: str) -> Oracle:
     )
 
 
-# ---- hinge losses: those of the rows, and the gradient of their sum ----
+# ---- losses: those of the rows, and the gradient of their sum ----
+
+
+def _of_rows(
+    batch: Callable[..., hinges.Batch | entropies.Batch],
+    *given: Array,
+    **options: Any,
+) -> tuple[Judge, ...]:
+    found = batch(*given, **options)
+    return found.loss(given[0].dtype), found.gradient(given[0].dtype)
 
 
 def _hinge_of(
@@ -208,14 +224,6 @@ def _hinge(form: str, p: int, variant: str) -> Oracle:
         losses, grad = _hinge_of(form, moved, labels, **options)
         return losses, np.moveaxis(grad, -1, axis)
 
-    def judge(
-        scores: Array, labels: Any = None, where: Any = None, **options: Any
-    ) -> tuple[Judge, ...]:
-        mask = True if where is None else where
-        options = {"p": p, "variant": variant, "where": mask, **options}
-        batch = hinges.batch(scores, labels, **options)
-        return batch.loss(scores.dtype), batch.gradient(scores.dtype)
-
     def with_labels(case: Case) -> Case:
         return lambda rng, shape, dtype: inputs.labelled(case(rng, shape, dtype)[0])
 
@@ -226,21 +234,43 @@ def _hinge(form: str, p: int, variant: str) -> Oracle:
     cases = inputs.SCORES
     if form == "labels":
         cases = {name: with_labels(case) for name, case in cases.items()}
+    batch = functools.partial(hinges.batch, p=p, variant=variant)
     return Oracle(
         f"hinge {form} {variant} p={p}",
         call,
-        judge,
+        functools.partial(_of_rows, batch),
         cases,
         special,
         lambda dtype: (computed(dtype), native(dtype)),
         frozenset({"where", "weights", "margin", "like x"}),
+        total=functools.partial(_hinge_of, form, p=p, variant=variant),
+        batch=batch,
     )
 
 
-def hinge_of(oracle: Oracle, **options: Any) -> Callable[..., Any]:
-    """The function of a row on hinge losses, for other reductions."""
-    form, variant, p = oracle.name.removeprefix("hinge ").rsplit(" ", 2)
-    return functools.partial(_hinge_of, form, p=int(p[2:]), variant=variant, **options)
+def _entropy(form: str) -> Oracle:
+    def total(*given: Array, **options: Any) -> tuple[Any, Any]:
+        options = {"reduction": "none", "return_grad": True, **options}
+        result = fs.cross_entropy(*given, **options)
+        return result if options["return_grad"] else (result, None)
+
+    def case_of(name: str) -> Case:
+        return lambda rng, shape, dtype: inputs.with_targets(
+            form, *inputs.LOGITS[name](rng, shape, dtype)
+        )
+
+    return Oracle(
+        f"cross_entropy {form}",
+        total,
+        functools.partial(_of_rows, entropies.batch),
+        {name: case_of(name) for name in inputs.OF_ENTROPY},
+        lambda n: inputs.with_targets(form, *inputs.special_logits(n)),
+        lambda dtype: (computed(dtype), native(dtype)),
+        frozenset({"where", "weights", "temperature", "like x"}),
+        arrays=2 if form == "targets" else 1,
+        total=total,
+        batch=entropies.batch,
+    )
 
 
 FORMS = ("column 0", "labels", "pairs", "flat", "pairs [B, 1]")
@@ -250,9 +280,10 @@ ALL_HINGES = [_hinge(form, *loss) for form in FORMS for loss in hinges.LOSSES]
 # Each form of the first three with two losses, each loss with one form or two: what
 # they do to each other, test_special_values.py and test_accuracy.py ask of all.
 HINGES = [ALL_HINGES[i] for i in (0, 3, 5, 6, 8, 11)]
-ORACLES = [*SOFTMAXES, *GRADIENTS, *HINGES]
+ENTROPIES = [_entropy(form) for form in ("labels", "targets")]
+ORACLES = [*SOFTMAXES, *GRADIENTS, *HINGES, *ENTROPIES]
 # Those that are judged by the same exact numbers are asked together.
-FAMILIES = [SOFTMAXES, *([oracle] for oracle in (*GRADIENTS, *HINGES))]
+FAMILIES = [SOFTMAXES, *([oracle] for oracle in ORACLES[3:])]
 
 
 def of_every(
@@ -282,6 +313,7 @@ def taken(given: tuple[Array, ...], index: Any) -> tuple[Array, ...]:
 __all__ = [
     "ALL_HINGES",
     "COLUMNS",
+    "ENTROPIES",
     "FAMILIES",
     "FORMS",
     "GRADIENTS",
@@ -293,7 +325,6 @@ __all__ = [
     "SOFTMAXES",
     "Oracle",
     "Place",
-    "hinge_of",
     "name_of",
     "of_every",
     "taken",

@@ -76,6 +76,7 @@ def batch(
     are all masked out.
     """
     shape = (*scores.shape[:-1], 1)
+    where = True if where is None else where
     places = np.zeros(shape, int) if labels is None else np.reshape(labels, shape)
     counts = np.ones(shape, bool) if ignore_index is None else places != ignore_index
     places = np.where(counts, places, 0)

@@ -197,6 +197,25 @@ LOGARITHMS: dict[str, Case] = {
     "above 0": above_0,
 }
 
+# ---- logits with labels, or with targets ----
+
+OF_ENTROPY = ["ordinary", "half far below", "one far above many", "wide apart"]
+OF_ENTROPY += ["log-probabilities", "offset 1000.5"]
+
+
+def with_targets(form: str, x: Array) -> tuple[Array, Array]:
+    """A third of the labels are those of the largest logits; some targets are 0."""
+    count, n = x.shape
+    rng = np.random.default_rng([count, n])
+    labels = rng.integers(0, n, count)
+    labels[::3] = x[::3].argmax(axis=1)
+    if form == "labels":
+        return x, labels
+    t = probabilities(rng.normal(0, 3, x.shape)) * (rng.random(x.shape) < 0.7)
+    t[np.arange(count), labels] += 1 / n
+    return x, t
+
+
 # ---- scores ----
 
 
