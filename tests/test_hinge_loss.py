@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import ml_dtypes
@@ -24,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import LAYOUTS, Array, silently
 
-from fastsoftmax import hinge_loss, pair_hinge_loss
+from fastsoftmax import cross_entropy, hinge_loss, pair_hinge_loss
 
 INTEGERS = [np.dtype(c) for c in "bBhHiIlLqQ"]
 REDUCTIONS = ["sum", "mean", "none", "pairs"]
@@ -83,6 +84,17 @@ def test_gradient_of_the_reference_case(form):
     ):
         _, grad = FORMS[form](REFERENCE, {**options, "return_grad": True})
         np.testing.assert_allclose(grad, expected, rtol=1e-15, atol=4e-16)
+
+
+@pytest.mark.parametrize("call", [hinge_loss, cross_entropy])
+@pytest.mark.parametrize("shape", [(924, 3), (5000, 40), (3, 100000)])
+def test_the_sum_of_losses_is_rounded_once(call, shape):
+    rng = np.random.default_rng(5)
+    scores = 3 * rng.standard_normal(shape)
+    labels = rng.integers(0, shape[1], shape[0])
+    total = math.fsum(call(scores, labels, reduction="none"))
+    assert call(scores, labels, reduction="sum") == total
+    assert call(scores, labels, reduction="mean") == total / shape[0]
 
 
 def test_a_label_says_where_the_positive_is():

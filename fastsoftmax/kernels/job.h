@@ -249,6 +249,14 @@ static inline fs_pair fs_two_sum(double a, double b)
     return result;
 }
 
+/* Adds x, and what that cuts off to the rest: an infinite sum has NaN there, which
+ * fs_pair_add drops. */
+static inline fs_pair fs_add_to(fs_pair sum, double x)
+{
+    fs_pair next = fs_two_sum(sum.hi, x);
+    return (fs_pair){next.hi, sum.lo + next.lo};
+}
+
 /* Adds two pairs; the error is some 2^-105 of the result. An infinite sum has no rest.
  */
 static inline fs_pair fs_pair_add(fs_pair a, fs_pair b)

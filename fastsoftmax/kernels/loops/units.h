@@ -108,15 +108,15 @@ static inline ptrdiff_t F(units_of_losses)(const fs_job *job)
     return pieces ? job->outer * job->inner * pieces : fs_loss_units(job);
 }
 
-static double F(total_of_pieces)(fs_job *job)
+static fs_pair F(total_of_pieces)(fs_job *job)
 {
     const fs_hinge_part *of_piece = job->partial;
-    double total = 0;
+    fs_pair total = {0, 0};
     for (ptrdiff_t set = 0; set < job->outer * job->inner; set++) {
         fs_hinge_part part = fs_hinge_nothing();
         for (ptrdiff_t i = 0; i < F(pieces_of_loss)(job); i++)
             part = fs_hinge_join(part, *of_piece++);
-        total += F(hinge_finish)(job, set, part);
+        total = F(hinge_finish)(job, set, part, total);
     }
     return total;
 }
@@ -124,22 +124,20 @@ static double F(total_of_pieces)(fs_job *job)
 static ptrdiff_t F(begin_losses)(fs_job *job, int step)
 {
     ptrdiff_t pieces = F(pieces_of_loss)(job), units = F(units_of_losses)(job);
-    size_t size = pieces ? sizeof(fs_hinge_part) : sizeof(double);
+    size_t size = pieces ? sizeof(fs_hinge_part) : sizeof(fs_pair);
     if (step == 0) {
-        job->total = 0;
-        job->partial = units == 1 ? &job->total : malloc((size_t)units * size);
+        job->partial = malloc((size_t)units * size);
         return job->partial ? units : -1;
     }
-    double total = 0;
+    fs_pair total = {0, 0};
     if (fs_stopped(job->watch))
         units = 0; /* not all of them are there */
     else if (pieces)
-        total = F(total_of_pieces)(job);
+        total = fs_pair_add(total, F(total_of_pieces)(job));
     for (ptrdiff_t unit = 0; !pieces && unit < units; unit++)
-        total += ((const double *)job->partial)[unit];
-    if (job->partial != &job->total)
-        free(job->partial);
-    job->total = total;
+        total = fs_pair_add(total, ((const fs_pair *)job->partial)[unit]);
+    free(job->partial);
+    job->total = total.hi + total.lo;
     return 0;
 }
 
@@ -150,7 +148,7 @@ static void F(unit_of_losses)(fs_job *job, ptrdiff_t unit)
         ((fs_hinge_part *)job->partial)[unit] =
             F(hinge_piece)(job, unit / pieces, unit % pieces);
     else
-        ((double *)job->partial)[unit] = F(loss_unit)(job, unit);
+        ((fs_pair *)job->partial)[unit] = F(loss_unit)(job, unit);
 }
 
 /* ---- all ---- */

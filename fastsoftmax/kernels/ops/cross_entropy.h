@@ -180,15 +180,15 @@ static void F(write_loss)(fs_line line, double loss)
         *(REAL *)line.at[FS_LOSSES] = (REAL)loss;
 }
 
-/* The losses and gradients of `count` sets along inner. */
-static double F(cross_entropy_of)(fs_job *job, fs_line lines, ptrdiff_t first,
-                                  ptrdiff_t count)
+/* The losses and gradients of `count` sets along inner; returns the sum with them. */
+static fs_pair F(cross_entropy_of)(fs_job *job, fs_line lines, ptrdiff_t first,
+                                   ptrdiff_t count, fs_pair total)
 {
     const fs_operand *y = &job->operand[FS_Y];
     const REAL nothing = 0;
     F(entropy_set) set[F(ENTROPY_SETS)];
     ptrdiff_t counted = 0;
-    double total = 0, all;
+    double all;
     for (ptrdiff_t j = first; j < first + count; j++) {
         fs_line line = fs_along_inner(job, lines, j);
         if (F(counts)(job, line, &set[counted])) {
@@ -206,24 +206,25 @@ static double F(cross_entropy_of)(fs_job *job, fs_line lines, ptrdiff_t first,
         if (set[k].line.at[FS_Y])
             F(entropy_gradient)(job, &set[k], all);
         F(write_loss)(set[k].line, loss);
-        total += loss;
+        total = fs_add_to(total, loss);
     }
     return total;
 }
 
-static double F(cross_entropy_unit)(fs_job *job, ptrdiff_t unit)
+static fs_pair F(cross_entropy_unit)(fs_job *job, ptrdiff_t unit)
 {
     ptrdiff_t sets = fs_loss_sets(job), units = (job->inner - 1) / sets + 1;
     ptrdiff_t first = unit % units * sets, last = fs_least(job->inner, first + sets);
     fs_line line = fs_locate(job, unit / units);
-    double total = 0;
+    fs_pair total = {0, 0};
     for (ptrdiff_t j = first; j < last && !fs_stopped(job->watch); j += F(ENTROPY_SETS))
-        total += F(cross_entropy_of)(job, line, j, fs_least(F(ENTROPY_SETS), last - j));
+        total = F(cross_entropy_of)(job, line, j, fs_least(F(ENTROPY_SETS), last - j),
+                                    total);
     return total;
 }
 
 /* Any loss's unit: the sum of its losses. */
-static double F(loss_unit)(fs_job *job, ptrdiff_t unit)
+static fs_pair F(loss_unit)(fs_job *job, ptrdiff_t unit)
 {
     return job->op == FS_HINGE ? F(hinge_unit)(job, unit)
                                : F(cross_entropy_unit)(job, unit);

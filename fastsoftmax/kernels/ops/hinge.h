@@ -324,11 +324,12 @@ static void F(leave_out)(const fs_job *job, fs_line line, ptrdiff_t j,
     tile->terms[j] = tile->slopes[j] = 0;
 }
 
-/* Writes what all of a row's negatives decide; returns the sum of the losses. */
-static double F(finish_tile)(const fs_job *job, fs_line line, ptrdiff_t width,
-                             F(hinge_tile) *tile)
+/* Writes what all of a row's negatives decide; returns the sum of the losses. Handed on
+ * from tile to tile the sum took 1.2 times as long at n = 4: each would wait for it. */
+static fs_pair F(finish_tile)(const fs_job *job, fs_line line, ptrdiff_t width,
+                              F(hinge_tile) *tile)
 {
-    double total = 0;
+    fs_pair sum = {0, 0};
     if (job->largest && job->written != FS_PAIRS)
         F(finish_largest)(job, line, width, tile);
     for (ptrdiff_t j = 0; j < width; j++) {
@@ -336,14 +337,14 @@ static double F(finish_tile)(const fs_job *job, fs_line line, ptrdiff_t width,
             F(leave_out)(job, line, j, tile);
         else if (tile->terms[j] != 0) /* 0 stays 0, whatever the weight */
             tile->terms[j] *= tile->weight[j];
-        total += tile->terms[j];
+        sum = fs_add_to(sum, tile->terms[j]);
     }
     for (ptrdiff_t j = 0; line.at[FS_LOSSES] && j < width; j++)
         *(REAL *)(line.at[FS_LOSSES] + j * job->operand[FS_LOSSES].inner) =
             (REAL)tile->terms[j];
     if (job->written != FS_NOTHING)
         F(finish_positives)(job, line, width, tile);
-    return total;
+    return sum;
 }
 
 /* ---- rows ---- */
@@ -448,23 +449,24 @@ static fs_hinge_part F(hinge_piece)(const fs_job *job, ptrdiff_t index, ptrdiff_
     return F(hinge_part)(job, line, &tile, 0, piece);
 }
 
-static double F(hinge_finish)(const fs_job *job, ptrdiff_t index, fs_hinge_part part)
+static fs_pair F(hinge_finish)(const fs_job *job, ptrdiff_t index, fs_hinge_part part,
+                               fs_pair total)
 {
     fs_line line = F(find_row)(job, index);
     F(hinge_tile) tile;
     F(start_tile)(job, line, 1, &tile);
     F(set_part)(&tile, 0, part);
-    return F(finish_tile)(job, line, 1, &tile);
+    return fs_pair_add(total, F(finish_tile)(job, line, 1, &tile));
 }
 
 #include "ops/hinge_columns.h"
 
-static double F(hinge_unit)(fs_job *job, ptrdiff_t unit)
+static fs_pair F(hinge_unit)(fs_job *job, ptrdiff_t unit)
 {
     ptrdiff_t rows = fs_loss_sets(job), units = (job->inner - 1) / rows + 1;
     ptrdiff_t first = unit % units * rows, last = fs_least(job->inner, first + rows);
     fs_line line = fs_locate(job, unit / units);
-    double total = 0;
+    fs_pair total = {0, 0};
     for (ptrdiff_t j = first; j < last && !fs_stopped(job->watch); j += FS_HINGE_TILE) {
         ptrdiff_t width = fs_least(FS_HINGE_TILE, last - j);
         fs_line here = fs_along_inner(job, line, j);
@@ -474,7 +476,7 @@ static double F(hinge_unit)(fs_job *job, ptrdiff_t unit)
             F(hinge_columns)(job, here, width, &tile);
         else
             F(hinge_rows)(job, here, width, &tile);
-        total += F(finish_tile)(job, here, width, &tile);
+        total = fs_pair_add(total, F(finish_tile)(job, here, width, &tile));
     }
     return total;
 }
