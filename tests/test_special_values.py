@@ -22,6 +22,7 @@ from oracle import (
     PLACES,
     ROWS,
     SOFTMAXES,
+    WEIGHTED,
     Oracle,
     hinges,
     inputs,
@@ -68,12 +69,12 @@ def options_of(oracle: Oracle, n: int) -> dict[str, dict[str, Any]]:
 
 
 @of_every_dtype
-@of_every([*SOFTMAXES, *GRADIENTS, *ALL_HINGES[:12], *ENTROPIES])
+@of_every([*SOFTMAXES, *GRADIENTS, *ALL_HINGES[:12], *ENTROPIES, WEIGHTED])
 def test_in_their_own_rows_only(oracle, dtype):
     """Each between two ordinary rows, which must not notice."""
     lengths = FOR_LOSSES if oracle in HINGES else (3, 17, 25, 26, 40)
     if oracle not in ALL_HINGES:
-        lengths = LENGTHS if oracle not in ENTROPIES else (1, 3, 17, 65, 513)
+        lengths = LENGTHS if "weights" not in oracle.takes else (1, 3, 17, 65, 513)
     for n in lengths:
         special = oracle.typed(oracle.special(n), dtype)
         plain = oracle.draw(2 * len(special[0]), n, dtype)
@@ -131,7 +132,7 @@ def test_masks_that_differ_from_row_to_row(oracle, dtype):
 
 
 @of_every_dtype
-@of_every([*SOFTMAXES, *GRADIENTS, *ALL_HINGES[:4], *ENTROPIES])
+@of_every([*SOFTMAXES, *GRADIENTS, *ALL_HINGES[:4], *ENTROPIES, WEIGHTED])
 def test_in_every_layout(oracle, dtype):
     for n in (3, 17, 40):
         given = oracle.typed(oracle.special(n), dtype)

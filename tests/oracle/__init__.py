@@ -32,7 +32,7 @@ import pytest
 
 import fastsoftmax as fs
 
-from . import entropies, gradients, hinges, inputs, softmaxes
+from . import entropies, gradients, hinges, inputs, softmaxes, weights
 from .arithmetic import (
     Array,
     Judge,
@@ -149,6 +149,18 @@ def _softmax(name: str) -> Oracle:
         lambda dtype: (native(dtype),),
         frozenset(takes if name == "logsumexp" else {*takes, "temperature", "like x"}),
     )
+
+
+WEIGHTED = Oracle(
+    "logsumexp of weights",
+    lambda a, b, axis, **options: fs.logsumexp(a, axis, b, return_sign=True, **options),
+    weights.judge,
+    inputs.WEIGHTED,
+    inputs.special_weights,
+    lambda dtype: (native(dtype), native(dtype)),
+    frozenset({"axes", "where", "dtype"}),
+    arrays=2,
+)
 
 
 def _gradient(name: str) -> Oracle:
@@ -281,7 +293,7 @@ ALL_HINGES = [_hinge(form, *loss) for form in FORMS for loss in hinges.LOSSES]
 # they do to each other, test_special_values.py and test_accuracy.py ask of all.
 HINGES = [ALL_HINGES[i] for i in (0, 3, 5, 6, 8, 11)]
 ENTROPIES = [_entropy(form) for form in ("labels", "targets")]
-ORACLES = [*SOFTMAXES, *GRADIENTS, *HINGES, *ENTROPIES]
+ORACLES = [*SOFTMAXES, *GRADIENTS, *HINGES, *ENTROPIES, WEIGHTED]
 # Those that are judged by the same exact numbers are asked together.
 FAMILIES = [SOFTMAXES, *([oracle] for oracle in ORACLES[3:])]
 
@@ -323,6 +335,7 @@ __all__ = [
     "PLACES",
     "ROWS",
     "SOFTMAXES",
+    "WEIGHTED",
     "Oracle",
     "Place",
     "name_of",

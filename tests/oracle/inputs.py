@@ -197,6 +197,73 @@ LOGARITHMS: dict[str, Case] = {
     "above 0": above_0,
 }
 
+# ---- logits with weights ----
+
+
+def weighted(rng: Rng, shape: Shape, dtype: Any) -> tuple[Array, Array]:
+    """Mostly positive weights, some 0; one short set of equal entries cancels."""
+    a = mixed(rng, shape)
+    b = rng.normal(1, 0.7, shape) * (rng.random(shape) < 0.8)
+    if shape[1] > 300:
+        return a, b
+    a[shape[0] // 2] = a[shape[0] // 2, 0]
+    b[shape[0] // 2] = (-1.0) ** np.arange(shape[1])
+    return a, b
+
+
+LEVELS = [0, 1, -3, 100, -250, 1499, 1501, -1499, -1501, 3000, -1e5, 1e10]
+
+
+def awkward(rng: Rng, shape: Shape, dtype: Any) -> tuple[Array, Array]:
+    """Weights that vary, cancel, vanish, or are far apart."""
+    rows = [_awkward_row(rng, shape[1], dtype) for _ in range(shape[0])]
+    a, b = zip(*rows, strict=True)
+    return np.array(a), np.array(b)
+
+
+def _awkward_row(rng: Rng, n: int, dtype: Any) -> tuple[Array, Array]:
+    a = rng.choice(LEVELS) + rng.choice([1e-3, 1, 10, 100, 1000]) * rng.normal(size=n)
+    a = a.astype(dtype).astype(float)
+    most = 300 if np.dtype(dtype) == np.float64 else 35
+    kinds = [
+        rng.normal(size=n),
+        abs(rng.normal(size=n)),
+        rng.normal(size=n) * 10.0 ** rng.uniform(-most, most, n),
+        rng.choice([1.0, -1], n),
+        rng.choice([10.0**most, -(10.0**most), 10.0**-most, 1.0, 0.0], n),
+        rng.normal(size=n) * (rng.random(n) < 0.5),
+        rng.normal(size=n) * 10.0 ** rng.integers(-most - 9, most),
+    ]
+    b = kinds[rng.integers(len(kinds))]
+    if rng.random() < 0.3:
+        a[rng.random(n) < 0.3] = -INF
+    if rng.random() < 0.3:
+        a[rng.random(n) < 0.4] = a.max()
+    if rng.random() < 0.3:
+        order, half = rng.permutation(n), n // 2
+        a[order[:half]] = a[order[half : 2 * half]]
+        b[order[:half]] = -b[order[half : 2 * half]]
+    return a, b
+
+
+WEIGHTED: dict[str, Case] = {"ordinary": weighted, "awkward": awkward}
+
+
+def special_weights(n: int) -> tuple[Array, Array]:
+    """The rows of the table; then special weights, beside entries of each kind."""
+    rows, entries = special_rows(n), (NAN, INF, -INF, -1e4, 1.5)
+    a = np.array([*rows, *(ordinary(n) for _ in range(6 * len(entries)))])
+    b = np.ones(a.shape) + np.arange(n) % 3
+    a[-5:, 0], b[-5:, 0] = (NAN, INF, INF, NAN, INF), (1, 1, -1, 0, 0)
+    b[-5:, -1], b[-2:] = (INF, -INF, -INF, 1, 0), 0
+    of_place = itertools.product((NAN, INF, -INF, 0.0, -1.0), entries)
+    for i, (weight, entry) in enumerate(of_place, len(rows)):
+        place = (0, n // 2, n - 1)[i % 3]
+        a[i, place], b[i, place] = entry, weight
+    b[:-5:2, n // 2] *= -1
+    return a, b
+
+
 # ---- logits with labels, or with targets ----
 
 OF_ENTROPY = ["ordinary", "half far below", "one far above many", "wide apart"]
