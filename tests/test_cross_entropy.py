@@ -99,6 +99,20 @@ def test_quotients_that_overflow(t):
     assert loss[1] == alone
 
 
+@pytest.mark.parametrize(
+    ("dtype", "by"),
+    [(np.float32, 1e-30), (np.float32, 1e37), (np.float64, 1e-290), (np.float64, 1e307)],
+)
+def test_gradients_near_the_ends_of_the_range(dtype, by):
+    x = np.full((1, 3), 3, dtype)
+    for options in ({"sample_weight": [by]}, {"temperature": dtype(1 / by)}):
+        _, grad = silently(
+            cross_entropy, x, [0], **options, reduction="sum", return_grad=True
+        )
+        wanted = np.array([[-2, 1, 1]]) / 3 * by
+        np.testing.assert_allclose(grad, wanted, rtol=4 * np.finfo(dtype).eps)
+
+
 def test_errors():
     x = draw((3, 4), np.float32)
     with pytest.raises(

@@ -133,7 +133,9 @@ static void F(entropy_gradient)(fs_job *job, const F(entropy_set) *set, double a
     F(factor) factor = F(factor_of_row)(set->sum, 1);
     int is_hard = F(is_hard)(job, set);
     int in_place = y->type == REAL_TYPE && y->n == sizeof(REAL);
-    if (is_hard) {
+    if (is_hard && fabs((double)by) > 1) { /* hi is 2^SPARE / sum, rest its inverse: */
+        factor.rest = V(mul)(factor.rest, V(set)(by));
+    } else if (is_hard) { /* neither overflows, nor becomes subnormal too early */
         factor.hi = V(mul)(factor.hi, V(set)(by));
         factor.lo = V(mul)(factor.lo, V(set)(by));
     }
