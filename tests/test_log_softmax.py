@@ -52,7 +52,7 @@ def test_is_never_above_zero(dtype):
 
 @pytest.mark.parametrize("gap", [20, 40, 80, 100])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [2, 17, 64, 65, 2049])
+@pytest.mark.parametrize("n", [2, 17, 64, 65, 130, 1000, 2049])
 def test_the_dominant_entry_keeps_what_it_leaves_to_others(n, dtype, gap):
     x = np.full(n, -gap, dtype)
     x[n // 3] = 0
@@ -60,6 +60,16 @@ def test_the_dominant_entry_keeps_what_it_leaves_to_others(n, dtype, gap):
     y = log_softmax(x)
     assert -1e-2 < y.max() < 0
     assert ulps(y, expected) <= 2
+
+
+@pytest.mark.parametrize("places", [(0, 1), (0, 32), (3, 129), (113, 129), (128, 129)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_two_dominant_entries_share_the_sum(dtype, places):
+    """In one lane of a vector or in two, and where the last vector begins anew."""
+    x = np.full(130, -60, dtype)
+    x[list(places)] = 0
+    y = log_softmax(x)
+    assert ulps(y, reference("log_softmax", x)) <= 2
 
 
 def test_entries_far_below_do_not_underflow():

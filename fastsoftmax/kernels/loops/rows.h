@@ -60,7 +60,7 @@ static F(range) F(range_of)(const REAL *x, ptrdiff_t n)
 enum { F(SIDE_BY_SIDE) = 2 };
 
 /* What one loop does for up to three rows. */
-enum { F(TERMS) = 1, F(RANGE) = 2, F(RESULTS) = 4 };
+enum { F(TERMS) = 1, F(RANGE) = 2, F(RESULTS) = 4, F(CAPPED) = 8 };
 typedef struct {
     const REAL *x;     /* the terms of these are added up, */
     REAL *e;           /* and with TERMS go here; e may be x */
@@ -69,6 +69,7 @@ typedef struct {
     REAL *y;           /* go here; where they are not made of terms, later: log_softmax
                         * of 16384x1000 takes .55 times as long if lines of y are asked
                         * for meanwhile, of 4096x1000 .77 times */
+    VEC cap;           /* CAPPED: elements above are taken for it */
 } F(work);
 
 /* What is known before, and what becomes known. */
@@ -85,6 +86,7 @@ FS_INLINE void F(do_some)(int op, int parts, int clamp, int care, int abreast,
 {
     VEC x[ABREAST], s[ABREAST], q[ABREAST];
     EACH x[j] = V(load)(w->x + i + j * LANES);
+    EACH if (parts & F(CAPPED)) x[j] = V(min)(w->cap, x[j]); /* NaN stay */
     F(exp_terms)(clamp, abreast, x, &known->shift, s, q);
     EACH if (parts & F(RANGE))
         F(add_range)(op, V(load)(w->ahead + i + j * LANES), &known->ahead);
@@ -114,6 +116,8 @@ FS_INLINE void F(do_block)(int op, int parts, int clamp, int care, F(work) w,
     for (; abreast > 1 && i + LANES <= n; i += LANES)
         F(do_some)(op, parts, clamp, care, 1, &w, i, &k);
     if (i < n) {
+        if (parts & F(CAPPED))
+            last = V(min)(w.cap, last);
         F(exp_terms)(clamp, 1, &last, &k.shift, &s, &q);
         if (parts & F(RANGE))
             F(add_range)(op, V(load)(w.ahead + end), &k.ahead);
@@ -364,6 +368,14 @@ static inline const REAL *F(read_whole)(const fs_job *job, fs_line line, REAL *b
     return F(read)(x, line.at[FS_X], x->n, line.at[FS_MASK], mask->n, job->n, buffer);
 }
 
+/* Row `index`, where it is or has been read to. */
+static inline const REAL *F(whole_row)(const fs_job *job, ptrdiff_t index, REAL *buffer)
+{
+    if (job->operand[FS_X].direct)
+        return (const REAL *)fs_locate_one(job, FS_X, index);
+    return F(read_whole)(job, fs_locate(job, index), buffer);
+}
+
 /* softmax of what has to be read or written first, or later. */
 static void F(rows_converted)(const fs_job *job, ptrdiff_t first, ptrdiff_t last,
                               F(flight) *flight)
@@ -393,22 +405,56 @@ static void F(rows_converted)(const fs_job *job, ptrdiff_t first, ptrdiff_t last
 /* log_softmax and logsumexp: so many rows wait for their logarithms. */
 enum { F(WAITING) = 16 };
 
-/* The max and the sum of row r of those, whose results will be at y. `next` is the
- * range of `x`, and then that of `ahead`, or of nothing if that is NULL. */
-static void F(add_up_row)(ptrdiff_t n, const REAL *x, const REAL *ahead, const REAL *y,
-                          ptrdiff_t r, F(range) *next, F(sets) *sets)
+/* Whether max is `gap` or more above all lanes but its own, if there are any: one lane
+ * would say yes of each row, and second_of takes .3 of a row's time there. */
+static inline int F(stands_out)(VEC lanes, REAL max, REAL gap)
 {
-    REAL max = V(largest)(next->max), lowered[BLOCK];
-    F(work) w = {F(lowered)(x, n, max, lowered), NULL, ahead, NULL, (REAL *)y};
+    VEC others = V(if_equal)(lanes, V(set)(max), V(set)((REAL)-INFINITY), lanes);
+    return LANES > 1 && !isinf(max) && !V(any_less)(V(set)(max - gap), others);
+}
+
+/* The largest element but one, max if there are two of it. */
+static REAL F(second_of)(const REAL *x, ptrdiff_t n, REAL max)
+{
+    const VEC none = V(set)((REAL)-INFINITY), all = V(set)(max);
+    VEC second = none, first = none;
+    REAL ones[LANES];
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        VEC here = F(load_some)(x + i, n - i, none);
+        second = V(max)(V(min)(here, first), second);
+        first = V(max)(here, first);
+    }
+    V(store)(ones, V(if_equal)(first, all, V(set)(1), V(set)(0)));
+    int twice = V(wide_total)(V(wide_add)(V(wide_zero)(), ones)) > 1;
+    return twice ? max : V(largest)(V(if_equal)(first, all, second, first));
+}
+
+/* The max, second and sum of row r of those, whose results will be at y. `next` is the
+ * range of `x`, and then that of `ahead`. Where second may be `gap` below max, the sum
+ * is made as where each lane is a set. */
+static void F(add_up_row)(ptrdiff_t n, REAL gap, const REAL *x, const REAL *ahead,
+                          const REAL *y, ptrdiff_t r, F(range) *next, F(sets) *sets)
+{
+    REAL max = V(largest)(next->max), second = max, lowered[BLOCK];
+    VEC cap = V(set)(max), off = F(subtrahend)(cap);
+    int peaked = F(stands_out)(next->max, max, gap);
+    if (peaked) {
+        second = F(second_of)(x, n, max);
+        second = second < max - UNSEEN ? max - UNSEEN : second;
+        cap = V(set)(second);
+    }
+    cap = V(sub)(cap, off);
+    F(work) w = {F(lowered)(x, n, max, lowered), NULL, ahead, NULL, (REAL *)y, cap};
     F(knowledge) known;
-    known.shift = F(shift_for)(V(set)(max));
-    if (ahead)
-        F(do_block)(FS_LOG_SOFTMAX, F(RANGE), 1, F(PLAIN), w, n, &known);
+    known.shift = F(shift_by)(F(exponent_of)(cap));
+    if (peaked)
+        F(do_block)(FS_LOG_SOFTMAX, F(RANGE) | F(CAPPED), 1, F(PLAIN), w, n, &known);
     else
-        F(do_block)(FS_LOG_SOFTMAX, 0, 1, F(PLAIN), w, n, &known);
+        F(do_block)(FS_LOG_SOFTMAX, F(RANGE), 1, F(PLAIN), w, n, &known);
     *next = known.ahead;
     fs_pair sum = F(all_lanes)(known.sum);
-    sets->max[r] = sets->second[r] = max;
+    sets->max[r] = max;
+    sets->second[r] = second;
     sets->total[r] = (REAL)(sum.hi + sum.lo);
     sets->lost[r] = (REAL)((sum.hi - sets->total[r]) + sum.lo);
 }
@@ -428,33 +474,31 @@ static void F(write_log_softmax)(const fs_job *job, ptrdiff_t index, const REAL 
 
 static void F(log_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last, F(flight) *flight)
 {
-    ptrdiff_t n = job->n, most = F(WAITING);
     const fs_operand *source = &job->operand[FS_X];
-    double doubt = F(doubt)(n, (n + LANES - 1) / LANES);
-    const REAL *x[F(WAITING)], *ahead = NULL;
-    F(range) next = F(no_range)();
+    const ptrdiff_t n = job->n, room = 3 * BLOCK / flight->pitch - 1;
+    const ptrdiff_t most = source->direct ? F(WAITING) : fs_least(F(WAITING), room);
+    /* Elements less than `gap` below max have terms above what is in doubt. */
+    const double doubt = F(doubt)(n, (n + LANES - 1) / LANES);
+    const REAL gap = (REAL)(-.69 * (ilogb(doubt) + 2));
+    REAL *buffer = flight->buffer, *end = buffer + most * flight->pitch;
+    const REAL *x[F(WAITING) + 1] = {F(whole_row)(job, first, buffer)};
+    F(range) next = F(range_of)(x[0], n);
     F(sets) sets;
-    if (!source->direct)
-        most = fs_least(most, 3 * BLOCK / flight->pitch);
-    for (; first < last; first += most) {
-        ptrdiff_t count = fs_least(most, last - first);
+    for (ptrdiff_t count; first < last; first += count) {
+        count = fs_least(most, last - first);
         for (ptrdiff_t r = 0; r < count; r++) {
-            REAL *buffer = flight->buffer + r * flight->pitch;
-            x[r] =
-                ahead ? ahead : F(read_whole)(job, fs_locate(job, first + r), buffer);
-            if (!ahead)
-                next = F(range_of)(x[r], n);
-            ahead = NULL;
-            if (source->direct && first + r + 1 < last)
-                ahead = (const REAL *)fs_locate_one(job, FS_X, first + r + 1);
+            x[r + 1] = x[r];
+            buffer = buffer == end ? flight->buffer : buffer + flight->pitch;
+            if (first + r + 1 < last)
+                x[r + 1] = F(whole_row)(job, first + r + 1, buffer);
             const REAL *y = x[r]; /* without results nothing is worth asking for */
             if (F(writes_all)(job->op))
                 y = (const REAL *)fs_locate_one(job, FS_Y, first + r);
-            F(add_up_row)(n, x[r], ahead, y, r, &next, &sets);
+            F(add_up_row)(n, gap, x[r], x[r + 1], y, r, &next, &sets);
         }
         F(finish_sets)(job->op, count, &sets);
         for (ptrdiff_t r = 0; r < count; r++) {
-            if (F(is_special)(job->op, doubt, &sets, r))
+            if (F(is_special)(job->op, LANES > 1 ? 0 : doubt, &sets, r))
                 F(special_log_sum)(job->op, job, source, fs_locate(job, first + r),
                                    &sets, r);
             if (F(writes_all)(job->op))
@@ -463,6 +507,7 @@ static void F(log_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last, F(flight) 
                 F(write)(sets.hi + r, 1, fs_locate_one(job, FS_Y, first + r),
                          job->operand[FS_Y].type);
         }
+        x[0] = x[count];
     }
 }
 
