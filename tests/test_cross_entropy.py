@@ -101,7 +101,12 @@ def test_quotients_that_overflow(t):
 
 @pytest.mark.parametrize(
     ("dtype", "by"),
-    [(np.float32, 1e-30), (np.float32, 1e37), (np.float64, 1e-290), (np.float64, 1e307)],
+    [
+        (np.float32, 1e-30),
+        (np.float32, 1e37),
+        (np.float64, 1e-290),
+        (np.float64, 1e307),
+    ],
 )
 def test_gradients_near_the_ends_of_the_range(dtype, by):
     x = np.full((1, 3), 3, dtype)
