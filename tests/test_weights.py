@@ -56,6 +56,21 @@ def test_what_remains_of_terms_that_cancel(dtype, level, rest):
         WEIGHTED.check((a, np.array(b, np.float64)), dtype=dtype)
 
 
+def test_what_float32_makes_of_terms_that_cancel_in_part():
+    """From all to 2^-14 of the terms is left: around where rough sums will not do."""
+    rng = np.random.default_rng(1)
+    x = rng.uniform(-1, 1, (50_000, 3)).astype(np.float32)
+    b = rng.uniform(0.1, 1, x.shape).astype(np.float32)
+    left = 2 ** rng.uniform(-14, 0, len(x))
+    terms = b.astype(np.float64) * np.exp(x.astype(np.float64))
+    b[:, 2] *= -(terms[:, :2].sum(1) / terms[:, 2]) * (1 - left)
+    total = np.sum(b * np.exp(x.astype(np.float64)), 1)
+    log, sign = signed(x, 1, b)
+    error = abs(log - np.log(abs(total))) / np.spacing(abs(log))
+    assert (sign == np.sign(total)).all()
+    assert error.max() < 1
+
+
 def test_an_entry_between_cancelled_ones_and_nothing():
     a = np.array([9e3, 9e3, 9e3 - 500, 9e3 - 500, -9e3, -INF])
     assert signed(a, b=[1.0, -1, 2, -2, -0.5, 1]) == (-9e3 + np.log(0.5), -1)

@@ -22,70 +22,65 @@ enum { LEAST_COLUMNS = 6, MOST_OF_COLUMN = 96 };
 typedef struct {
     fs_line line;
     ptrdiff_t width; /* sets; 0: one, in bundles of its own elements */
+    int full;        /* what its sums are: see ops/weights.h */
     F(weighted) whole;
-    F(sums) lead, rest;
-    double x[BUNDLES * WAYS], b[BUNDLES * WAYS];
+    F(sums) sums[2]; /* FS_REST and, in full, FS_LEAD */
+    _Alignas(64) double x[BUNDLES * WAYS];
+    double b[BUNDLES * WAYS];
     ptrdiff_t first, count; /* which elements of the sets x and b hold */
 } F(bundles);
 
 /* ---- reading ---- */
 
-/* Inline: rows of 50 that are read as columns take half as long as by the call. */
-FS_INLINE void F(widen)(const fs_operand *source, const char *from, ptrdiff_t step,
-                        ptrdiff_t count, double *to)
+/* Lines of `count` elements, `step` bytes from one to the next, `pitch` bytes from line
+ * to line; to lines of WAYS. */
+static void F(widen)(const fs_operand *source, const char *from, ptrdiff_t pitch,
+                     ptrdiff_t lines, ptrdiff_t step, ptrdiff_t count, double *to)
 {
-    if (source->type == FS_F32 && source->direct && step == sizeof(float))
+    for (ptrdiff_t k = 0; k < lines; k++, from += pitch, to += WAYS) {
+        /* What is soon read, also beside it, by the next tiles: 2000 x 2000 along axis
+         * 0 take 0.8 times as long (float32, float64; AVX-512, Zen 4). */
+        for (ptrdiff_t beside = 0; lines > 1 && beside < 256; beside += 64)
+            fs_prefetch(from, 8 * pitch + beside);
+        if (source->type == FS_F32 && source->direct && step == sizeof(float))
 #pragma omp simd
-        for (ptrdiff_t i = 0; i < count; i++) to[i] = ((const float *)from)[i];
-    else if (source->type == FS_F32 && source->direct)
+            for (ptrdiff_t i = 0; i < count; i++) to[i] = ((const float *)from)[i];
+        else if (source->type == FS_F32 && source->direct)
 #pragma omp simd
-        for (ptrdiff_t i = 0; i < count; i++) to[i] = *(const float *)(from + i * step);
-    else if (source->type == FS_F64 && source->direct && step == sizeof(double))
-        memcpy(to, from, (size_t)count * sizeof(double));
-    else if (source->type == FS_F64 && source->direct)
+            for (ptrdiff_t i = 0; i < count; i++)
+                to[i] = *(const float *)(from + i * step);
+        else if (source->type == FS_F64 && source->direct)
 #pragma omp simd
-        for (ptrdiff_t i = 0; i < count; i++)
-            to[i] = *(const double *)(from + i * step);
-    else
-        fs_stage_f64(from, step, source->type, source->swapped, count, to);
+            for (ptrdiff_t i = 0; i < count; i++)
+                to[i] = *(const double *)(from + i * step);
+        else
+            fs_stage_f64(from, step, source->type, source->swapped, count, to);
+    }
 }
 
-/* Asks for rows that are soon read, and what the next tiles will read beside them: 2000
- * x 2000 along axis 0 take 0.8 times as long (float32, float64; AVX-512, Zen 4). */
-static inline void F(expect)(const fs_operand *source, const char *line, ptrdiff_t row)
-{
-    for (ptrdiff_t beside = 0; beside < 256; beside += 64)
-        fs_prefetch(line, (row + 8) * source->n + beside);
-}
-
-/* `count` entries and weights from element `first` of the line on, along n or inner;
- * where masked out, the weight is 0. */
-FS_INLINE void F(take_bundle)(const fs_job *job, fs_line line, ptrdiff_t first,
-                              ptrdiff_t count, int along_inner, double *x, double *b)
+/* Elements first to first + count of a set (width 0), or of `width` neighbouring ones,
+ * run by run of their axes; where masked out, the weight is 0. */
+static void F(take)(const fs_job *job, fs_line tile, ptrdiff_t width, ptrdiff_t first,
+                    ptrdiff_t count, double *x, double *b)
 {
     const fs_operand *entry = &job->operand[FS_X], *mask = &job->operand[FS_MASK];
     const fs_operand *weight = &job->operand[FS_WEIGHTS];
-    F(widen)(entry, line.at[FS_X] + first * entry->n,
-             along_inner ? entry->inner : entry->n, count, x);
-    F(widen)(weight, line.at[FS_WEIGHTS] + first * weight->n,
-             along_inner ? weight->inner : weight->n, count, b);
-    if (!line.at[FS_MASK])
-        return;
-    const char *in_set = line.at[FS_MASK] + first * mask->n;
-    ptrdiff_t step = along_inner ? mask->inner : mask->n;
-#pragma omp simd
-    for (ptrdiff_t i = 0; i < count; i++) b[i] = in_set[i * step] ? b[i] : 0;
-}
-
-/* Elements first to first + count of a set whose axes are walked run by run. */
-static void F(take_row)(const fs_job *job, fs_line line, ptrdiff_t first,
-                        ptrdiff_t count, double *x, double *b)
-{
     for (ptrdiff_t done = 0, here; done < count; done += here) {
         ptrdiff_t run = (first + done) / job->run, at = (first + done) % job->run;
         here = fs_least(job->run - at, count - done);
-        F(take_bundle)(job, fs_along_runs(job, line, run), at, here, 0, x + done,
-                       b + done);
+        fs_line line = fs_along_runs(job, tile, run);
+        ptrdiff_t lines = width ? here : 1, size = width ? width : here;
+        double *to_x = x + done * (width ? WAYS : 1), *to_b = b + (to_x - x);
+        F(widen)(entry, line.at[FS_X] + at * entry->n, entry->n, lines,
+                 width ? entry->inner : entry->n, size, to_x);
+        F(widen)(weight, line.at[FS_WEIGHTS] + at * weight->n, weight->n, lines,
+                 width ? weight->inner : weight->n, size, to_b);
+        const char *in_set = line.at[FS_MASK];
+        ptrdiff_t step = width ? mask->inner : mask->n;
+        for (ptrdiff_t k = 0; in_set && k < lines; k++)
+            for (ptrdiff_t i = 0; i < size; i++)
+                if (!in_set[(at + k) * mask->n + i * step])
+                    to_b[k * WAYS + i] = 0;
     }
 }
 
@@ -100,20 +95,7 @@ static ptrdiff_t F(read_block)(const fs_job *job, F(bundles) *tile, ptrdiff_t fi
         return count;
     tile->first = first;
     tile->count = count;
-    if (!width)
-        F(take_row)(job, tile->line, first, count, tile->x, tile->b);
-    for (ptrdiff_t i = 0, here; width && i < count; i += here) {
-        ptrdiff_t run = (first + i) / job->run, at = (first + i) % job->run;
-        fs_line line = fs_along_runs(job, tile->line, run);
-        here = fs_least(job->run - at, count - i);
-        for (ptrdiff_t k = i; k < i + here; k++) {
-            ptrdiff_t on = at + k - i;
-            F(expect)(&job->operand[FS_X], line.at[FS_X], on);
-            F(expect)(&job->operand[FS_WEIGHTS], line.at[FS_WEIGHTS], on);
-            F(take_bundle)(job, line, on, width, 1, tile->x + k * WAYS,
-                           tile->b + k * WAYS);
-        }
-    }
+    F(take)(job, tile->line, width, first, count, tile->x, tile->b);
     ptrdiff_t pitch = width ? width : count, bundles = width ? count : 1;
     ptrdiff_t whole = (pitch + WAYS - 1) / WAYS * WAYS;
     for (ptrdiff_t k = 0; whole > pitch && k < bundles; k++)
@@ -134,52 +116,46 @@ static inline ptrdiff_t F(sets_of)(const F(bundles) *tile)
     return tile->width ? tile->width : 1;
 }
 
-static void F(chunk_max)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
-                         ptrdiff_t last, F(weighted) *part)
+/* Both are over elements first to last of a chunk, and go to tile->whole. */
+static void F(max_of_chunk)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
+                            ptrdiff_t last)
 {
-    F(bundle) max, size;
-    EACH_PART max.part[i] = V(set)(-INFINITY);
-    EACH_PART size.part[i] = V(set)(0);
+    double max[WAYS], size[WAYS];
+    F(bundle) max_of, size_of;
+    EACH_PART max_of.part[i] = V(set)(-INFINITY);
+    EACH_PART size_of.part[i] = V(set)(0);
     for (ptrdiff_t i = first, count; i < last; i += count) {
         count = F(read_block)(job, tile, i, last);
         for (ptrdiff_t k = 0; k < F(bundles_of)(tile, count); k++)
-            F(raise)(tile->x + k * WAYS, tile->b + k * WAYS, &max, &size);
+            F(raise)(tile->x + k * WAYS, tile->b + k * WAYS, &max_of, &size_of);
     }
-    F(store_bundle)(part->max, max);
-    F(store_bundle)(part->size, size);
-    for (ptrdiff_t j = 1; !tile->width && j < WAYS; j++) {
-        part->max[0] = part->max[j] > part->max[0] ? part->max[j] : part->max[0];
-        part->size[0] = part->size[j] > part->size[0] ? part->size[j] : part->size[0];
-    }
+    F(store_bundle)(max, max_of);
+    F(store_bundle)(size, size_of);
+    ptrdiff_t sets = F(sets_of)(tile);
+    for (ptrdiff_t j = 0; j < WAYS; j += sets)
+        F(join_maxima)(&tile->whole, max + j, size + j, fs_least(sets, WAYS - j));
 }
 
-/* Adds the terms of the block of a tile, its sums in registers if they are a row's. */
-static void F(add_block)(F(bundles) *tile, ptrdiff_t count, const F(bundle_shift) *with)
+/* Adds the terms of the block of a tile, each of its sums in registers in turn. */
+FS_INLINE void F(add_block)(int full, F(bundles) *tile, ptrdiff_t count,
+                            const F(bundle_shift) *with)
 {
-    const double *x = tile->x, *b = tile->b;
-    double *rest_hi = tile->rest.hi, *rest_lo = tile->rest.lo;
-    F(bundle) hi = F(load_bundle)(rest_hi), lo = F(load_bundle)(rest_lo);
-    for (ptrdiff_t k = 0; k < F(bundles_of)(tile, count); k++, x += WAYS, b += WAYS) {
-        ptrdiff_t at = tile->width ? k % WAYS * WAYS : 0;
-        if (tile->width) {
-            hi = F(load_bundle)(rest_hi + at);
-            lo = F(load_bundle)(rest_lo + at);
-        }
-        F(add_bundle)(x, b, with, &tile->lead, at, &hi, &lo);
-        if (tile->width) {
-            F(store_bundle)(rest_hi + at, hi);
-            F(store_bundle)(rest_lo + at, lo);
-        }
-    }
-    if (!tile->width) {
+    ptrdiff_t bundles = F(bundles_of)(tile, count), ways = tile->width ? WAYS : 1;
+    F(sums) *rest = &tile->sums[FS_REST], *lead = &tile->sums[FS_LEAD];
+    for (ptrdiff_t way = 0; way < fs_least(ways, bundles); way++) {
+        double *rest_hi = rest->hi + way * WAYS, *rest_lo = rest->lo + way * WAYS;
+        F(bundle) hi = F(load_bundle)(rest_hi), lo = F(load_bundle)(rest_lo);
+        for (ptrdiff_t k = way; k < bundles; k += ways)
+            F(add_bundle)(full, tile->x + k * WAYS, tile->b + k * WAYS, with, lead,
+                          way * WAYS, &hi, &lo);
         F(store_bundle)(rest_hi, hi);
         F(store_bundle)(rest_lo, lo);
     }
 }
 
 /* IN tile->whole: max and size of all chunks. */
-static void F(chunk_sum)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
-                         ptrdiff_t last, F(weighted) *part)
+static void F(sum_of_chunk)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
+                            ptrdiff_t last)
 {
     F(bundle_shift) with;
     ptrdiff_t sets = tile->width ? WAYS : 1, ways = WAYS;
@@ -190,46 +166,21 @@ static void F(chunk_sum)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
     }
     F(shift_bundle)(&with);
     while (tile->width && ways / 2 >= last - first) ways /= 2; /* others stay 0 */
-    for (ptrdiff_t i = 0; i < ways * sets; i++)
-        tile->lead.hi[i] = tile->lead.lo[i] = tile->rest.hi[i] = tile->rest.lo[i] = 0;
+    for (int l = FS_REST; l <= tile->full; l++)
+        for (ptrdiff_t i = 0; i < ways * sets; i++)
+            tile->sums[l].hi[i] = tile->sums[l].lo[i] = 0;
     for (ptrdiff_t i = first, count; i < last; i += count) {
         count = F(read_block)(job, tile, i, last);
-        F(add_block)(tile, count, &with);
+        if (tile->full)
+            F(add_block)(1, tile, count, &with);
+        else
+            F(add_block)(0, tile, count, &with);
     }
-    F(join_ways)(&tile->lead, ways, sets);
-    F(join_ways)(&tile->rest, ways, sets);
-    for (ptrdiff_t j = 0; j < F(sets_of)(tile); j++) {
-        part->lead[0][j] = tile->lead.hi[j];
-        part->lead[1][j] = tile->lead.lo[j];
-        part->rest[0][j] = tile->rest.hi[j];
-        part->rest[1][j] = tile->rest.lo[j];
-    }
-}
-
-static void F(join_max)(F(bundles) *tile, const F(weighted) *part)
-{
-    F(weighted) *whole = &tile->whole;
-    for (ptrdiff_t j = 0; j < F(sets_of)(tile); j++) {
-        whole->max[j] = part->max[j] > whole->max[j] ? part->max[j] : whole->max[j];
-        whole->size[j] =
-            part->size[j] > whole->size[j] ? part->size[j] : whole->size[j];
-    }
-}
-
-static inline void F(join_pair)(double (*whole)[WAYS], const double (*part)[WAYS],
-                                ptrdiff_t j)
-{
-    fs_pair sum = fs_pair_add((fs_pair){whole[0][j], whole[1][j]},
-                              (fs_pair){part[0][j], part[1][j]});
-    whole[0][j] = sum.hi;
-    whole[1][j] = sum.lo;
-}
-
-static void F(join_sum)(F(bundles) *tile, const F(weighted) *part)
-{
-    for (ptrdiff_t j = 0; j < F(sets_of)(tile); j++) {
-        F(join_pair)(tile->whole.lead, part->lead, j);
-        F(join_pair)(tile->whole.rest, part->rest, j);
+    for (int l = FS_REST; l <= tile->full; l++) {
+        F(sums) *sum = &tile->sums[l];
+        double (*to)[WAYS] = tile->whole.sums[l];
+        F(join_ways)(sum, ways, sets);
+        F(join_sums)(to[0], to[1], sum->hi, sum->lo, F(sets_of)(tile));
     }
 }
 
@@ -245,16 +196,24 @@ static inline ptrdiff_t F(tiles_along_inner)(const fs_job *job)
     return F(has_columns)(job) ? (job->inner + WAYS - 1) / WAYS : job->inner;
 }
 
+static void F(start)(F(bundles) *tile, fs_line line, ptrdiff_t width, int full)
+{
+    tile->line = line;
+    tile->width = width;
+    tile->full = full;
+    tile->first = -1;
+    tile->whole = (F(weighted)){0};
+    for (int j = 0; j < WAYS; j++) tile->whole.max[j] = -INFINITY;
+}
+
 static void F(start_tile_of_bundles)(const fs_job *job, F(bundles) *tile,
                                      ptrdiff_t index)
 {
     ptrdiff_t along = F(tiles_along_inner)(job), width = F(has_columns)(job) ? WAYS : 0;
     ptrdiff_t j = index % along * (width ? width : 1);
-    tile->line = fs_along_inner(job, fs_locate(job, index / along), j);
-    tile->width = fs_least(width, job->inner - j);
-    tile->first = -1;
-    tile->whole = (F(weighted)){0};
-    for (j = 0; j < WAYS; j++) tile->whole.max[j] = -INFINITY;
+    fs_line line = fs_along_inner(job, fs_locate(job, index / along), j);
+    F(start)(tile, line, fs_least(width, job->inner - j),
+             job->operand[FS_Y].type == FS_F64);
 }
 
 static void F(put_one)(const fs_operand *to, char *at, double value)
@@ -280,54 +239,60 @@ static void F(look_again)(const fs_job *job, F(bundles) *tile, fs_line line,
             if (i % CHUNK_OF_BUNDLES == 0 && i > 0 && fs_poll(job->watch))
                 return;
             ptrdiff_t count = fs_least(BUNDLES * WAYS, job->n - i);
-            F(take_row)(job, line, i, count, tile->x, tile->b);
+            F(take)(job, line, 0, i, count, tile->x, tile->b);
             fs_look_at(&look, tile->x, tile->b, count);
         }
         fs_look_on(&look, log, sign);
     }
 }
 
+static void F(sum_bundles)(const fs_job *job, F(bundles) *tile);
+
 /* Writes the results of a tile whose sums are known. */
 static void F(finish_bundles)(const fs_job *job, F(bundles) *tile)
 {
     const fs_operand *y = &job->operand[FS_Y], *signs = &job->operand[FS_SIGNS];
     const F(weighted) *whole = &tile->whole;
+    const double (*rest)[WAYS] = whole->sums[FS_REST];
+    const fs_line line = tile->line;
     double hi[WAYS], lo[WAYS], logs[WAYS];
     ptrdiff_t sets = F(sets_of)(tile);
-    F(sums_over_max)(whole, sets, hi, lo);
+    int rough[WAYS];
+    F(sums_over_max)(tile->full, whole, sets, hi, lo);
 #pragma omp simd
     for (ptrdiff_t j = 0; j < sets; j++)
         logs[j] = fs_weighted_log(whole->max[j], fs_weight_exponent(whole->size[j]),
                                   (fs_pair){hi[j], lo[j]});
     for (ptrdiff_t j = 0; j < sets; j++) {
         double log = logs[j], sign = fs_sign(hi[j]);
-        if (!fs_is_settled(whole->max[j], whole->size[j], hi[j]))
-            F(look_again)(job, tile, fs_along_inner(job, tile->line, j), &log, &sign);
-        F(put_one)(y, tile->line.at[FS_Y] + j * y->inner,
+        rough[j] = !tile->full && fs_is_rough(rest[0][j], rest[1][j], log);
+        if (!fs_is_settled(whole->max[j], whole->size[j], hi[j])) {
+            F(look_again)(job, tile, fs_along_inner(job, line, j), &log, &sign);
+            rough[j] = 0;
+        }
+        F(put_one)(y, line.at[FS_Y] + j * y->inner,
                    sign < 0 && !signs->data ? NAN : log);
         if (signs->data)
-            F(put_one)(signs, tile->line.at[FS_SIGNS] + j * signs->inner, sign);
+            F(put_one)(signs, line.at[FS_SIGNS] + j * signs->inner, sign);
+    }
+    for (ptrdiff_t j = 0; j < sets; j++) {
+        if (!rough[j])
+            continue;
+        F(start)(tile, fs_along_inner(job, line, j), 0, 1);
+        F(sum_bundles)(job, tile);
     }
 }
 
-static void F(tile_of_bundles)(const fs_job *job, F(bundles) *tile, ptrdiff_t index)
+/* All of a tile that has been started. */
+static void F(sum_bundles)(const fs_job *job, F(bundles) *tile)
 {
-    const ptrdiff_t chunk = CHUNK_OF_BUNDLES;
-    F(weighted) part;
-    F(start_tile_of_bundles)(job, tile, index);
-    for (int pass = 0; pass < 2; pass++)
-        for (ptrdiff_t i = 0; i < job->n; i += chunk) {
-            if (i > 0 && fs_poll(job->watch))
-                return;
-            ptrdiff_t last = fs_least(job->n, i + chunk);
-            if (pass == 0) {
-                F(chunk_max)(job, tile, i, last, &part);
-                F(join_max)(tile, &part);
-            } else {
-                F(chunk_sum)(job, tile, i, last, &part);
-                F(join_sum)(tile, &part);
-            }
-        }
+    const ptrdiff_t chunk = CHUNK_OF_BUNDLES, n = job->n;
+    for (ptrdiff_t i = 0; i < n; i += chunk)
+        if (i == 0 || !fs_poll(job->watch))
+            F(max_of_chunk)(job, tile, i, fs_least(n, i + chunk));
+    for (ptrdiff_t i = 0; i < n; i += chunk)
+        if (i == 0 || !fs_poll(job->watch))
+            F(sum_of_chunk)(job, tile, i, fs_least(n, i + chunk));
     F(finish_bundles)(job, tile);
 }
 
@@ -378,19 +343,20 @@ static ptrdiff_t F(begin_bundles)(fs_job *job, int step)
         job->step = size < 16384 ? 16384 / size : 1;
         return step > 0 ? 0 : (tiles + job->step - 1) / job->step;
     }
+    const ptrdiff_t parts = tiles * chunks; /* of maxima, then as many of sums */
     if (step == 0) {
-        job->partial = malloc((size_t)(tiles * chunks) * sizeof(F(weighted)));
-        return job->partial ? tiles * chunks : -1;
+        job->partial = malloc((size_t)(2 * parts) * sizeof(F(weighted)));
+        return job->partial ? parts : -1;
     }
     if (step == 1 && !fs_stopped(job->watch))
-        return tiles * chunks;
+        return parts;
     F(bundles) tile;
-    F(weighted) *part = job->partial;
+    const F(weighted) *part = job->partial;
     for (ptrdiff_t t = 0; t < tiles && !fs_stopped(job->watch); t++) {
         F(start_tile_of_bundles)(job, &tile, t);
         for (ptrdiff_t c = 0; c < chunks; c++, part++) {
-            F(join_max)(&tile, part);
-            F(join_sum)(&tile, part);
+            F(join_sets)(&tile.whole, part, F(sets_of)(&tile));
+            F(join_sets)(&tile.whole, part + parts, F(sets_of)(&tile));
         }
         F(finish_bundles)(job, &tile);
     }
@@ -401,22 +367,26 @@ static ptrdiff_t F(begin_bundles)(fs_job *job, int step)
 static void F(unit_of_bundles)(fs_job *job, int step, ptrdiff_t unit)
 {
     F(bundles) tile;
+    const ptrdiff_t chunks = F(chunks_of_set)(job), tiles = F(tiles_of_bundles)(job);
     if (job->loop == FS_BUNDLES) {
-        ptrdiff_t last = fs_least(F(tiles_of_bundles)(job), (unit + 1) * job->step);
-        for (ptrdiff_t t = unit * job->step; t < last; t++)
-            F(tile_of_bundles)(job, &tile, t);
+        ptrdiff_t last = fs_least(tiles, (unit + 1) * job->step);
+        for (ptrdiff_t t = unit * job->step; t < last; t++) {
+            F(start_tile_of_bundles)(job, &tile, t);
+            F(sum_bundles)(job, &tile);
+        }
         return;
     }
-    ptrdiff_t chunks = F(chunks_of_set)(job);
     ptrdiff_t first = unit % chunks * CHUNK_OF_BUNDLES;
     ptrdiff_t last = fs_least(job->n, first + CHUNK_OF_BUNDLES);
     F(weighted) *part = job->partial;
     F(start_tile_of_bundles)(job, &tile, unit / chunks);
     if (step == 0) {
-        F(chunk_max)(job, &tile, first, last, part + unit);
+        F(max_of_chunk)(job, &tile, first, last);
+        part[unit] = tile.whole;
         return;
     }
-    for (ptrdiff_t c = 0; c < chunks; c++)
-        F(join_max)(&tile, part + unit / chunks * chunks + c);
-    F(chunk_sum)(job, &tile, first, last, part + unit);
+    for (ptrdiff_t c = unit / chunks * chunks, i = 0; i < chunks; i++)
+        F(join_maxima)(&tile.whole, part[c + i].max, part[c + i].size, WAYS);
+    F(sum_of_chunk)(job, &tile, first, last);
+    part[tiles * chunks + unit] = tile.whole;
 }
