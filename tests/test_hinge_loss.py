@@ -9,27 +9,22 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hinge_reference import (
-    DTYPES,
-    FORMS,
-    Batch,
-    assert_gradient,
-    assert_loss,
-    by_loop,
-    computed,
-    draw,
-    draw_labels,
-    graded,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import LAYOUTS, Array, silently
+from oracle import FORMS, LAYOUTS, hinge_as
+from oracle.arithmetic import DTYPES, INTEGERS, Array, computed, native, silently
+from oracle.hinges import (
+    LOSSES,
+    REDUCTIONS,
+    assert_both,
+    assert_gradient,
+    assert_loss,
+    batch,
+)
+from oracle.inputs import draw_labels
+from oracle.inputs import draw_scores as draw
 
 from fastsoftmax import cross_entropy, hinge_loss, pair_hinge_loss
-
-INTEGERS = [np.dtype(c) for c in "bBhHiIlLqQ"]
-REDUCTIONS = ["sum", "mean", "none", "pairs"]
-LOSSES = [(1, "sum"), (2, "sum"), (1, "max"), (2, "max")]
 
 of_every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 of_every_loss = pytest.mark.parametrize(("p", "variant"), LOSSES)
@@ -39,17 +34,9 @@ of_every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 def assert_equals_loop(scores: Array, labels: Any = None, **options: Any) -> None:
     """Row losses and their gradient; `options` are those of a loss, where, weights."""
-    expected = by_loop(scores, labels, **options)
-    losses, grad = silently(
-        hinge_loss, scores, labels, **options, reduction="none", return_grad=True
-    )
-    p = options.get("p", 1)
-    assert_loss(losses, expected, scores.dtype, "none", p)
-    assert_gradient(grad, expected.grad, scores.dtype, p, scores.shape[-1])
-
-
-def as_in_mean(batch: Batch, reduction: str) -> Array:
-    return batch.grad / (batch.count or 1) if reduction == "mean" else batch.grad
+    asked = {"reduction": "none", "return_grad": True}
+    result = silently(hinge_loss, scores, labels, **options, **asked)
+    assert_both(result, batch(scores, labels, **options), scores.dtype)
 
 
 # ---- the reference case ----
@@ -70,7 +57,8 @@ RESULTS: list[tuple[dict[str, Any], Any]] = [
 @of_every_form
 @pytest.mark.parametrize(("options", "expected"), RESULTS)
 def test_reference_case(options, expected, form):
-    loss = silently(FORMS[form], REFERENCE, options)
+    asked = {"reduction": "sum", **options, "return_grad": False}
+    loss, _ = silently(hinge_as, form, REFERENCE, **asked)
     np.testing.assert_allclose(loss, expected, rtol=1e-15, atol=2e-16)
 
 
@@ -82,7 +70,7 @@ def test_gradient_of_the_reference_case(form):
         ({"reduction": "mean"}, [[-1, 0.5, 0.5], [-0.5, 0, 0.5]]),
         ({"p": 2}, [[-2.2, 1.4, 0.8], [-0.6, 0, 0.6]]),
     ):
-        _, grad = FORMS[form](REFERENCE, {**options, "return_grad": True})
+        _, grad = hinge_as(form, REFERENCE, **{"reduction": "sum", **options})
         np.testing.assert_allclose(grad, expected, rtol=1e-15, atol=4e-16)
 
 
@@ -143,7 +131,7 @@ def test_sample_weight_of_any_dtype(dtype):
     assert_equals_loop(draw((9, 6)), sample_weight=weights.tolist())
 
 
-@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize("dtype", INTEGERS[1:], ids=str)
 def test_labels_of_every_integer_type(dtype):
     scores = draw((40, 6))
     labels = draw_labels((40,), 6).astype(dtype)
@@ -166,8 +154,8 @@ def test_leading_dimensions(p, variant, shape):
         for places in (None, labels, labels.copy(order="F")):
             assert_equals_loop(scores, places, p=p, variant=variant)
             total = hinge_loss(scores, places, p=p, variant=variant)
-            expected = by_loop(scores, places, p=p, variant=variant)
-            assert_loss(total, expected, np.float64, "sum", p)
+            right = batch(scores, places, p=p, variant=variant)
+            assert_loss(total, right, np.float64, "sum")
 
 
 def test_scalars_are_scalars():
@@ -216,20 +204,18 @@ def test_the_result_is_laid_out_like_the_scores(reduction, layout):
 @of_every_layout
 def test_layouts_of_flat_scores(layout):
     scores = draw((12, 6), np.float32)
-    expected = by_loop(scores)
     flat = LAYOUTS[layout](scores.reshape(-1))
     losses, grad = silently(
         hinge_loss, flat, negatives=5, reduction="none", return_grad=True
     )
-    assert_loss(losses, expected, np.float32, "none", 1)
-    assert_gradient(grad, expected.grad.reshape(-1), np.float32, 1)
+    assert_both((losses, grad.reshape(12, 6)), batch(scores), np.float32)
 
 
 @of_every_layout
 def test_layouts_of_pairs_of_arrays(layout):
     for shape in ((9, 6), (9, 40), (2, 3, 5)):
         scores = draw(shape, np.float32)
-        expected = by_loop(scores)
+        right = batch(scores)
         for pos, neg in itertools.product(
             (scores[..., 0], LAYOUTS[layout](scores[..., 0])),
             (scores[..., 1:], LAYOUTS[layout](scores[..., 1:])),
@@ -237,9 +223,9 @@ def test_layouts_of_pairs_of_arrays(layout):
             losses, (d_pos, d_neg) = silently(
                 pair_hinge_loss, pos, neg, reduction="none", return_grad=True
             )
-            assert_loss(losses, expected, np.float32, "none", 1)
-            assert_gradient(d_pos, expected.grad[..., 0], np.float32, 1)
-            assert_gradient(d_neg, expected.grad[..., 1:], np.float32, 1)
+            assert_loss(losses, right, np.float32)
+            assert_gradient(d_pos, right, np.float32, of=np.s_[..., 0])
+            assert_gradient(d_neg, right, np.float32, of=np.s_[..., 1:])
             assert d_pos.strides == np.positive(pos).strides
             assert d_neg.strides == np.positive(neg).strides
 
@@ -291,13 +277,13 @@ def test_pairs_of_two_dtypes(one, other, wanted):
             [pos[:, None].astype(float), neg.astype(float)], axis=-1
         )
         for p in (1, 2):
-            expected = by_loop(joined, p=p)
+            right = batch(joined.astype(wanted), p=p)
             losses, (d_pos, d_neg) = silently(
                 pair_hinge_loss, pos, neg, p=p, reduction="none", return_grad=True
             )
-            assert_loss(losses, expected, wanted, "none", p)
-            assert_gradient(d_pos, expected.grad[:, 0], wanted, p)
-            assert_gradient(d_neg, expected.grad[:, 1:], wanted, p)
+            assert_loss(losses, right, wanted)
+            assert_gradient(d_pos, right, wanted, of=np.s_[:, 0])
+            assert_gradient(d_neg, right, wanted, of=np.s_[:, 1:])
 
 
 def test_a_python_number_takes_the_dtype_of_the_negatives():
@@ -306,7 +292,7 @@ def test_a_python_number_takes_the_dtype_of_the_negatives():
     assert loss == 0.75
 
 
-@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize("dtype", INTEGERS[1:], ids=str)
 def test_integers_to_their_ends(dtype):
     """In float64: unsigned ones would wrap, the ends of int64 are rounded once."""
     info = np.iinfo(dtype)
@@ -396,7 +382,7 @@ def test_the_first_of_equal_violators_takes_the_gradient_of_max(dtype, n):
 def test_gradient_of_pairs_does_not_exist():
     for form in FORMS:
         with pytest.raises(ValueError, match=r"return_grad=True.*pairs"):
-            FORMS[form](REFERENCE, {"reduction": "pairs", "return_grad": True})
+            hinge_as(form, REFERENCE, reduction="pairs", return_grad=True)
 
 
 @pytest.mark.parametrize("p", [1, 2])
@@ -405,8 +391,7 @@ def test_pairs_with_labels(p):
     for where in (True, scores > 0):
         options = {"p": p, "where": where}
         pairs = hinge_loss(scores, labels, **options, reduction="pairs")
-        expected = by_loop(scores, labels, **options)
-        assert_loss(pairs, expected, np.float64, "pairs", p)
+        assert_loss(pairs, batch(scores, labels, **options), np.float64, "pairs")
         np.testing.assert_array_equal(pairs[np.arange(9), labels], 0)
 
 
@@ -444,21 +429,11 @@ def test_random_calls(call, reduction, ignores):
     scores, labels, options = call
     if ignores and labels is not None:
         options["ignore_index"] = 1
-    batch = by_loop(scores, labels, **options)
-    with_grad = reduction != "pairs"
-    result = silently(
-        hinge_loss,
-        scores,
-        labels,
-        **options,
-        reduction=reduction,
-        return_grad=with_grad,
-    )
-    loss = result[0] if with_grad else result
-    assert_loss(loss, batch, scores.dtype, reduction, options["p"])
-    if with_grad:
-        expected = as_in_mean(batch, reduction)
-        assert_gradient(result[1], expected, scores.dtype, options["p"])
+    right = batch(scores, labels, **options)
+    options |= {"reduction": reduction, "return_grad": reduction != "pairs"}
+    result = silently(hinge_loss, scores, labels, **options)
+    check = assert_both if options["return_grad"] else assert_loss
+    check(result, right, scores.dtype, reduction)
 
 
 @settings(max_examples=100, deadline=None)
@@ -468,23 +443,22 @@ def test_random_calls(call, reduction, ignores):
 def test_random_calls_of_every_form(call, form, chosen):
     scores, _, options = call
     reduction = {"s": "sum", "m": "mean", "-": "none", "p": "pairs"}[chosen]
-    batch = by_loop(scores, **options)
     if form == "flat":
+        if options.get("where") is not None:
+            mask = np.broadcast_to(options["where"], scores.shape)
+            options["where"] = mask.reshape(-1, scores.shape[-1])
         scores = scores.reshape(-1, scores.shape[-1])
-        where = options.get("where")
-        if where is not None:
-            shape = batch.grad.shape
-            options["where"] = np.broadcast_to(where, shape).reshape(scores.shape)
         if np.ndim(options.get("sample_weight", 0)):
             options["sample_weight"] = options["sample_weight"].reshape(-1)
-        batch = by_loop(scores, **options)
-    loss = silently(FORMS[form], scores, {**options, "reduction": reduction})
-    assert_loss(loss, batch, scores.dtype, reduction, options["p"])
+    right = batch(scores, **options)
+    options |= {"reduction": reduction, "return_grad": False}
+    loss, _ = silently(hinge_as, form, scores, **options)
+    assert_loss(loss, right, scores.dtype, reduction)
 
 
 def test_types_of_results():
-    for dtype in (*DTYPES, *INTEGERS, np.bool_):
+    for dtype in (*DTYPES, *INTEGERS):
         loss, grad = hinge_loss(draw((3, 4), dtype), return_grad=True)
         assert type(loss) is computed(dtype).type
-        assert grad.dtype == graded(dtype)
-        assert hinge_loss(draw((3, 4), dtype), reduction="pairs").dtype == graded(dtype)
+        assert grad.dtype == native(dtype)
+        assert hinge_loss(draw((3, 4), dtype), reduction="pairs").dtype == native(dtype)

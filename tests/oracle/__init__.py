@@ -196,12 +196,15 @@ def _of_rows(
     return found.loss(given[0].dtype), found.gradient(given[0].dtype)
 
 
-def _hinge_of(
+def hinge_as(
     form: str, scores: Array, labels: Any = None, **options: Any
 ) -> tuple[Any, Any]:
     """Pass rows over the last axis in one of the forms; results as for column 0."""
     options = {"reduction": "none", "return_grad": True, **options}
     n = scores.shape[-1]
+    at_0 = form == "labels" and labels is None
+    if at_0:
+        labels = np.zeros(scores.shape[:-1], int)
     if form in ("column 0", "labels"):
         result = fs.hinge_loss(scores, labels, **options)
     elif form == "flat":
@@ -215,6 +218,9 @@ def _hinge_of(
             options["where"] = where[..., 1:]
         pos = scores[..., 0] if form == "pairs" else scores[..., :1]
         result = fs.pair_hinge_loss(pos, scores[..., 1:], **options)
+    if at_0 and options["reduction"] == "pairs":
+        assert not result[..., 0].astype(float).any()
+        result = result[..., 1:]
     if not options["return_grad"]:
         return result, None
     loss, grad = result
@@ -233,7 +239,7 @@ def _hinge(form: str, p: int, variant: str) -> Oracle:
             options["where"] = np.moveaxis(options["where"], axis, -1)
         moved = np.moveaxis(scores, axis, -1)
         options = {"p": p, "variant": variant, **options}
-        losses, grad = _hinge_of(form, moved, labels, **options)
+        losses, grad = hinge_as(form, moved, labels, **options)
         return losses, np.moveaxis(grad, -1, axis)
 
     def with_labels(case: Case) -> Case:
@@ -255,7 +261,7 @@ def _hinge(form: str, p: int, variant: str) -> Oracle:
         special,
         lambda dtype: (computed(dtype), native(dtype)),
         frozenset({"where", "weights", "margin", "like x"}),
-        total=functools.partial(_hinge_of, form, p=p, variant=variant),
+        total=functools.partial(hinge_as, form, p=p, variant=variant),
         batch=batch,
     )
 
@@ -338,6 +344,7 @@ __all__ = [
     "WEIGHTED",
     "Oracle",
     "Place",
+    "hinge_as",
     "name_of",
     "of_every",
     "taken",

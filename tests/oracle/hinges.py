@@ -8,7 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .arithmetic import WIDE, Array, Judge, computed, finfo, native, widened
+from .arithmetic import (
+    WIDE,
+    Array,
+    Judge,
+    assert_right,
+    computed,
+    finfo,
+    native,
+    widened,
+)
 
 LOSSES = [(1, "sum"), (2, "sum"), (1, "max"), (2, "max")]
 REDUCTIONS = ["sum", "mean", "none", "pairs"]
@@ -16,7 +25,10 @@ KEPT_ROWS = 256
 
 
 class Batch(NamedTuple):
-    """Losses of rows, their terms (0 in the positive's place) and their gradient."""
+    """Losses of rows, their terms and their gradient.
+
+    Terms are 0 in the place that a label names; a positive in column 0 has none.
+    """
 
     losses: Array
     terms: Array
@@ -53,6 +65,35 @@ class Batch(NamedTuple):
         return _relative(value, bound, dtype)
 
 
+def assert_loss(
+    loss: Any, batch: Batch, dtype: npt.DTypeLike, reduction: str = "none"
+) -> None:
+    """`dtype` is that of the scores."""
+    loss = np.asarray(loss)
+    assert loss.dtype == (native if reduction == "pairs" else computed)(dtype)
+    assert_right(loss, batch.loss(dtype, reduction), reduction)
+
+
+def assert_gradient(
+    grad: Array,
+    batch: Batch,
+    dtype: npt.DTypeLike,
+    reduction: str = "none",
+    of: Any = ...,
+) -> None:
+    """`of` says which part of it this is."""
+    assert grad.dtype == native(dtype)
+    assert_right(grad, batch.gradient(dtype, reduction).at(of), reduction)
+
+
+def assert_both(
+    result: Any, batch: Batch, dtype: npt.DTypeLike, reduction: str = "none"
+) -> None:
+    """The pair that a call with return_grad gives."""
+    assert_loss(result[0], batch, dtype, reduction)
+    assert_gradient(result[1], batch, dtype, reduction)
+
+
 def _relative(value: Array, bound: float, dtype: npt.DTypeLike) -> Judge:
     with np.errstate(all="ignore"):
         judge = Judge(np.asarray(value, WIDE), np.asarray(abs(value) * bound))
@@ -75,19 +116,20 @@ def batch(
     A row does not count whose label is ignored, that has no weight, or whose negatives
     are all masked out.
     """
-    shape = (*scores.shape[:-1], 1)
-    where = True if where is None else where
+    *lead, n = scores.shape
+    rows, shape = (math.prod(lead), n), (math.prod(lead), 1)
+    counted = np.broadcast_to(True if where is None else where, scores.shape)
+    counted = counted.reshape(rows).copy()
+    weights = np.broadcast_to(sample_weight, lead).reshape(shape).astype(WIDE)
     places = np.zeros(shape, int) if labels is None else np.reshape(labels, shape)
     counts = np.ones(shape, bool) if ignore_index is None else places != ignore_index
     places = np.where(counts, places, 0)
-    weights = np.broadcast_to(sample_weight, shape[:-1]).reshape(shape).astype(WIDE)
     margin = float(computed(scores.dtype).type(margin))
     with np.errstate(all="ignore"):
-        wide = widened(scores)
+        wide = widened(scores).reshape(rows)
         positives = np.take_along_axis(wide, places, axis=-1)
-        counted = np.broadcast_to(where, scores.shape).copy()
         np.put_along_axis(counted, places, False, axis=-1)
-        some = counted.any(axis=-1, keepdims=True) | (scores.shape[-1] == 1)
+        some = counted.any(axis=-1, keepdims=True) | (n == 1)
         counts = counts & (weights != 0) & some
         counted &= counts
         t = np.where(counted, excess(margin, positives, wide), 0)
@@ -102,7 +144,10 @@ def batch(
         losses = _times(weights[..., 0], np.where(picked, terms, 0).sum(axis=-1))
         grad = _times(weights, np.where(picked, slopes, 0))
         np.put_along_axis(grad, places, -grad.sum(axis=-1, keepdims=True), axis=-1)
-        return Batch(losses, _times(weights, terms), grad, int(counts.sum()), p)
+        terms = _times(weights, terms)[:, int(labels is None) :]
+        terms = terms.reshape(*lead, terms.shape[1])
+        losses, grad = losses.reshape(lead), grad.reshape(scores.shape)
+        return Batch(losses, terms, grad, int(counts.sum()), p)
 
 
 def _times(weights: Array, values: Array) -> Array:

@@ -14,7 +14,7 @@ from .arithmetic import Array
 
 INF, NAN = np.inf, np.nan
 Rng = np.random.Generator
-Shape = tuple[int, int]
+Shape = tuple[int, ...]
 Case = Callable[[Rng, Shape, Any], tuple[Array, ...]]
 
 # ---- logits ----
@@ -298,6 +298,18 @@ def scores(spread: float, at_margin: bool = False) -> Case:
         return (x,)
 
     return draw
+
+
+def draw_scores(
+    shape: tuple[int, ...], dtype: Any = np.float64, spread: float = 1
+) -> Array:
+    """Of any shape."""
+    [x] = scores(spread)(np.random.default_rng([*shape]), shape, dtype)
+    return (abs(x) if np.dtype(dtype).kind == "u" else x).astype(dtype)
+
+
+def draw_labels(shape: tuple[int, ...], classes: int) -> Array:
+    return np.random.default_rng([*shape, classes]).integers(0, classes, shape)
 
 
 SCORES: dict[str, Case] = {
