@@ -15,20 +15,24 @@
  * in AVX2 1.12 / 1.06 and 1.05 / .97. Of a single row of 96 they are .6. Without lanes
  * they are .86 of 16 already. */
 #define MOST_SHORT (T_IS_F32 ? 96 : 72)
+/* (no code, then) */
 #define SHORT (LANES == 1 ? 0 : 20 * LANES < MOST_SHORT ? 20 * LANES : MOST_SHORT)
 
-/* Elements at a time: they fit the first-level cache beside what is known of them. */
-enum { F(SHORT_ROOM) = 16384 / (int)sizeof(REAL) };
+/* Elements at a time, up to one group more: passes over four times as many leave memory
+ * idle meanwhile, and rows that come from there take 1.1 to 1.3 times as long. */
+enum { F(SHORT_SOME) = 4096 / (int)sizeof(REAL) };
+enum { F(SHORT_ROOM) = 2 * F(SHORT_SOME) };
 
 /* Some whole groups. */
 typedef struct {
-    ptrdiff_t n, count; /* rows, */
-    const REAL *x;      /* `pitch` elements apart; */
-    REAL *y;            /* their results, which may go where x is */
-    ptrdiff_t x_pitch, y_pitch;
-    REAL
-        cells[F(SHORT_ROOM)]; /* x, then terms: of each group the first elements, ... */
+    REAL cells[F(SHORT_ROOM)]; /* x, then terms: of each group the first elements, ...;
+                                * of VJPs y, and from the middle on dy */
     F(sets) sets;
+    VEC divisor;        /* of VJPs' results; aligns the cells, too */
+    ptrdiff_t n, count; /* rows, */
+    const REAL *x, *dy; /* `pitch` elements apart; */
+    REAL *y;            /* their results, which may go where x is */
+    ptrdiff_t x_pitch, dy_pitch, y_pitch;
 } F(groups);
 
 /* Rows of less than a quad, one behind the other: constants let the compiler shuffle.
@@ -151,24 +155,57 @@ FS_INLINE void F(sums_of_groups)(int writes, int careful, F(groups) *g)
     }
 }
 
+/* Passes 1 and 2 of VJPs. */
+FS_INLINE void F(add_up_gradients)(int op, F(groups) *g)
+{
+    const ptrdiff_t n = g->n;
+    REAL *y = g->cells, *dy = y + F(SHORT_ROOM) / 2;
+    for (ptrdiff_t r = 0; r < g->count; r += LANES, y += n * LANES, dy += n * LANES) {
+        F(range_of_group)(op, g->x + r * g->x_pitch, g->x_pitch, n, y);
+        F(range_of_group)(op, g->dy + r * g->dy_pitch, g->dy_pitch, n, dy);
+        F(vjp_factors)(op, y, dy, n, &g->sets, r);
+    }
+}
+
+/* The results of `abreast` vectors of cells. */
+FS_INLINE void F(results_abreast)(int op, int care, int abreast, const REAL *cells,
+                                  int divides, VEC divisor, const F(factor) *factor,
+                                  VEC *to)
+{
+    VEC dy[ABREAST];
+    EACH to[j] = V(load)(cells + j * LANES);
+    if (!F(is_gradient)(op)) {
+        EACH to[j] = F(result)(op, care, to[j], factor);
+        return;
+    }
+    EACH dy[j] = V(load)(cells + F(SHORT_ROOM) / 2 + j * LANES);
+    F(vjp_results)(abreast, op, to, dy, factor);
+    if (divides)
+        EACH to[j] = V(div)(to[j], divisor);
+}
+
 /* Pass 3. */
 FS_INLINE void F(results_of_groups)(int op, int care, F(groups) *g)
 {
     const ptrdiff_t n = g->n;
+    const VEC divisor = g->divisor;
+    const int divides =
+        V(any_less)(divisor, V(set)(1)) || V(any_less)(V(set)(1), divisor);
     REAL *cells = g->cells, *y = g->y;
     for (ptrdiff_t r = 0; r < g->count; r += LANES, cells += n * LANES) {
-        F(factor) factor = F(factor_at)(op, care, &g->sets, r);
+        F(factor) by = F(factor_at)(op, care, &g->sets, r);
+        VEC quad[4];
         for (ptrdiff_t i = 0; n >= 4 && i < n; i += 4) {
             ptrdiff_t at = fs_least(i, n - 4);
-            VEC quad[4];
-            for (int k = 0; k < 4; k++)
-                quad[k] =
-                    F(result)(op, care, V(load)(cells + (at + k) * LANES), &factor);
+            F(results_abreast)(op, care, 4, cells + at * LANES, divides, divisor, &by,
+                               quad);
             V(store_quads)(y + at, g->y_pitch, quad);
         }
-        for (ptrdiff_t i = 0; n < 4 && i < n; i++)
-            V(store)(cells + i * LANES,
-                     F(result)(op, care, V(load)(cells + i * LANES), &factor));
+        for (ptrdiff_t i = 0; n < 4 && i < n; i++) {
+            F(results_abreast)(op, care, 1, cells + i * LANES, divides, divisor, &by,
+                               quad);
+            V(store)(cells + i * LANES, quad[0]);
+        }
         if (n < 4)
             F(write_few)(n, cells, y);
         y += LANES * g->y_pitch;
@@ -286,15 +323,15 @@ static void F(write_one)(int op, F(groups) *g)
     }
 }
 
-/* Whether rows of x or y are `*pitch` elements apart, and used where they are: those of
- * less than a quad without a gap. */
+/* Whether rows of x, dy or y are `*pitch` elements apart, and used where they are:
+ * those of less than a quad without a gap. */
 static int F(is_regular)(const fs_job *job, int operand, ptrdiff_t *pitch)
 {
     ptrdiff_t step = job->outer_step[0][operand], size = sizeof(REAL);
     *pitch = step / size;
     return job->n_outer == 1 && step % size == 0 && (job->n >= 4 || *pitch == job->n) &&
-           (operand == FS_X ? job->operand[FS_X].direct
-                            : job->operand[operand].type == REAL_TYPE);
+           (operand == FS_Y ? job->operand[FS_Y].type == REAL_TYPE
+                            : job->operand[operand].direct);
 }
 
 /* Reads `count` rows, the first of which is `first`, and zeros up to a whole group. */
@@ -403,25 +440,60 @@ static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups
         F(write_groups)(op, careful, g);
 }
 
+FS_INLINE void F(do_gradients)(int op, F(groups) *g)
+{
+    F(add_up_gradients)(op, g);
+    F(results_of_groups)(op, F(DEEP_TOO), g);
+}
+
+HIDDEN void NARROWER(fs_short_gradients)(fs_job *job, ptrdiff_t first, ptrdiff_t last);
+
+/* VJPs: what does not make a group, and what is to be converted, row by row. */
+HIDDEN void F(fs_short_gradients)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
+{
+    F(groups) g; /* large: not initialized as a whole */
+    const ptrdiff_t least = LANES / (1 + HAS_NARROWER);
+    const ptrdiff_t most = fs_least(F(SHORT_SOME) / 2 / job->n, FS_TILE);
+    int regular = last - first >= least && F(is_regular)(job, FS_X, &g.x_pitch) &&
+                  F(is_regular)(job, FS_DY, &g.dy_pitch) &&
+                  F(is_regular)(job, FS_Y, &g.y_pitch);
+    g.n = job->n;
+    g.divisor = V(set)((REAL)job->divisor);
+    for (; LANES > 1 && regular && last - first >= LANES; first += g.count) {
+        g.count = fs_least(most, last - first) / LANES * LANES;
+        g.x = (const REAL *)fs_locate_one(job, FS_X, first);
+        g.dy = (const REAL *)fs_locate_one(job, FS_DY, first);
+        g.y = (REAL *)fs_locate_one(job, FS_Y, first);
+        if (job->op == FS_SOFTMAX_VJP)
+            F(do_gradients)(FS_SOFTMAX_VJP, &g);
+        else
+            F(do_gradients)(FS_LOG_SOFTMAX_VJP, &g);
+    }
+    if (HAS_NARROWER && regular && last - first >= least)
+        NARROWER(fs_short_gradients)(job, first, last);
+    else
+        F(vjp_rows)(job, first, last);
+}
+
 HIDDEN void NARROWER(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last);
 
 HIDDEN void F(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
     F(groups) g; /* large: not initialized as a whole */
     REAL buffer[F(SHORT_ROOM)];
-    const ptrdiff_t n = job->n, all = F(SHORT_ROOM) / n / LANES * LANES;
+    const ptrdiff_t n = job->n, some = F(SHORT_SOME) / n / LANES * LANES;
     const int writes = F(writes_all)(job->op);
     ptrdiff_t x_pitch, y_pitch = n, count;
     int x_regular = F(is_regular)(job, FS_X, &x_pitch);
     int y_regular = writes && F(is_regular)(job, FS_Y, &y_pitch);
     g.n = n;
-    for (; first < last; first += count) {
+    for (; LANES > 1 && first < last; first += count) {
         /* A call for 8x20 floats takes .77 times as long so, for 8x96 .64. */
         if (HAS_NARROWER && last - first > 1 && last - first <= LANES / 2) {
             NARROWER(fs_short_rows)(job, first, last);
             return;
         }
-        count = fs_least(fs_least(all, FS_TILE), last - first);
+        count = fs_least(some > LANES ? fs_least(some, FS_TILE) : LANES, last - first);
         if (count > LANES)
             count = count / LANES * LANES;
         g.count = count == 1 ? 1 : (count + LANES - 1) / LANES * LANES;

@@ -218,7 +218,7 @@ FS_INLINE F(factor) F(factor_at)(int op, int care, const F(sets) *sets, ptrdiff_
     F(factor) factor;
     factor.hi = V(load)(sets->hi + j);
     factor.lo = V(load)(sets->lo + j);
-    if (op == FS_SOFTMAX && care >= F(DEEP_TOO))
+    if (op != FS_LOG_SOFTMAX && care >= F(DEEP_TOO))
         factor.rest = V(load)(sets->rest + j);
     if (op == FS_SOFTMAX && care >= F(EXACT_TOO)) {
         factor.top = V(load)(sets->top + j);

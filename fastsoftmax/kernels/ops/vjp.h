@@ -7,29 +7,36 @@
  * Two passes over a line: the sum, in double; the result. In a job, x is y here.
  */
 
+FS_INLINE int F(is_gradient)(int op)
+{
+    return op == FS_SOFTMAX_VJP || op == FS_LOG_SOFTMAX_VJP;
+}
 static inline int F(is_vjp)(const fs_job *job)
 {
-    return job->op == FS_SOFTMAX_VJP || job->op == FS_LOG_SOFTMAX_VJP;
+    return F(is_gradient)(job->op);
 }
 
 /* ---- one vector ---- */
 
-/* What pass 2 needs of a line, or of several in its lanes. */
-typedef struct {
-    VEC hi, lo; /* the sum; for log_softmax times the one, exp(y) times the other of */
-    VEC scale;  /* 1 and 2^-SPARE */
-} F(vjp_sums);
-
-static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(vjp_sums) *sums)
+/* What pass 2 needs of a line, or of several in its lanes: hi + lo is the sum; for
+ * log_softmax times the one, exp(y) times the other of 1 and 2^-SPARE, the rest. */
+FS_INLINE F(factor) F(vjp_factor)(VEC hi, VEC lo, VEC rest)
 {
-    return V(mul)(y, V(sub)(V(sub)(dy, sums->hi), sums->lo));
+    VEC zero = V(set)(0); /* an infinite sum has no lo */
+    return (F(factor)){hi, V(if_equal)(V(sub)(hi, hi), zero, lo, zero), rest, zero,
+                       zero};
+}
+
+static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(factor) *sum)
+{
+    return V(mul)(y, V(sub)(V(sub)(dy, sum->hi), sum->lo));
 }
 
 /* INOUT y: the result. exp(y) comes with a factor of 2^SPARE, and goes up to
  * 2^(SPARE - 1) itself, far above any probability: beyond that it counts as infinite.
  * Below 2^-190 (f64: 2^-1534) it is 0. */
 FS_INLINE void F(log_softmax_vjp)(int abreast, VEC *y, const VEC *dy,
-                                  const F(vjp_sums) *sums, const F(shift) *shift)
+                                  const F(factor) *sum, const F(shift) *shift)
 {
     VEC s[ABREAST], q[ABREAST], zero = V(set)(0);
     VEC too_large = V(set)((REAL)((SPARE - 1) * 0.69));
@@ -40,28 +47,36 @@ FS_INLINE void F(log_softmax_vjp)(int abreast, VEC *y, const VEC *dy,
     EACH
     {
         VEC term = F(term)(s[j], q[j]); /* without BASE: of y = 0 exactly 2^SPARE */
-        VEC e = V(mul)(V(muladd)(term, hi, V(mul)(term, lo)), sums->scale);
+        VEC e = V(mul)(V(muladd)(term, hi, V(mul)(term, lo)), sum->rest);
         e = V(if_less)(y[j], shift->least, zero, e);
         VEC finite = V(if_less)(too_large, y[j], zero, e); /* inf has no use for lo */
         e = V(if_less)(too_large, y[j], V(set)((REAL)INFINITY), e);
-        VEC rest = V(muladd)(V(sub)(zero, e), sums->hi, dy[j]);
-        y[j] = V(muladd)(V(sub)(zero, finite), sums->lo, rest);
+        VEC rest = V(muladd)(V(sub)(zero, e), sum->hi, dy[j]);
+        y[j] = V(muladd)(V(sub)(zero, finite), sum->lo, rest);
     }
+}
+
+/* INOUT y: the results. */
+FS_INLINE void F(vjp_results)(int abreast, fs_op op, VEC *y, const VEC *dy,
+                              const F(factor) *sum)
+{
+    F(shift) shift = F(shift_for)(V(set)(0));
+    if (op == FS_SOFTMAX_VJP)
+        EACH y[j] = F(softmax_vjp)(y[j], dy[j], sum);
+    else
+        F(log_softmax_vjp)(abreast, y, dy, sum, &shift);
 }
 
 /* Rounds a sum to a pair of REALs. exp(y) 2^SPARE times a large sum must not overflow,
  * nor a small sum become subnormal: the factor 2^-SPARE goes to one or the other. */
-static inline void F(vjp_norm)(fs_op op, fs_pair sum, REAL *hi, REAL *lo, REAL *scale)
+FS_INLINE void F(vjp_norm)(fs_op op, fs_pair sum, REAL *hi, REAL *lo, REAL *rest)
 {
-    *scale = 1;
-    if (op == FS_LOG_SOFTMAX_VJP && fabs(sum.hi) < 1) {
-        *scale = (REAL)UNSPARE;
-    } else if (op == FS_LOG_SOFTMAX_VJP) {
-        sum.hi *= UNSPARE;
-        sum.lo *= UNSPARE;
-    }
+    double first = op == FS_SOFTMAX_VJP || fabs(sum.hi) < 1 ? 1 : UNSPARE;
+    sum.hi *= first;
+    sum.lo *= first;
     *hi = (REAL)(sum.hi + sum.lo);
-    *lo = isinf(*hi) ? 0 : (REAL)((sum.hi - *hi) + sum.lo);
+    *lo = (REAL)((sum.hi - *hi) + sum.lo);
+    *rest = (REAL)(op == FS_SOFTMAX_VJP ? 1 : UNSPARE / first);
 }
 
 static inline void F(divide)(REAL *x, ptrdiff_t count, double divisor)
@@ -120,8 +135,7 @@ FS_INLINE double F(total_of)(const F(double_sums) *sums)
 
 /* The next `abreast` vectors, of which `count` elements are there. */
 FS_INLINE void F(vjp_step)(int abreast, fs_op op, const REAL *y, const REAL *dy,
-                           REAL *to, ptrdiff_t count, const F(vjp_sums) *sums,
-                           const F(shift) *shift)
+                           REAL *to, ptrdiff_t count, const F(factor) *sum)
 {
     VEC a[ABREAST], b[ABREAST], zero = V(set)(0);
     EACH
@@ -131,10 +145,7 @@ FS_INLINE void F(vjp_step)(int abreast, fs_op op, const REAL *y, const REAL *dy,
         a[j] = whole ? V(load)(y + i) : V(load_part)(y + i, count - i, zero);
         b[j] = whole ? V(load)(dy + i) : V(load_part)(dy + i, count - i, zero);
     }
-    if (op == FS_SOFTMAX_VJP)
-        EACH a[j] = F(softmax_vjp)(a[j], b[j], sums);
-    else
-        F(log_softmax_vjp)(abreast, a, b, sums, shift);
+    F(vjp_results)(abreast, op, a, b, sum);
     EACH
     {
         if (count >= (j + 1) * LANES)
@@ -148,16 +159,14 @@ FS_INLINE void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *to,
                             ptrdiff_t count, fs_pair sum)
 {
     const ptrdiff_t step = ABREAST * LANES;
-    REAL hi, lo, scale;
-    F(vjp_norm)(op, sum, &hi, &lo, &scale);
-    F(vjp_sums) sums = {V(set)(hi), V(set)(lo), V(set)(scale)};
-    F(shift) shift = F(shift_for)(V(set)(0));
+    REAL hi, lo, rest;
+    F(vjp_norm)(op, sum, &hi, &lo, &rest);
+    F(factor) all = F(vjp_factor)(V(set)(hi), V(set)(lo), V(set)(rest));
     ptrdiff_t i = 0;
     for (; i + step <= count; i += step)
-        F(vjp_step)(ABREAST, op, y + i, dy + i, to + i, step, &sums, &shift);
+        F(vjp_step)(ABREAST, op, y + i, dy + i, to + i, step, &all);
     for (; i < count; i += LANES)
-        F(vjp_step)(1, op, y + i, dy + i, to + i, fs_least(LANES, count - i), &sums,
-                    &shift);
+        F(vjp_step)(1, op, y + i, dy + i, to + i, fs_least(LANES, count - i), &all);
 }
 
 /* At most BLOCK elements of a line: y and dy as plain floats, where the results go. */
@@ -234,6 +243,48 @@ static void F(vjp_row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
     }
 }
 
+/* ---- short rows ----
+ *
+ * Their even elements are added up, and their odd ones: in lanes (loops/short_rows.h),
+ * and row by row, which of many rows takes so many times as long (Zen 4; softmax /
+ * log_softmax): float32 of 10 in AVX-512 1.9 / 2.0, of 28 1.03 / 1.2, of 31 .92 / 1.03,
+ * in AVX2 1.9 / 1.8, 1.1 / 1.4 and .95 / 1.2; float64 of 10 in both 1.2 / 1.3, of 16 in
+ * AVX-512 .8 / 1.0. */
+#define SHORT_GRADIENT (LANES == 1 ? 0 : T_IS_F32 ? 28 : 10)
+
+/* Element i of LANES rows is vector i of y, and of dy. What their results need goes to
+ * `sets` from j on. */
+FS_INLINE void F(vjp_factors)(fs_op op, const REAL *y, const REAL *dy, ptrdiff_t n,
+                              F(sets) *sets, ptrdiff_t j)
+{
+    double even[LANES], odd[LANES];
+    REAL *hi = sets->hi + j, *lo = sets->lo + j, *rest = sets->rest + j;
+    F(double_sums) sums = F(no_double_sums)();
+    F(add_to_sums)(op == FS_SOFTMAX_VJP, y, dy, n * LANES, &sums);
+    V(wide_store)(even, sums.even);
+    V(wide_store)(odd, sums.odd);
+#pragma omp simd
+    for (int k = 0; k < LANES; k++)
+        F(vjp_norm)(op, (fs_pair){even[k] + odd[k], 0}, hi + k, lo + k, rest + k);
+    F(factor) sum = F(vjp_factor)(V(load)(hi), V(load)(lo), V(load)(rest));
+    V(store)(lo, sum.lo);
+}
+
+FS_INLINE double F(sum_of_short)(fs_op op, const F(vjp_part) *part)
+{
+    const REAL *y = part->y, *dy = part->dy;
+    const int products = op == FS_SOFTMAX_VJP;
+    double even = 0, odd = 0;
+    ptrdiff_t i = 0;
+    for (; i + 1 < part->count; i += 2) {
+        even = fs_muladd(products ? y[i] : 1, dy[i], even);
+        odd = fs_muladd(products ? y[i + 1] : 1, dy[i + 1], odd);
+    }
+    if (i < part->count)
+        even = fs_muladd(products ? y[i] : 1, dy[i], even);
+    return even + odd;
+}
+
 /* Up to this n a row's sum is found before the results of the row before it, which need
  * not wait for the lanes' sum then. Longer ones push each other out of the first-level
  * cache. */
@@ -256,7 +307,8 @@ FS_INLINE void F(vjp_short_rows)(fs_op op, const fs_job *job, ptrdiff_t first,
             line.at[FS_Y] = fs_locate_one(job, FS_Y, next);
             part[slot] =
                 F(vjp_part_of)(job, line, 0, n, room.y + place, room.dy + place);
-            sum[slot].hi = F(sum_of_part)(op, &part[slot]);
+            sum[slot].hi = n <= SHORT_GRADIENT ? F(sum_of_short)(op, &part[slot])
+                                               : F(sum_of_part)(op, &part[slot]);
         }
         if (row >= first)
             F(finish_part)(op, job, &part[row & ahead], sum[row & ahead]);
@@ -278,7 +330,7 @@ typedef struct {
     const F(shape) *shape;
     F(rows_of) y, dy;
     double sum[FS_TILE];
-    REAL hi[FS_TILE], lo[FS_TILE], scale[FS_TILE];
+    REAL hi[FS_TILE], lo[FS_TILE], rest[FS_TILE];
 } F(vjp_tile);
 
 /* Adds the sums over `abreast` rows. */
@@ -326,14 +378,14 @@ static void F(vjp_tile_norms)(const fs_job *job, F(vjp_tile) *tile)
     ptrdiff_t columns = tile->shape->columns;
     for (ptrdiff_t i = 0; i < columns; i++)
         F(vjp_norm)(job->op, (fs_pair){tile->sum[i], 0}, &tile->hi[i], &tile->lo[i],
-                    &tile->scale[i]);
+                    &tile->rest[i]);
     for (ptrdiff_t i = columns; i < tile->shape->width; i++) {
         tile->hi[i] = tile->hi[i - columns];
         tile->lo[i] = tile->lo[i - columns];
-        tile->scale[i] = tile->scale[i - columns];
+        tile->rest[i] = tile->rest[i - columns];
     }
     for (ptrdiff_t i = tile->shape->width; i < tile->shape->padded; i++)
-        tile->hi[i] = tile->lo[i] = tile->scale[i] = 0;
+        tile->hi[i] = tile->lo[i] = tile->rest[i] = 0;
 }
 
 /* The results of `abreast` rows. */
@@ -341,17 +393,13 @@ FS_INLINE void F(finish_vjp_rows)(int abreast, fs_op op, const REAL *const *y,
                                   const REAL *const *dy, REAL *const *to,
                                   const F(vjp_tile) *tile)
 {
-    F(shift) shift = F(shift_for)(V(set)(0));
     for (ptrdiff_t i = 0; i < tile->shape->padded; i += LANES) {
-        F(vjp_sums) sums = {V(load)(tile->hi + i), V(load)(tile->lo + i),
-                            V(load)(tile->scale + i)};
+        F(factor) sum = F(vjp_factor)(V(load)(tile->hi + i), V(load)(tile->lo + i),
+                                      V(load)(tile->rest + i));
         VEC a[ABREAST], b[ABREAST];
         EACH a[j] = V(load)(y[j] + i);
         EACH b[j] = V(load)(dy[j] + i);
-        if (op == FS_SOFTMAX_VJP)
-            EACH a[j] = F(softmax_vjp)(a[j], b[j], &sums);
-        else
-            F(log_softmax_vjp)(abreast, a, b, &sums, &shift);
+        F(vjp_results)(abreast, op, a, b, &sum);
         EACH V(store)(to[j] + i, a[j]);
     }
 }
