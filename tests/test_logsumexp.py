@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from references import LAYOUTS, assert_close, reference, silently
+from oracle import LAYOUTS, WEIGHTED, right
+from oracle.arithmetic import assert_right, silently
 
 from fastsoftmax import logsumexp
 
@@ -28,9 +29,9 @@ def test_known_values():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_million_equal_terms(dtype):
-    expected = np.log(np.longdouble(1_000_000))
-    assert_close(logsumexp(np.zeros(1_000_000, dtype)), expected)
-    assert_close(logsumexp(np.zeros((1_000_000, 2), dtype), axis=0), [expected] * 2)
+    expected = dtype(np.log(np.longdouble(1_000_000)))
+    assert logsumexp(np.zeros(1_000_000, dtype)) == expected
+    assert (logsumexp(np.zeros((1_000_000, 2), dtype), axis=0) == expected).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -41,10 +42,10 @@ def test_a_million_equal_terms(dtype):
 def test_shapes_are_those_of_a_sum(axis, keepdims, dtype):
     x = draw(5, 19, 7, dtype=dtype)
     y = logsumexp(x, axis, keepdims=keepdims)
-    expected = reference("logsumexp", x, axis)
+    expected = right(logsumexp, x, axis=axis)
     assert y.dtype == dtype
     assert np.shape(y) == np.sum(x, axis=axis, keepdims=keepdims).shape
-    assert_close(np.reshape(y, expected.shape), expected)
+    assert_right(np.reshape(y, expected.value.shape), expected)
 
 
 def test_is_at_least_the_maximum():
@@ -67,7 +68,7 @@ def test_normalises_log_probabilities(n):
 def test_where_leaves_the_sum_of_the_rest():
     x = draw(6)
     y = logsumexp(x, where=[True, False, True, True, False, True])
-    assert_close(y, reference("logsumexp", x[[0, 2, 3, 5]]))
+    assert_right(y, right(logsumexp, x[[0, 2, 3, 5]]))
 
 
 # ---- weights and signs ----
@@ -78,10 +79,7 @@ def test_where_leaves_the_sum_of_the_rest():
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_of_any_layout(layout, axis, dtype):
     a, b = draw(5, 19, 7, dtype=dtype), np.exp(draw(19, 7, dtype=dtype))
-    y = silently(logsumexp, LAYOUTS[layout](a), axis, LAYOUTS[layout](b))
-    expected = reference("logsumexp", a + np.log(b.astype(np.longdouble)), axis)
-    eps = np.finfo(dtype).eps
-    np.testing.assert_allclose(y, expected, rtol=4 * eps, atol=16 * eps)
+    WEIGHTED.check((LAYOUTS[layout](a), LAYOUTS[layout](b)), axis)
 
 
 def test_signs():
@@ -101,7 +99,7 @@ def test_return_sign_without_weights():
 @pytest.mark.parametrize("entry", [np.nan, INF, -INF, 1e300])
 def test_weight_zero_takes_an_entry_out(entry):
     log, sign = silently(logsumexp, [entry, 1.0], b=[0.0, 2.0], return_sign=True)
-    assert_close(log, 1 + np.log(np.longdouble(2)))
+    assert log == 1 + np.log(2)
     assert sign == 1
 
 
@@ -112,7 +110,7 @@ def test_out_with_weights(return_sign, keepdims):
     out = np.empty((4, 1) if keepdims else 4)
     y = logsumexp(a, 1, b, keepdims, return_sign, out=out)
     assert (y[0] if return_sign else y) is out
-    assert_close(out.ravel(), reference("logsumexp", a, 1))
+    assert_right(out.ravel(), right(logsumexp, a, axis=1))
 
 
 def test_dtype_with_weights():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from references import assert_close, reference
+from oracle import right
+from oracle.arithmetic import assert_right
 
 from fastsoftmax import softmax
 
@@ -77,7 +78,7 @@ def test_permuting_the_input_permutes_the_result():
 def test_a_term_of_a_million(dtype):
     y = softmax(np.zeros(1_000_000, dtype))
     assert np.unique(y).size == 1
-    assert_close(y[:1], np.array([1e-6], np.longdouble))
+    assert y[0] == dtype(1e-6)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -94,7 +95,7 @@ def test_where_leaves_the_softmax_of_the_rest():
     x = draw(6)
     y = softmax(x, where=[True, False, True, True, False, True])
     np.testing.assert_array_equal(y[[1, 4]], 0)
-    assert_close(y[[0, 2, 3, 5]], reference("softmax", x[[0, 2, 3, 5]]))
+    assert_right(y[[0, 2, 3, 5]], right(softmax, x[[0, 2, 3, 5]]))
 
 
 def test_options_are_keywords():

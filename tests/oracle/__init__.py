@@ -300,6 +300,7 @@ ALL_HINGES = [_hinge(form, *loss) for form in FORMS for loss in hinges.LOSSES]
 HINGES = [ALL_HINGES[i] for i in (0, 3, 5, 6, 8, 11)]
 ENTROPIES = [_entropy(form) for form in ("labels", "targets")]
 ORACLES = [*SOFTMAXES, *GRADIENTS, *HINGES, *ENTROPIES, WEIGHTED]
+OF_FUNCTION = {getattr(fs, o.name): o for o in (*SOFTMAXES, *GRADIENTS)}
 # Those that are judged by the same exact numbers are asked together.
 FAMILIES = [SOFTMAXES, *([oracle] for oracle in ORACLES[3:])]
 
@@ -314,6 +315,16 @@ def of_every(
         if (not taking or taking in o.takes) and (not without or without not in o.takes)
     ]
     return pytest.mark.parametrize("oracle", chosen, ids=str)
+
+
+def right(
+    function: Callable[..., Any], *given: Any, axis: Axes = None, **options: Any
+) -> Judge:
+    """What a call of a softmax, or of a gradient, gives."""
+    first, *others = map(np.asarray, given)
+    others = [np.broadcast_to(x, first.shape) for x in others]
+    [judge] = OF_FUNCTION[function].judges((first, *others), axis, **options)
+    return judge
 
 
 def name_of(family: Any) -> str:
@@ -347,5 +358,6 @@ __all__ = [
     "hinge_as",
     "name_of",
     "of_every",
+    "right",
     "taken",
 ]

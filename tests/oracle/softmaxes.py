@@ -47,6 +47,17 @@ def exact(x: Array) -> Exact:
         )
 
 
+def exact_of_kept(x: Array, where: Array) -> Exact:
+    """What `where` leaves of finite rows."""
+    found = exact(np.where(where, widened(x), WIDE("-1e4900")))
+    return Exact(
+        np.where(where, found.softmax, 0),
+        np.where(where, found.log_softmax, -INF),
+        np.where(where.any(axis=-1), found.logsumexp, -INF),
+        found.largest,
+    )
+
+
 # ---- the table of special values ----
 
 
@@ -121,8 +132,8 @@ def judge(
     if np.any(temperature != 1):
         with np.errstate(all="ignore"):
             x = x.astype(number) / number.type(temperature)
-    if where is None and np.isfinite(widened(x)).all() and x.size:
-        found = _exact_of(_Same(x))
+    if np.isfinite(widened(x)).all() and x.size:
+        found = _exact_of(_Same(x)) if where is None else exact_of_kept(x, where)
         value, largest = getattr(found, name), found.largest
     else:
         kept = np.ones(x.shape, bool) if where is None else where
