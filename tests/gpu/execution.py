@@ -128,8 +128,8 @@ def run(
             ptx.launch(
                 kernel(launch.kernel, way.arch, way.text),
                 memory,
-                (launch.grid,),
-                (launch.block,),
+                launch.grid,
+                launch.block,
                 values,
                 launch.shared_bytes,
                 schedule=None if way.schedule is None else way.schedule + number,

@@ -461,6 +461,7 @@ class RawKernel:
         args: tuple[Any, ...],
         shared_bytes: int,
     ) -> None:
+        assert grid[1:] == (1, 1), "the interpreter knows one dimension"
         spans = Spans([a for a in args if isinstance(a, ndarray)])
         values = [
             spans.pointer(a) if isinstance(a, ndarray) else 0 if a is None else a
@@ -469,8 +470,8 @@ class RawKernel:
         ptx.launch(
             kernel,
             spans.memory,
-            grid,
-            block,
+            grid[0],
+            *block,
             values,
             shared_bytes,
             checks=machine.checks,

@@ -12,7 +12,6 @@ from gpu.ptx.lanes import Lanes
 from gpu.ptx.memory import (
     GLOBAL_BASE,
     SHARED_BASE,
-    SHARED_WINDOW,
     Space,
     require_aligned,
 )
@@ -26,58 +25,40 @@ _RANK_SHIFT = 24
 _SHARED_PADDING = 32
 
 
-def transfer(
+def load(
     batch: Batch,
     space: str,
     lanes: Lanes,
     addresses: Array,
     size: int,
-    values: Array | np.dtype[np.unsignedinteger],
-    read_only: bool = False,
-) -> Array | None:
-    """Store rows of values; or, given a dtype, load columns of it."""
-    require_aligned(addresses, size)
-    if batch.cluster_state.any_arrived:
-        batch.cluster_state.check_no_access(lanes.slots)
-    if space == "generic":
-        return _generic(batch, lanes, addresses, size, values)
-    port = batch.global_port if space == "global" else batch.shared_port
-    offsets = port.offsets(space, lanes.slots, addresses, size)
-    if isinstance(values, np.dtype):
-        return port.load(lanes.slots, offsets, size, values, read_only)
-    port.store(lanes.slots, offsets, size, values)
-    return None
+    dtype: np.dtype[np.unsignedinteger],
+) -> Array:
+    """Return columns of elements."""
+    port, offsets = _find(batch, space, lanes, addresses, size)
+    return port.load(lanes.slots, offsets, size, dtype)
 
 
-def _generic(
+def store(
     batch: Batch,
+    space: str,
     lanes: Lanes,
     addresses: Array,
     size: int,
-    values: Array | np.dtype[np.unsignedinteger],
-) -> Array | None:
-    """Send generic addresses to the space they lie in, lane by lane."""
-    inside = (addresses >> 32) == SHARED_WINDOW >> 32
-    local = np.where(inside, addresses - SHARED_WINDOW, addresses)
-    parts = [
-        (space, chosen, part)
-        for space, chosen, part in zip(
-            ("shared::cluster", "global"),
-            (inside, ~inside),
-            lanes.split(inside),
-            strict=True,
-        )
-        if part is not None
-    ]
-    result = None
-    for space, chosen, part in parts:
-        mine = values if isinstance(values, np.dtype) else values[chosen]
-        loaded = transfer(batch, space, part, local[chosen], size, mine)
-        if loaded is not None:
-            if result is None:
-                result = np.zeros((lanes.count, loaded.shape[1]), loaded.dtype)
-            result[chosen] = loaded
-    return result
+    values: Array,
+) -> None:
+    """Store rows of elements."""
+    port, offsets = _find(batch, space, lanes, addresses, size)
+    port.store(lanes.slots, offsets, size, values)
+
+
+def _find(
+    batch: Batch, space: str, lanes: Lanes, addresses: Array, size: int
+) -> tuple[Port, Array]:
+    require_aligned(addresses, size)
+    if batch.cluster_state.any_arrived:
+        batch.cluster_state.check_no_access(lanes.slots)
+    port = batch.global_port if space == "global" else batch.shared_port
+    return port, port.offsets(space, lanes.slots, addresses, size)
 
 
 class Port:
@@ -96,7 +77,6 @@ class Port:
         offsets: Array,
         size: int,
         dtype: np.dtype[np.unsignedinteger],
-        read_only: bool,
     ) -> Array:
         if self.batch.checks:
             blank = self.space.uninitialised(offsets, size)
@@ -105,34 +85,28 @@ class Port:
                 self._fail(
                     "uninitialised", f"load of {size} bytes", offsets, slots, first
                 )
-            self._watch("load", slots, offsets, size, read_only)
+            self._watch("load", slots, offsets, size)
         return self.space.load(offsets, size, dtype)
 
     def store(self, slots: Array, offsets: Array, size: int, values: Array) -> None:
         if self.batch.checks:
-            self._watch("store", slots, offsets, size, read_only=False)
+            self._watch("store", slots, offsets, size)
         self.space.store(offsets, size, values)
 
-    def _watch(
-        self, kind: str, slots: Array, offsets: Array, size: int, read_only: bool
-    ) -> None:
+    def _watch(self, kind: str, slots: Array, offsets: Array, size: int) -> None:
         """Look for races and count."""
         batch = self.batch
-        threads = batch.threads[slots]
         batch.order.tick()
-        if kind == "store":
-            racing = self.shadow.store(offsets, size, threads, slots, batch.order)
-        else:
-            racing = self.shadow.load(
-                offsets, size, threads, slots, batch.order, read_only
-            )
+        note = self.shadow.store if kind == "store" else self.shadow.load
+        racing = note(offsets, size, batch.threads[slots], slots, batch.order)
         if racing is not None:
             first = np.flatnonzero(slots == racing[0])[0]
             what = f"a {kind} races with an access of another thread"
-            if read_only:
-                what = "ld.global.nc of bytes stored in this launch"
             self._fail(f"{self.name} race", what, offsets, slots, first)
         self.count(kind, slots, offsets, size)
+
+    def offsets(self, space: str, slots: Array, addresses: Array, size: int) -> Array:
+        raise NotImplementedError
 
     def count(self, kind: str, slots: Array, offsets: Array, size: int) -> None:
         raise NotImplementedError

@@ -11,41 +11,34 @@ from gpu.ptx.parse import Kernel
 from gpu.ptx.types import DTYPES, UNSIGNED, Array, is_float
 
 MAX_THREADS = 1024
-MAX_BLOCK = (1024, 1024, 64)
-MAX_GRID = (2**31 - 1, 65535, 65535)
+MAX_BLOCKS = 2**31 - 1
 MAX_SHARED = 227 * 1024
 MAX_CLUSTER = 8
 
 
 def check_limits(
-    kernel: Kernel,
-    grid: tuple[int, int, int],
-    block: tuple[int, int, int],
-    shared_bytes: int,
-    cluster: int,
+    kernel: Kernel, grid: int, block: int, shared_bytes: int, cluster: int
 ) -> int:
     """Return the size of a cluster; raise Fault for what no card would launch."""
-    threads = int(np.prod(block))
     most = min(MAX_THREADS, kernel.max_threads or MAX_THREADS)
-    if threads > most:
-        raise Fault("limits", f"{threads} threads a block, {kernel.name} has {most}")
-    for sizes, limits in ((block, MAX_BLOCK), (grid, MAX_GRID)):
-        if not all(1 <= size <= top for size, top in zip(sizes, limits, strict=True)):
-            raise Fault("limits", f"{sizes} is not within {limits}")
+    if not 1 <= block <= most:
+        raise Fault("limits", f"{block} threads a block, {kernel.name} has {most}")
+    if not 1 <= grid <= MAX_BLOCKS:
+        raise Fault("limits", f"{grid} blocks")
     shared = kernel.dynamic_offset + shared_bytes
     if shared_bytes < 0 or shared > MAX_SHARED:
         raise Fault("limits", f"{shared} bytes of shared memory")
     return _check_cluster(kernel, grid, cluster)
 
 
-def _check_cluster(kernel: Kernel, grid: tuple[int, int, int], cluster: int) -> int:
+def _check_cluster(kernel: Kernel, grid: int, cluster: int) -> int:
     if kernel.cluster is not None and cluster not in (1, kernel.cluster):
         raise Fault("cluster", f"{kernel.name} has clusters of {kernel.cluster}")
     cluster = kernel.cluster or cluster
     if not 1 <= cluster <= MAX_CLUSTER:
         raise Fault("cluster", f"a cluster of {cluster} blocks")
-    if grid[0] % cluster:
-        raise Fault("cluster", f"{grid[0]} blocks do not fill clusters of {cluster}")
+    if grid % cluster:
+        raise Fault("cluster", f"{grid} blocks do not fill clusters of {cluster}")
     return cluster
 
 

@@ -1,4 +1,4 @@
-"""Instructions that threads must meet at: barriers, shuffles, votes.
+"""Instructions that threads must meet at: barriers and shuffles.
 
 A control function takes the batch, the lanes and where the instruction is; it returns
 where the lanes go on, or STOP when the scheduler has to choose anew.
@@ -13,8 +13,8 @@ import numpy as np
 
 from gpu.ptx.faults import Fault
 from gpu.ptx.lanes import WARP, Lanes
-from gpu.ptx.operands import Operands, Source, unknown
-from gpu.ptx.races import SAME_BLOCK, SAME_CLUSTER, SAME_WARP
+from gpu.ptx.operands import Operands, unknown
+from gpu.ptx.races import SAME_BLOCK, SAME_CLUSTER
 from gpu.ptx.types import Array
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from gpu.ptx.parse import Statement
 
 Control = Callable[["Batch", Lanes, int], int]
-Finish = Callable[["Batch", Lanes, Array], None]
 STOP = -1
 FULL_MASK = 0xFFFFFFFF
 _BITS = np.uint32(1) << np.arange(WARP, dtype=np.uint32)
@@ -125,13 +124,36 @@ def cluster_wait(batch: Batch, lanes: Lanes, here: int) -> int:
     return STOP
 
 
-def warp_collective(read_mask: Source, finish: Finish) -> Control:
-    """Bind an instruction that the lanes named in a mask execute together."""
+def shuffle(operands: Operands, statement: Statement) -> Control:
+    """Bind what the lanes named in a mask execute together: each reads another's."""
+    result, value, by, clamp, lanes_mask = statement.operands
+    target, _, predicate = result.partition("|")
+    write = operands.target(target.strip(), "b32")
+    note = operands.target(predicate.strip() or "_", "pred")
+    read, read_by = operands.gatherer(value), operands.source(by, "u32")
+    read_clamp = operands.source(clamp, "u32")
+    read_mask = operands.source(lanes_mask, "u32")
+
+    def exchange(batch: Batch, lanes: Lanes, masks: Array) -> None:
+        if (read_clamp(batch, lanes) != WARP - 1).any():
+            raise unknown("a shuffle in a part of the warp")
+        own = lanes.slots % WARP
+        source = own ^ (read_by(batch, lanes).astype(np.int64) & 31)
+        slots = lanes.slots - own + source
+        named = masks >> source.astype(np.uint32) & 1 == 1
+        alone = ~(named & batch.present[slots])
+        if alone.any():
+            slot = lanes.slots[alone][0]
+            raise Fault(
+                "shuffle", f"reads a lane that takes no part, {batch.describe(slot)}"
+            )
+        write(batch, lanes, np.copy(read(batch, slots)))
+        note(batch, lanes, np.ones(1, np.bool_))
 
     def control(batch: Batch, lanes: Lanes, here: int) -> int:
         mask = read_mask(batch, lanes)
         if lanes.whole_warps and (mask == FULL_MASK).all():
-            finish(batch, lanes, lanes.expand(mask))
+            exchange(batch, lanes, lanes.expand(mask))
             return here + 1
         _check_own_bit(batch, lanes, mask)
         batch.masks[lanes.slots] = mask
@@ -139,7 +161,7 @@ def warp_collective(read_mask: Source, finish: Finish) -> Control:
         done = _complete(batch, np.unique(lanes.warps), here)
         if len(done):
             group = Lanes(done, batch.size)
-            finish(batch, group, batch.masks[done])
+            exchange(batch, group, batch.masks[done])
             batch.resume(done, here + 1)
         return STOP
 
@@ -170,112 +192,8 @@ def _pack(bits: Array) -> Array:
     return np.where(bits, _BITS, np.uint32(0)).sum(axis=-1, dtype=np.uint32)
 
 
-def shuffle(operands: Operands, statement: Statement) -> Control:
-    mode = statement.opcode.split(".")[2]
-    result, value, lane, clamp, mask = statement.operands
-    target, _, predicate = result.partition("|")
-    write = operands.target(target.strip(), "b32")
-    note = operands.target(predicate.strip() or "_", "pred")
-    read_lane = operands.source(lane, "u32")
-    read_clamp = operands.source(clamp, "u32")
-    read = operands.gatherer(value)
-
-    def finish(batch: Batch, lanes: Lanes, masks: Array) -> None:
-        own = lanes.slots % WARP
-        by = read_lane(batch, lanes).astype(np.int64)
-        limits = read_clamp(batch, lanes).astype(np.int64)
-        source, valid = _shuffle_source(mode, own, by, limits)
-        slots = lanes.slots - own + source
-        taking_part = (masks >> source.astype(np.uint32) & 1 == 1) & batch.present[
-            slots
-        ]
-        if not taking_part.all():
-            slot = lanes.slots[~taking_part][0]
-            raise Fault(
-                "shuffle", f"reads a lane that takes no part, {batch.describe(slot)}"
-            )
-        values = read(batch, slots)
-        write(batch, lanes, np.copy(values))
-        note(batch, lanes, valid)
-
-    return warp_collective(operands.source(mask, "u32"), finish)
-
-
-def _shuffle_source(
-    mode: str, own: Array, by: Array, limits: Array
-) -> tuple[Array, Array]:
-    """Return the lane to read from, and whether it is the one asked for."""
-    segment = limits >> 8 & 31
-    clamp = limits & 31
-    highest = (own & segment) | (clamp & ~segment & 31)
-    lowest = own & segment
-    by = by & 31
-    if mode == "up":
-        asked = own - by
-        valid = asked >= highest
-    elif mode == "down":
-        asked = own + by
-        valid = asked <= highest
-    elif mode == "bfly":
-        asked = own ^ by
-        valid = asked <= highest
-    else:
-        asked = lowest | (by & ~segment)
-        valid = asked <= highest
-    return np.where(valid, asked, own), valid
-
-
-def vote(operands: Operands, statement: Statement) -> Control:
-    mode, type_ = statement.opcode.split(".")[2:]
-    result, predicate, mask = statement.operands
-    write = operands.target(result, type_)
-    read = operands.source(predicate, "pred")
-
-    def finish(batch: Batch, lanes: Lanes, masks: Array) -> None:
-        votes = np.zeros(batch.size, np.bool_)
-        votes[lanes.slots] = read(batch, lanes)
-        present = _pack(batch.present.reshape(-1, WARP))[lanes.warps] & masks
-        bits = _pack(votes.reshape(-1, WARP))[lanes.warps] & masks
-        outcome = {
-            "ballot": bits,
-            "all": bits == present,
-            "any": bits != 0,
-            "uni": (bits == present) | (bits == 0),
-        }
-        write(batch, lanes, outcome[mode])
-
-    return warp_collective(operands.source(mask, "u32"), finish)
-
-
-def warp_barrier(operands: Operands, statement: Statement) -> Control:
-    """Order the memory accesses of a warp, if all of its threads are there."""
-
-    def finish(batch: Batch, lanes: Lanes, masks: Array) -> None:
-        present = batch.present.reshape(-1, WARP).sum(axis=1)
-        here = np.bincount(lanes.warps, minlength=len(present))
-        whole = (here == present)[lanes.warps]
-        if whole.any():
-            batch.order.synchronise(SAME_WARP, lanes.slots[whole])
-
-    return warp_collective(operands.source(statement.operands[0], "u32"), finish)
-
-
-def active_mask(operands: Operands, statement: Statement) -> Control:
-    write = operands.target(statement.operands[0], "b32")
-
-    def control(batch: Batch, lanes: Lanes, here: int) -> int:
-        active = np.zeros(batch.size, np.bool_)
-        active[lanes.slots] = True
-        write(batch, lanes, _pack(active.reshape(-1, WARP))[lanes.warps])
-        return here + 1
-
-    return control
-
-
 def barrier(operands: Operands, statement: Statement) -> Control:
     words = statement.opcode.split(".")
-    if words[1] == "warp":
-        return warp_barrier(operands, statement)
     if words[1] == "cluster":
         return cluster_arrive if words[2] == "arrive" else cluster_wait
     if len(statement.operands) != 1 or not statement.operands[0].isdigit():
@@ -287,8 +205,7 @@ def _innermost(batch: Batch, slots: Array) -> int:
     """Return a thread that waits for its warp, if there is one."""
     code = batch.kernel.code
     for place in np.unique(batch.parked[slots]):
-        words = code[place].statement.opcode.split(".")
-        if words[0] not in ("bar", "barrier") or "warp" in words:
+        if code[place].statement.opcode.startswith("shfl"):
             return int(slots[batch.parked[slots] == place][0])
     return int(slots[0])
 
@@ -300,7 +217,7 @@ def explain_stall(batch: Batch) -> Fault:
     words = statement.opcode.split(".")
     if "cluster" in words:
         kind, unit = "cluster", batch.cluster * batch.stride
-    elif words[0] in ("bar", "barrier") and "warp" not in words:
+    elif words[0] == "bar":
         kind, unit = "barrier", batch.stride
     else:
         kind, unit = "shuffle", WARP

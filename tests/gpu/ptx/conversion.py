@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpu.ptx import numbers
-from gpu.ptx.forms import Build, Form, Function, Opcode
-from gpu.ptx.memory import SHARED_WINDOW
+from gpu.ptx.forms import Build, Form, Function, Opcode, flushing
 from gpu.ptx.types import DTYPES, Array, is_float
 
 
@@ -18,30 +16,15 @@ def _selp(opcode: Opcode) -> Form:
     )
 
 
-def _mov(opcode: Opcode) -> Form:
+def _copy(opcode: Opcode) -> Form:
     return Form(opcode.type, (opcode.type,), np.copy)
-
-
-def _cvta(opcode: Opcode) -> Form:
-    """Global addresses are generic ones; shared memory has a window of them."""
-    if opcode.has("global"):
-        return Form(opcode.type, (opcode.type,), np.copy)
-    if opcode.type == "u32":
-        raise ValueError("a generic address has 64 bits")
-    window = np.uint64(SHARED_WINDOW)
-    if opcode.has("to"):
-        return Form("u64", ("u64",), lambda a: a - window)
-    return Form("u64", ("u64",), lambda a: a + window)
 
 
 def _mapa(opcode: Opcode) -> Form:
     """The upper 8 of 32 bits of a shared address name the block: its rank plus 1."""
-    kind = DTYPES[opcode.type].type
-    own = ~kind(0xFF000000)
+    own = np.uint32(0xFFFFFF)
     return Form(
-        opcode.type,
-        (opcode.type, "u32"),
-        lambda a, rank: (a & own) | ((rank + np.uint32(1)).astype(kind) << kind(24)),
+        "u32", ("u32", "u32"), lambda a, rank: (a & own) | ((rank + 1) << np.uint32(24))
     )
 
 
@@ -69,80 +52,9 @@ def _cvt(opcode: Opcode) -> Form:
     result, source = opcode.words[-2:]
     if result in ("f16x2", "bf16x2"):
         return _two_halves(opcode, result)
-    if not is_float(source):
-        function = _from_integer(opcode, result)
-    elif not is_float(result):
-        function = _float_to_integer(opcode, result, source)
-    else:
-        function = _float_to_float(opcode, result, source)
-    return Form(result, (source,), function, wider=True)
-
-
-def _from_integer(opcode: Opcode, result: str) -> Function:
-    dtype, rounding = DTYPES[result], opcode.rounding
-    if is_float(result):
-        convert = _integer_to_float(result, rounding)
-        if opcode.has("sat"):
-            return lambda a: numbers.saturate(convert(a))
-        return convert
-    if opcode.has("sat"):
-        limits = np.iinfo(dtype)
-        return lambda a: _clamped(a, limits.min, limits.max).astype(dtype)
-    return lambda a: a.astype(dtype)
-
-
-def _clamped(a: Array, low: int, high: int) -> Array:
-    own = np.iinfo(a.dtype)
-    return np.clip(a, max(low, own.min), min(high, own.max))
-
-
-def _integer_to_float(result: str, rounding: str) -> Function:
-    if result == "f16":
-        return lambda a: numbers.to_float16(a.astype(np.float64), rounding)
-    if result == "f32" and rounding != "rn":
-        return lambda a: numbers.to_float32(a.astype(np.float64), rounding)
     dtype = DTYPES[result]
-    return lambda a: a.astype(dtype)
-
-
-def _integral(opcode: Opcode) -> str:
-    return next(word for word in opcode.words if word in ("rni", "rzi", "rmi", "rpi"))
-
-
-def _float_to_integer(opcode: Opcode, result: str, source: str) -> Function:
-    rounding, dtype = _integral(opcode), DTYPES[result]
-    ftz = opcode.has("ftz") and source == "f32"
-
-    def convert(a: Array) -> Array:
-        a = numbers.flush(a) if ftz else a
-        return numbers.to_integer(numbers.to_integral(a, rounding), dtype)
-
-    return convert
-
-
-def _float_to_float(opcode: Opcode, result: str, source: str) -> Function:
-    convert = _between_floats(opcode, result)
-    flush_in = opcode.has("ftz") and source == "f32"
-    flush_out = opcode.has("ftz") and result == "f32"
-    saturate = opcode.has("sat")
-
-    def through(a: Array) -> Array:
-        values = convert(numbers.flush(a) if flush_in else a)
-        values = numbers.saturate(values) if saturate else values
-        return numbers.flush(values) if flush_out else values
-
-    return through
-
-
-def _between_floats(opcode: Opcode, result: str) -> Function:
-    rounding, dtype = opcode.rounding, DTYPES[result]
-    if any(word in ("rni", "rzi", "rmi", "rpi") for word in opcode.words):
-        integral = _integral(opcode)
-        return lambda a: numbers.to_integral(a, integral)
-    if rounding == "rn":
-        return lambda a: a.astype(dtype)
-    narrow = numbers.to_float16 if result == "f16" else numbers.to_float32
-    return lambda a: narrow(a.astype(np.float64), rounding)
+    convert = flushing(opcode, lambda a: a.astype(dtype))
+    return Form(result, (source,), convert, wider=True)
 
 
 # Comparing
@@ -156,20 +68,13 @@ _ORDERED = {
     "gt": np.greater,
     "ge": np.greater_equal,
 }
-_UNSIGNED_NAMES = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
-COMBINE = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}
 
 
-def comparison(opcode: Opcode) -> Function:
-    """Return what setp compares with; only `ne` needs care: NaN makes it false."""
-    name = opcode.words[1]
-    name = _UNSIGNED_NAMES.get(name, name)
-    if not is_float(opcode.type):
-        return _ORDERED[name]
-    function = _float_comparison(name)
-    if not opcode.has("ftz"):
-        return function
-    return lambda a, b: function(numbers.flush(a), numbers.flush(b))
+def _setp(opcode: Opcode) -> Form:
+    """Only `ne` needs care: NaN makes it false."""
+    name, type_ = opcode.words[1], opcode.type
+    compare = _float_comparison(name) if is_float(type_) else _ORDERED[name]
+    return Form("pred", (type_, type_), flushing(opcode, compare))
 
 
 def _float_comparison(name: str) -> Function:
@@ -190,8 +95,9 @@ def _float_comparison(name: str) -> Function:
 
 FORMS: dict[str, Build] = {
     "selp": _selp,
-    "mov": _mov,
-    "cvta": _cvta,
+    "mov": _copy,
+    "cvta": _copy,
     "mapa": _mapa,
     "cvt": _cvt,
+    "setp": _setp,
 }

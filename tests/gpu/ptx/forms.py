@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu.ptx import numbers
-from gpu.ptx.types import Array, is_float
+from gpu.ptx.types import Array
 
 Function = Callable[..., Array]
-Noise = Callable[[np.random.Generator, Array, Array], Array]
-
-
-ROUNDINGS = ("rn", "rz", "rm", "rp")
+Noise = Callable[[np.random.Generator, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -34,10 +31,6 @@ class Opcode:
     @property
     def type(self) -> str:
         return self.words[-1]
-
-    @property
-    def rounding(self) -> str:
-        return next((word for word in self.words if word in ROUNDINGS), "rn")
 
     def has(self, word: str) -> bool:
         return word in self.words
@@ -70,6 +63,10 @@ def flushing(opcode: Opcode, function: Function) -> Function:
 
 
 def same(opcode: Opcode, count: int, function: Function) -> Form:
-    if is_float(opcode.type):
-        function = flushing(opcode, function)
-    return Form(opcode.type, (opcode.type,) * count, function)
+    """Return the form of a function from one type to the same."""
+    return Form(opcode.type, (opcode.type,) * count, flushing(opcode, function))
+
+
+def plain(count: int, function: Function) -> Build:
+    """Return what builds such a form of any type."""
+    return lambda opcode: same(opcode, count, function)

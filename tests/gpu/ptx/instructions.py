@@ -10,7 +10,6 @@ import numpy as np
 
 from gpu.ptx import access, arithmetic, bits, collectives, conversion
 from gpu.ptx.collectives import STOP, Control
-from gpu.ptx.conversion import COMBINE, comparison
 from gpu.ptx.forms import Build, Opcode
 from gpu.ptx.lanes import Lanes
 from gpu.ptx.operands import Operands, Source, elements, unknown
@@ -57,7 +56,7 @@ def _decode(operands: Operands, statement: Statement) -> Instruction:
             return Instruction(statement, None, control, False)
         execute = EXECUTES.get(opcode.name, _compute)(operands, statement, opcode)
         execute = _guarded(guard, execute) if guard else execute
-    except (ValueError, IndexError, StopIteration) as error:
+    except (ValueError, KeyError) as error:
         raise unknown(f"{statement.text}: {error}") from error
     return Instruction(statement, execute, None, False)
 
@@ -109,33 +108,13 @@ def _compute(operands: Operands, statement: Statement, opcode: Opcode) -> Execut
         values = [read(batch, lanes) for read in reads]
         result = function(*values)
         if noise is not None and batch.noise is not None:
-            result = noise(batch.noise, result, values[0])
+            result = noise(batch.noise, result)
         write(batch, lanes, result)
 
     return run
 
 
-def _setp(operands: Operands, statement: Statement, opcode: Opcode) -> Execute:
-    targets, left, right, *third = statement.operands
-    compare = comparison(opcode)
-    combine = next((COMBINE[word] for word in opcode.words if word in COMBINE), None)
-    if (combine is None) != (not third) or len(third) > 1:
-        raise ValueError("operands and modifiers do not match")
-    first, _, second = (name.strip() for name in targets.partition("|"))
-    writes = [operands.target(name, "pred") for name in (first, second or "_")]
-    a, b = (operands.source(name, opcode.type) for name in (left, right))
-    other = operands.predicate(third[0]) if third else None
-
-    def run(batch: Batch, lanes: Lanes) -> None:
-        result = compare(a(batch, lanes), b(batch, lanes))
-        results = [result, ~result]
-        if combine is not None and other is not None:
-            chosen = other(batch, lanes)
-            results = [combine(value, chosen) for value in results]
-        for write, value in zip(writes, results, strict=True):
-            write(batch, lanes, value)
-
-    return run
+_HALVES = {"b32": "b16", "b64": "b32"}
 
 
 def _mov(operands: Operands, statement: Statement, opcode: Opcode) -> Execute:
@@ -148,39 +127,29 @@ def _mov(operands: Operands, statement: Statement, opcode: Opcode) -> Execute:
     return _compute(operands, statement, opcode)
 
 
-def _part_type(count: int, type_: str) -> str:
-    if type_[0] != "b" or count not in (2, 4) or size_of(type_) // count < 2:
-        raise ValueError(f"{count} parts of {type_}")
-    return f"b{8 * size_of(type_) // count}"
-
-
 def _pack(operands: Operands, target: str, parts: list[str], type_: str) -> Execute:
-    part, dtype = _part_type(len(parts), type_), DTYPES[type_]
-    bits = 8 * size_of(part)
+    kind, half = DTYPES[type_].type, _HALVES[type_]
     write = operands.target(target, type_)
-    reads = [operands.source(name, part) for name in parts]
+    low, high = (operands.source(name, half) for name in parts)
+    shift = kind(8 * size_of(half))
 
     def run(batch: Batch, lanes: Lanes) -> None:
-        result = np.zeros(1, dtype)
-        for place, read in enumerate(reads):
-            value = read(batch, lanes).astype(dtype)
-            result = result | (value << dtype.type(bits * place))
-        write(batch, lanes, result)
+        upper = high(batch, lanes).astype(kind) << shift
+        write(batch, lanes, upper | low(batch, lanes))
 
     return run
 
 
 def _unpack(operands: Operands, parts: list[str], source: str, type_: str) -> Execute:
-    part = _part_type(len(parts), type_)
-    bits, dtype, narrow = 8 * size_of(part), DTYPES[type_], DTYPES[part]
+    kind, half = DTYPES[type_].type, _HALVES[type_]
     read = operands.source(source, type_)
-    writes = [operands.target(name, part) for name in parts]
+    low, high = (operands.target(name, half) for name in parts)
+    shift = kind(8 * size_of(half))
 
     def run(batch: Batch, lanes: Lanes) -> None:
         value = read(batch, lanes)
-        for place, write in enumerate(writes):
-            part_value = value >> dtype.type(bits * place)
-            write(batch, lanes, part_value.astype(narrow))
+        low(batch, lanes, value.astype(DTYPES[half]))
+        high(batch, lanes, (value >> shift).astype(DTYPES[half]))
 
     return run
 
@@ -189,21 +158,17 @@ def _unpack(operands: Operands, parts: list[str], source: str, type_: str) -> Ex
 
 
 def _space(opcode: Opcode) -> str:
-    for word in opcode.words[1:-1]:
-        if word in ("global", "shared", "shared::cluster"):
-            return word
-        if word == "shared::cta":
-            return "shared"
-    return "generic"
+    spaces = [word for word in opcode.words if word.startswith("shared")]
+    return spaces[0] if spaces else "global"
 
 
 def _vector_size(opcode: Opcode, names: list[str]) -> int:
     """Return the bytes of an access; the operand must have as many elements as it."""
-    width = next((word for word in opcode.words if word in ("v2", "v4", "v8")), "v1")
+    width = next((word for word in opcode.words if word in ("v2", "v4")), "v1")
     if int(width[1:]) != len(names):
         raise ValueError(f"{len(names)} elements for {width}")
     size = len(names) * size_of(opcode.type)
-    if size > 32:
+    if size > 16:
         raise ValueError(f"an access of {size} bytes")
     return size
 
@@ -215,15 +180,11 @@ def _ld(operands: Operands, statement: Statement, opcode: Opcode) -> Execute:
     names = elements(target)
     size, space = _vector_size(opcode, names), _space(opcode)
     dtype, bits = DTYPES[opcode.type], UNSIGNED[size_of(opcode.type)]
-    read_only = opcode.has("nc")
     find = operands.address(address)
     writes = [operands.target(name, opcode.type, wider=True) for name in names]
 
     def run(batch: Batch, lanes: Lanes) -> None:
-        addresses = find(batch, lanes)
-        columns = access.transfer(
-            batch, space, lanes, addresses, size, bits, read_only=read_only
-        )
+        columns = access.load(batch, space, lanes, find(batch, lanes), size, bits)
         for column, write in enumerate(writes):
             values = np.ascontiguousarray(columns[:, column])
             write(batch, lanes, values.view(dtype))
@@ -255,25 +216,15 @@ def _st(operands: Operands, statement: Statement, opcode: Opcode) -> Execute:
         rows = np.empty((lanes.count, len(reads)), bits)
         for column, read in enumerate(reads):
             rows[:, column] = read(batch, lanes).view(bits)
-        access.transfer(batch, space, lanes, find(batch, lanes), size, rows)
+        access.store(batch, space, lanes, find(batch, lanes), size, rows)
 
     return run
 
 
-def _fence(operands: Operands, statement: Statement, opcode: Opcode) -> Execute:
-    """Do nothing: a fence alone orders no two threads."""
-    if statement.operands:
-        raise ValueError("a fence has no operands")
-    return lambda batch, lanes: None
-
-
 EXECUTES: dict[str, Callable[[Operands, Statement, Opcode], Execute]] = {
-    "setp": _setp,
     "mov": _mov,
     "ld": _ld,
     "st": _st,
-    "membar": _fence,
-    "fence": _fence,
 }
 
 
@@ -288,7 +239,7 @@ def _bra(operands: Operands, statement: Statement) -> Control:
     return lambda batch, lanes, here: to
 
 
-def _exit(operands: Operands, statement: Statement) -> Control:
+def _ret(operands: Operands, statement: Statement) -> Control:
     def control(batch: Batch, lanes: Lanes, here: int) -> int:
         batch.exit(lanes)
         return STOP
@@ -298,11 +249,8 @@ def _exit(operands: Operands, statement: Statement) -> Control:
 
 CONTROLS: dict[str, Callable[[Operands, Statement], Control]] = {
     "bra": _bra,
-    "ret": _exit,
-    "exit": _exit,
+    "ret": _ret,
     "bar": collectives.barrier,
     "barrier": collectives.barrier,
     "shfl": collectives.shuffle,
-    "vote": collectives.vote,
-    "activemask": collectives.active_mask,
 }

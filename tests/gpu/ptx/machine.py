@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,14 +28,13 @@ class Report:
     """What a launch did.
 
     Sectors are 32 bytes of global memory, counted for each request of a warp;
-    wavefronts are of shared memory; instructions are counted for each thread.
+    wavefronts are of shared memory.
     """
 
     sectors: int = 0
     ideal_sectors: int = 0
     wavefronts: int = 0
     ideal_wavefronts: int = 0
-    instructions: Counter[str] = field(default_factory=Counter)
 
     @property
     def conflicts(self) -> int:
@@ -58,8 +56,8 @@ class Launch:
 
     kernel: Kernel
     memory: Memory
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
+    grid: int
+    block: int
     arguments: list[Array]
     shared_bytes: int
     cluster: int
@@ -73,8 +71,8 @@ class Launch:
 def launch(
     kernel: Kernel,
     memory: Memory,
-    grid: int | Sequence[int],
-    block: int | Sequence[int],
+    grid: int,
+    block: int,
     arguments: Sequence[object],
     shared_bytes: int = 0,
     *,
@@ -83,13 +81,12 @@ def launch(
     cluster: int = 1,
     checks: bool = True,
 ) -> Report:
-    """Run a kernel to its end; raise Fault where it breaks a rule.
+    """Run a kernel of so many blocks of threads; raise Fault where it breaks a rule.
 
     With a `schedule`, warps and blocks run in an order drawn from that seed. `perturb`
     moves the results of approximate instructions within their error. Without `checks`,
     only bounds, alignment and registers are looked after.
     """
-    grid, block = _three(grid), _three(block)
     cluster = check_limits(kernel, grid, block, shared_bytes, cluster)
     seed = 0 if schedule is None else schedule
     what = Launch(
@@ -112,16 +109,10 @@ def launch(
     return what.report
 
 
-def _three(extent: int | Sequence[int]) -> tuple[int, int, int]:
-    sizes = (extent,) if isinstance(extent, int) else tuple(extent)
-    x, y, z = (*sizes, 1, 1)[:3]
-    return int(x), int(y), int(z)
-
-
 def _batches(what: Launch) -> Iterator[Array]:
     """Yield the numbers of the blocks that run at a time; clusters stay together."""
-    total, warps = int(np.prod(what.grid)), -(-int(np.prod(what.block)) // WARP)
-    clusters = np.arange(total // what.cluster)
+    warps = -(-what.block // WARP)
+    clusters = np.arange(what.grid // what.cluster)
     if what.rng is not None:
         clusters = what.rng.permutation(clusters)
     at_once = max(1, BATCH_THREADS // (warps * WARP) // what.cluster)
@@ -144,7 +135,7 @@ class Batch:
         self.arguments = what.arguments
         self.block_numbers = block_numbers
         self.blocks = len(block_numbers)
-        self.block_threads = int(np.prod(what.block))
+        self.block_threads = what.block
         self.stride = -(-self.block_threads // WARP) * WARP
         self.size = self.blocks * self.stride
         self._place_threads()
@@ -156,7 +147,6 @@ class Batch:
         shared = what.kernel.dynamic_offset if what.shared_bytes else 0
         shared = shared + what.shared_bytes or what.kernel.shared_bytes
         self.shared_port = SharedPort(self, shared)
-        self.counts = np.zeros(len(what.kernel.code), np.int64)
         self.scheduler = Scheduler(self)
         self.steps = 0
 
@@ -172,7 +162,11 @@ class Batch:
         self.place = np.zeros(self.size, np.int64)
         self.parked = np.full(self.size, NOWHERE, np.int64)
         self.masks = np.zeros(self.size, np.uint32)
-        self.special = _special_registers(self.what, within, block)
+        self.special = {
+            "%tid.x": within.astype(np.uint32),
+            "%ctaid.x": block.astype(np.uint32),
+            "%ntid.x": np.array([self.block_threads], np.uint32),
+        }
 
     def describe(self, slot: int) -> str:
         """Name a thread for a message."""
@@ -208,10 +202,6 @@ class Batch:
             self._step(*self.scheduler.choose())
         if not (self.exited == self.present).all():
             raise explain_stall(self)
-        for number, count in enumerate(self.counts):
-            if count:
-                opcode = self.kernel.statements[number].opcode
-                self.report.instructions[opcode] += int(count)
 
     def _count_step(self) -> None:
         self.steps += 1
@@ -220,7 +210,7 @@ class Batch:
 
     def _step(self, lanes: Lanes, place: int) -> None:
         """Run lanes until they wait, part, end or may meet others."""
-        code, counts, stay = self.kernel.code, self.counts, self.scheduler.may_stay
+        code, stay = self.kernel.code, self.scheduler.may_stay
         here = place
         try:
             while True:
@@ -228,7 +218,6 @@ class Batch:
                     self.exit(lanes)
                     return
                 here, instruction = place, code[place]
-                counts[here] += lanes.count
                 if instruction.execute is not None:
                     instruction.execute(self, lanes)
                     place = here + 1
@@ -285,30 +274,3 @@ class Scheduler:
         keep = self.rng.random(self.batch.size // WARP) < 0.5
         some = slots[keep[slots // WARP]]
         return some if len(some) else slots
-
-
-def _special_registers(what: Launch, within: Array, block: Array) -> dict[str, Array]:
-    """Return the special registers, of one element where all threads agree."""
-    (x, y, _), (columns, rows, _) = what.block, what.grid
-    values: dict[str, Array | int] = {
-        "%tid.x": within % x,
-        "%tid.y": within // x % y,
-        "%tid.z": within // (x * y),
-        "%ctaid.x": block % columns,
-        "%ctaid.y": block // columns % rows,
-        "%ctaid.z": block // (columns * rows),
-        "%laneid": within % WARP,
-        "%cluster_ctaid.x": block % what.cluster,
-        "%cluster_ctarank": block % what.cluster,
-        "%cluster_nctaid.x": what.cluster,
-        "%cluster_nctarank": what.cluster,
-        "%clusterid.x": block % columns // what.cluster,
-        "%nclusterid.x": columns // what.cluster,
-    }
-    for axis, threads, blocks in zip("xyz", what.block, what.grid, strict=True):
-        values[f"%ntid.{axis}"] = threads
-        values[f"%nctaid.{axis}"] = blocks
-    return {
-        name: np.atleast_1d(np.asarray(value)).astype(np.uint32)
-        for name, value in values.items()
-    }

@@ -11,10 +11,9 @@ from gpu.ptx.types import UNSIGNED, Array
 
 GLOBAL_BASE = 0x7F00_0000_0000
 SHARED_BASE = 0x400  # nothing lies at address 0
-SHARED_WINDOW = 0x7E00_0000_0000  # where generic addresses of shared memory begin
 RED_ZONE = 256
 ALIGNMENT = 256
-SIZES = (1, 2, 4, 8, 16, 32)
+SIZES = (1, 2, 4, 8, 16)
 _INSIDE, _INITIALISED = 1, 2
 _GARBAGE = 0xA5
 

@@ -20,7 +20,9 @@ CANONICAL = {
 
 
 def flush(values: Array) -> Array:
-    """Turn float32 subnormals into zeros of the same sign."""
+    """Turn float32 subnormals into zeros of the same sign; nothing else changes."""
+    if values.dtype != np.float32:
+        return values
     small = np.abs(values) < SMALLEST_NORMAL
     if small.any():
         return np.where(small, np.copysign(np.float32(0), values), values)
@@ -66,60 +68,17 @@ def sum_to_odd(a: Array, b: Array) -> Array:
     return np.where(inexact, bits + away, bits).view(np.float64)
 
 
-def to_float32(exact: Array, rounding: str) -> Array:
-    """Round float64 values, or sums rounded to odd, to float32."""
-    return _directed(exact, exact.astype(np.float32), rounding)
+def add_towards_zero(a: Array, b: Array) -> Array:
+    exact = sum_to_odd(a.astype(np.float64), b.astype(np.float64))
+    nearest = exact.astype(np.float32)
+    beyond = np.abs(nearest.astype(np.float64)) > np.abs(exact)
+    return np.where(beyond, np.nextafter(nearest, np.float32(0)), nearest)
 
 
-def to_float16(exact: Array, rounding: str) -> Array:
-    return _directed(exact, exact.astype(np.float16), rounding)
-
-
-def _directed(exact: Array, nearest: Array, rounding: str) -> Array:
-    """Move the nearest value to its neighbour where it lies on the wrong side."""
-    if rounding == "rn":
-        return nearest
-    infinity = np.array(np.inf, nearest.dtype)
-    wide = nearest.astype(np.float64)
-    above, below = wide > exact, wide < exact
-    down, up = np.nextafter(nearest, -infinity), np.nextafter(nearest, infinity)
-    if rounding == "rz":
-        above, below = above & (exact > 0), below & (exact < 0)
-    elif rounding == "rm":
-        below = np.zeros_like(below)
-    else:
-        above = np.zeros_like(above)
-    return np.where(above, down, np.where(below, up, nearest))
-
-
-def _zero_of_sum(total: Array, a: Array, b: Array, rounding: str) -> Array:
-    """Give zeros of opposite terms the sign that the rounding asks for."""
-    if rounding != "rm":
-        return total
-    opposite = (total == 0) & (np.signbit(a) != np.signbit(b))
-    return np.where(opposite, -0.0, total)
-
-
-def add32(a: Array, b: Array, rounding: str) -> Array:
-    if rounding == "rn":
-        return a + b
-    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
-    total = _zero_of_sum(sum_to_odd(wide_a, wide_b), wide_a, wide_b, rounding)
-    return to_float32(total, rounding)
-
-
-def mul32(a: Array, b: Array, rounding: str) -> Array:
-    if rounding == "rn":
-        return a * b
-    return to_float32(a.astype(np.float64) * b.astype(np.float64), rounding)
-
-
-def fma32(a: Array, b: Array, c: Array, rounding: str) -> Array:
+def fma32(a: Array, b: Array, c: Array) -> Array:
     """Return a * b + c with one rounding: the product is exact in float64."""
     product = a.astype(np.float64) * b.astype(np.float64)
-    wide = c.astype(np.float64)
-    total = _zero_of_sum(sum_to_odd(product, wide), product, wide, rounding)
-    return to_float32(total, rounding)
+    return sum_to_odd(product, c.astype(np.float64)).astype(np.float32)
 
 
 def fma64(a: Array, b: Array, c: Array) -> Array:
@@ -175,54 +134,6 @@ def extreme(a: Array, b: Array, largest: bool, keep_nan: bool) -> Array:
     return result
 
 
-def saturate(values: Array) -> Array:
-    """Clamp to [0, 1]; a NaN gives +0."""
-    inside = np.where(values > 0, np.minimum(values, 1), 0)
-    return inside.astype(values.dtype)
-
-
-def to_integral(values: Array, rounding: str) -> Array:
-    return {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}[rounding](
-        values
-    )
-
-
-def to_integer(values: Array, dtype: np.dtype[np.integer]) -> Array:
-    """Convert integral floats; beyond the range gives its end.
-
-    A NaN gives 0, or the highest bit alone where either side has 64 bits.
-    """
-    limits = np.iinfo(dtype)
-    wide = values.astype(np.float64)
-    too_high, too_low = wide >= float(limits.max), wide <= float(limits.min)
-    nan = np.isnan(wide)
-    plain = np.where(too_high | too_low | nan, 0, wide).astype(dtype)
-    result = np.where(too_high, limits.max, np.where(too_low, limits.min, plain))
-    result = result.astype(dtype)
-    of_nan = np.zeros(1, dtype)
-    if values.dtype.itemsize == 8 or dtype.itemsize == 8:
-        of_nan = np.array([1], f"u{dtype.itemsize}") << (dtype.itemsize * 8 - 1)
-        of_nan = of_nan.astype(dtype.str.replace("i", "u")).view(dtype)
-    return np.where(nan, of_nan, result) if nan.any() else result
-
-
-def high_product(a: Array, b: Array) -> Array:
-    """Return the upper half of the product of integers of one type."""
-    size, signed = a.dtype.itemsize, a.dtype.kind == "i"
-    if size < 8:
-        wide = np.dtype(f"{a.dtype.kind}{size * 2}")
-        return ((a.astype(wide) * b.astype(wide)) >> (size * 8)).astype(a.dtype)
-    x, y = a.view(np.uint64), b.view(np.uint64)
-    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    low = (x & mask) * (y & mask)
-    middle = (x >> half) * (y & mask) + (low >> half)
-    other = (x & mask) * (y >> half) + (middle & mask)
-    high = (x >> half) * (y >> half) + (middle >> half) + (other >> half)
-    if signed:
-        high = high - np.where(a < 0, y, 0) - np.where(b < 0, x, 0)
-    return high.view(a.dtype)
-
-
 def quotient(a: Array, b: Array) -> Array:
     """Divide integers towards zero; by zero gives all ones."""
     safe = np.where(b == 0, 1, b).astype(b.dtype)
@@ -231,9 +142,3 @@ def quotient(a: Array, b: Array) -> Array:
         inexact = result * safe != a
         result = result + (inexact & ((a < 0) != (safe < 0)))
     return np.where(b == 0, ~np.zeros_like(a), result).astype(a.dtype)
-
-
-def remainder(a: Array, b: Array) -> Array:
-    """Return the remainder, of the sign of a; by zero gives a."""
-    safe = np.where(b == 0, 1, b).astype(b.dtype)
-    return np.where(b == 0, a, np.fmod(a, safe)).astype(a.dtype)

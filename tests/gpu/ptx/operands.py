@@ -21,23 +21,9 @@ Source = Callable[["Batch", Lanes], Array]
 Target = Callable[["Batch", Lanes, Array], None]
 
 _FLOAT_BITS = re.compile(r"0[fF]([0-9a-fA-F]{8})|0[dD]([0-9a-fA-F]{16})")
-_INTEGER = re.compile(r"(-?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[0-7]*|[1-9]\d*)U?")
+_INTEGER = re.compile(r"-?(?:0x[0-9a-fA-F]+|0|[1-9]\d*)")
 _ADDRESS = re.compile(r"\[\s*([%\w$]+)\s*(?:\+\s*(-?\s*\w+))?\s*\]")
-_AXES = ("x", "y", "z")
-SPECIAL = (
-    *(
-        f"%{name}.{axis}"
-        for name in ("tid", "ctaid", "ntid", "nctaid")
-        for axis in _AXES
-    ),
-    "%laneid",
-    "%cluster_ctaid.x",
-    "%cluster_ctarank",
-    "%cluster_nctaid.x",
-    "%cluster_nctarank",
-    "%clusterid.x",
-    "%nclusterid.x",
-)
+SPECIAL = ("%tid.x", "%ctaid.x", "%ntid.x")
 
 
 def unknown(text: str) -> Fault:
@@ -106,23 +92,14 @@ class Operands:
                 raise unknown(f"{name} as {type_}")
             bits = np.array([int(digits, 16)], UNSIGNED[dtype.itemsize])
             return bits.view(dtype)[0]
-        match = _INTEGER.fullmatch(name)
-        if match is None or is_float(type_):
+        if is_float(type_) or not _INTEGER.fullmatch(name):
             raise unknown(f"operand {name} as {type_}")
-        return self._integer(match, dtype)
-
-    @staticmethod
-    def _integer(match: re.Match[str], dtype: np.dtype[np.generic]) -> np.generic:
-        digits = match[2]
-        octal = re.fullmatch(r"0[0-7]+", digits)
-        value = int(digits, 8) if octal else int(digits, 0)
-        value = -value if match[1] else value
-        mask = (1 << 8 * dtype.itemsize) - 1
-        return np.array([value & mask], UNSIGNED[dtype.itemsize]).view(dtype)[0]
+        bits = np.array([int(name, 0) & ((1 << 8 * dtype.itemsize) - 1)], np.uint64)
+        return bits.astype(UNSIGNED[dtype.itemsize]).view(dtype)[0]
 
     def predicate(self, name: str) -> Source:
-        if match := _INTEGER.fullmatch(name):
-            constant = np.array([int(match[2], 0) != 0])
+        if _INTEGER.fullmatch(name):
+            constant = np.array([int(name, 0) != 0])
             return lambda batch, lanes: constant
         negated = name.startswith("!")
         number, own = self.register(name.lstrip("!"))

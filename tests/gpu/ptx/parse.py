@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gpu.ptx.faults import Fault
-from gpu.ptx.subset import IGNORED_DIRECTIVES
 from gpu.ptx.types import DTYPES, size_of
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ class _Body:
             self._registers(match[1], match[2])
         elif match := _SHARED.fullmatch(text):
             _declare_shared(self.kernel, match)
-        elif text.split()[0] not in IGNORED_DIRECTIVES:
+        elif not text.startswith(".pragma"):
             raise Fault("unknown instruction", f"{text} in {self.kernel.name}")
 
     def _registers(self, type_: str, names: str) -> None:

@@ -2,7 +2,7 @@
 
 Threads are numbered over the whole grid, by slots. Two accesses to the same bytes, one
 of them a store, must be of one thread or ordered by a barrier that both threads share:
-of their warp, their block or their cluster. That is judged from the barriers passed, so
+of their block or their cluster. That is judged from the barriers passed, so
 it does not depend on the schedule that happened to run.
 """
 
@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpu.ptx.lanes import WARP
 from gpu.ptx.types import Array
 
-SAME_THREAD, SAME_WARP, SAME_BLOCK, SAME_CLUSTER, ELSEWHERE, READ_ONLY = range(6)
+SAME_THREAD, SAME_BLOCK, SAME_CLUSTER, ELSEWHERE = range(4)
 _NOBODY = -1
 _COARSEST = 32
 
 
 class Order:
-    """When each slot of a batch last passed a barrier of its warp, block, cluster."""
+    """When each slot of a batch last passed a barrier of its block, cluster."""
 
     def __init__(self, size: int, stride: int, cluster: int) -> None:
-        self.units = (1, WARP, stride, stride * cluster)
+        self.units = (1, stride, stride * cluster)
         self.time = 1
-        self.synced = np.zeros((6, size), np.int64)
+        self.synced = np.zeros((4, size), np.int64)
         self.synced[SAME_THREAD] = np.iinfo(np.int64).max
-        self.synced[ELSEWHERE:] = -1
+        self.synced[ELSEWHERE] = -1
 
     def tick(self) -> int:
         self.time += 1
@@ -35,7 +34,7 @@ class Order:
     def synchronise(self, level: int, slots: Array) -> None:
         """Order what these threads did before what they do from now on."""
         now = self.tick()
-        for narrower in range(SAME_WARP, level + 1):
+        for narrower in range(SAME_BLOCK, level + 1):
             self.synced[narrower, slots] = now
 
     def level(self, a: Array, b: Array) -> Array:
@@ -86,22 +85,14 @@ class Shadow:
         return units, [np.repeat(owner, count) for owner in owners]
 
     def load(
-        self,
-        offsets: Array,
-        size: int,
-        threads: Array,
-        slots: Array,
-        order: Order,
-        read_only: bool,
+        self, offsets: Array, size: int, threads: Array, slots: Array, order: Order
     ) -> Array | None:
         """Note a load; return the slots whose load races with a store, None if none."""
         units, (threads, slots) = self._units(offsets, size, threads, slots)
         racing = self._after_write(units, threads, slots, order)
-        if read_only:
-            racing = self.writer[units] != _NOBODY
         if racing is not None and racing.any():
             return slots[racing]
-        self._note_readers(units, threads, slots, order, read_only)
+        self._note_readers(units, threads, slots, order)
         return None
 
     def store(
@@ -142,12 +133,7 @@ class Shadow:
         return foreign & ~order.ordered(level, self.read[units], slots)
 
     def _note_readers(
-        self,
-        units: Array,
-        threads: Array,
-        slots: Array,
-        order: Order,
-        read_only: bool,
+        self, units: Array, threads: Array, slots: Array, order: Order
     ) -> None:
         """Readers that are not ordered before this one share the unit with it."""
         racing = self._after_read(units, threads, slots, order)
@@ -156,8 +142,6 @@ class Shadow:
             together = order.level(self.reader[units], threads)
             together = np.maximum(together, self.level[units])
             group = np.where(racing, together, group)
-        if read_only:
-            group[:] = READ_ONLY
         self.reader[units] = threads
         self.read[units] = order.time
         self.level[units] = group

@@ -14,7 +14,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     for name, scalar in {
         "b8": np.uint8,
         "u8": np.uint8,
-        "s8": np.int8,
         "b16": np.uint16,
         "u16": np.uint16,
         "s16": np.int16,
