@@ -41,22 +41,6 @@ class _Plan:
     Results are those of `shape`, in memory with their axes in an order of their own.
     """
 
-    __slots__ = (
-        "aligned",
-        "compute",
-        "device",
-        "dtype",
-        "in_memory",
-        "inverse",
-        "layout",
-        "one",
-        "operation",
-        "out_order",
-        "result",
-        "shape",
-        "unaligned",
-    )
-
     def __init__(
         self,
         operation: Operation,
@@ -87,20 +71,15 @@ class _Plan:
         is_same = kept == sorted(kept)
         self.inverse: Order = None if is_same else back
         self.out_order: Order = None if is_same else launch.inverse(back)
-        self.aligned: Prepared | None = None
-        self.unaligned: Prepared | None = None
+        self._prepared: dict[bool, Prepared] = {}  # where all is aligned, or not
 
     def prepared(self, aligned: bool) -> Prepared:
         """Return what is launched; it is compiled when first asked for."""
-        found = self.aligned if aligned else self.unaligned
+        found = self._prepared.get(aligned)
         if found is None:
-            found = launch.prepared(
+            found = self._prepared[aligned] = launch.prepared(
                 self.operation, self.dtype, self.layout.shape, aligned, self.device
             )
-            if aligned:
-                self.aligned = found
-            else:
-                self.unaligned = found
         return found
 
 

@@ -106,16 +106,11 @@ LOGSUMEXP = Operation("LogSumExp", 1, False)
 WEIGHTED_LOGSUMEXP = Operation("WeightedLogSumExp", 2, False, ",{T}*")
 SOFTMAX_VJP = Operation("SoftmaxVjp", 2, True)
 LOG_SOFTMAX_VJP = Operation("LogSoftmaxVjp", 2, True)
-_HINGE = (
-    ",const {T}*,const i64*,const double*,{A}*,double*,{T}*,const double*,{A},double,"
-    "int,int"
-)
+_LOSSES = ",const i64*,const double*,const double*,{A}*,double*,double"
+_HINGE = _LOSSES + ",const {T}*,{T}*,{A},int,int"
 HINGE_SUM = Operation("HingeSum", 1, True, _HINGE)
 HINGE_LARGEST = Operation("HingeLargest", 1, True, _HINGE)
-_ENTROPY = (
-    ",const u8*,const i64*,const double*,const i64*,const double*,{A}*,double*,double,"
-    "double"
-)
+_ENTROPY = _LOSSES + ",const u8*,const i64*,double"
 CROSS_ENTROPY = Operation("CrossEntropy", 2, True, _ENTROPY)
 
 OPERATIONS = (

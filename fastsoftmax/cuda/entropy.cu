@@ -34,21 +34,17 @@ template <class T> struct CrossEntropy : Softmax<typename Computed<T>::type> {
     };
 
     const T *in[2];
-    const i64 *labels;     /* of rows; NULL: targets are `second` */
-    const double *weights; /* of rows; NULL: 1; 0: the row does not count */
-    const i64 *left;       /* of each row's elements; NULL: n */
-    const double *total;   /* divides the gradient; NULL: 1 */
-    Real *losses;          /* OUT: of rows; may be NULL */
-    double *parts;         /* OUT: the same, to be added up; may be NULL */
-    double smoothing, scale;
+    RowLosses<Real> rows; /* labels may be NULL: targets are `second` */
+    const i64 *left;      /* of each row's elements; NULL: n */
+    double smoothing;
 
     DEVICE CrossEntropy(const void *x, const void *second, void *y, Real temperature,
-                        const u8 *mask, const i64 *labels, const double *weights,
-                        const i64 *left, const double *total, Real *losses,
-                        double *parts, double smoothing, double scale)
+                        const i64 *labels, const double *weights, const double *total,
+                        Real *losses, double *parts, double scale, const u8 *mask,
+                        const i64 *left, double smoothing)
         : Base(x, mask, y, temperature), in{(const T *)x, (const T *)second},
-          labels(labels), weights(weights), left(left), total(total), losses(losses),
-          parts(parts), smoothing(smoothing), scale(scale)
+          rows{labels, weights, total, losses, parts, scale}, left(left),
+          smoothing(smoothing)
     {
     }
     static DEVICE Real neutral(int input)
@@ -69,12 +65,12 @@ template <class T> struct CrossEntropy : Softmax<typename Computed<T>::type> {
         Row row;
         row.n = n;
         row.first = number * n;
-        row.label = labels ? labels[number] : -1;
-        row.weight = weights ? weights[number] : 1.0;
-        row.by = (Real)(row.weight * scale_by(total, scale));
+        row.label = rows.labels ? rows.labels[number] : -1;
+        row.weight = rows.weight_of(number);
+        row.by = (Real)(row.weight * rows.scale_by_total());
         row.keep = (Real)(1.0 - smoothing);
         row.share = (Real)(smoothing / (double)(left ? left[number] : n));
-        if (labels && !(0 <= row.label && row.label < n))
+        if (rows.labels && !(0 <= row.label && row.label < n))
             row.share = not_a_number<Real>();
         return row;
     }
@@ -121,7 +117,7 @@ template <class T> struct CrossEntropy : Softmax<typename Computed<T>::type> {
     }
     DEVICE void again(const Row &row, Item *item, i64 index) const
     {
-        Real t = labels ? (Real)(index == row.label) : item->t;
+        Real t = rows.labels ? (Real)(index == row.label) : item->t;
         t = fused(t, row.keep, row.share);
         item->t = is_out(row, item->x, index) ? (Real)0 : t;
         item->x = this->term(row, item->x);
@@ -158,10 +154,6 @@ template <class T> struct CrossEntropy : Softmax<typename Computed<T>::type> {
     }
     DEVICE void write_row(const Row &row, i64 number) const
     {
-        double loss = row.weight == 0 || row.loss == 0 ? 0 : row.loss * row.weight;
-        if (losses)
-            losses[number] = (Real)loss;
-        if (parts)
-            parts[number] = loss;
+        rows.write(number, row.loss, row.weight);
     }
 };

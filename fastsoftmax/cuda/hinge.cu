@@ -1,13 +1,37 @@
 /* What the hinge losses do with an element and a row: see rows.cu.
  */
 
-/* ---- operations: hinge losses ---- */
+/* ---- what losses have in common ---- */
 
-/* Over what counts, which is known on the device alone; 0 where nothing does. */
-DEVICE double scale_by(const double *total, double scale)
-{
-    return !total ? scale : *total == 0 ? 0 : scale / *total;
-}
+/* What rows weigh, and where their losses go. */
+template <class Real> struct RowLosses {
+    const i64 *labels;     /* of rows; or NULL */
+    const double *weights; /* of rows; NULL: 1; 0: the row does not count */
+    const double *total;   /* divides the gradient; NULL: 1 */
+    Real *losses;          /* OUT: of rows; may be NULL */
+    double *parts;         /* OUT: the same, to be added up; may be NULL */
+    double scale;          /* of the gradient */
+
+    DEVICE double weight_of(i64 number) const
+    {
+        return weights ? weights[number] : 1.0;
+    }
+    /* Over what counts, which is known on the device alone; 0 where nothing does. */
+    DEVICE double scale_by_total() const
+    {
+        return !total ? scale : *total == 0 ? 0 : scale / *total;
+    }
+    DEVICE void write(i64 number, double loss, double weight) const
+    {
+        loss = weight == 0 || loss == 0 ? 0 : loss * weight;
+        if (losses)
+            losses[number] = (Real)loss;
+        if (parts)
+            parts[number] = loss;
+    }
+};
+
+/* ---- operations: hinge losses ---- */
 
 /* A row has a positive score s+ and others; its terms are t = max(0, margin - s+ + s)^p
  * over the others that count. margin - s+ is kept as a pair: a term is within 1 ULP. */
@@ -29,26 +53,19 @@ template <class T, class S> struct HingeFamily : Summing<T, S> {
 
     const T *in[1]; /* scores */
     const u8 *mask;
-    const T *positives;    /* one a row; NULL: they are among the scores */
-    const i64 *labels;     /* where, if in [0, n); NULL: in column 0 */
-    const double *weights; /* of rows; NULL: 1 */
-    Real *losses;          /* OUT: of rows; may be NULL */
-    double *parts;         /* OUT: the same, to be added up; may be NULL */
-    T *out_positives;      /* OUT: gradient of `positives` */
-    const double *total;   /* divides the gradient; NULL: 1 */
+    RowLosses<Real> rows; /* a label is where the positive is; NULL: in column 0 */
+    const T *positives;   /* one a row; NULL: they are among the scores */
+    T *out_positives;     /* OUT: gradient of `positives` */
     Real margin;
-    double scale; /* of the gradient */
     int p, written;
 
     DEVICE HingeFamily(const void *x, const void *second, void *y, Real temperature,
-                       const T *positives, const i64 *labels, const double *weights,
-                       Real *losses, double *parts, T *out_positives,
-                       const double *total, Real margin, double scale, int p,
-                       int written)
-        : in{(const T *)x}, mask((const u8 *)second), positives(positives),
-          labels(labels), weights(weights), losses(losses), parts(parts),
-          out_positives(out_positives), total(total), margin(margin), scale(scale),
-          p(p), written(written)
+                       const i64 *labels, const double *weights, const double *total,
+                       Real *losses, double *parts, double scale, const T *positives,
+                       T *out_positives, Real margin, int p, int written)
+        : in{(const T *)x}, mask((const u8 *)second),
+          rows{labels, weights, total, losses, parts, scale}, positives(positives),
+          out_positives(out_positives), margin(margin), p(p), written(written)
     {
     }
     static DEVICE Real neutral(int input)
@@ -65,7 +82,7 @@ template <class T, class S> struct HingeFamily : Summing<T, S> {
         Row row = {};
         row.n = n;
         row.first = number * n;
-        row.label = positives ? -1 : labels ? labels[number] : 0;
+        row.label = positives ? -1 : rows.labels ? rows.labels[number] : 0;
         bool known = positives || (0 <= row.label && row.label < n);
         Real positive = not_a_number<Real>();
         if (known)
@@ -74,9 +91,9 @@ template <class T, class S> struct HingeFamily : Summing<T, S> {
         else
             row.label = -1; /* all terms are NaN */
         row.base = settled(two_sum(margin, -positive));
-        row.weight = weights ? weights[number] : 1.0;
+        row.weight = rows.weight_of(number);
         row.slope =
-            (Real)(written == FS_GRADIENT ? row.weight * scale_by(total, scale) * p
+            (Real)(written == FS_GRADIENT ? row.weight * rows.scale_by_total() * p
                                           : row.weight);
         return row;
     }
@@ -101,11 +118,7 @@ template <class T, class S> struct HingeFamily : Summing<T, S> {
     }
     DEVICE void write_row(const Row &row, i64 number) const
     {
-        double loss = row.loss == 0 ? 0 : row.loss * row.weight;
-        if (losses)
-            losses[number] = (Real)loss;
-        if (parts)
-            parts[number] = loss;
+        rows.write(number, row.loss, row.weight);
         if (out_positives)
             from_real((Real)(0 - row.slopes), out_positives + number);
     }

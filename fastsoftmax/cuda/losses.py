@@ -215,45 +215,59 @@ def _add_up(
     return result
 
 
-class _Losses:
-    """Where losses go: of rows, or parts of their sum."""
-
-    def __init__(self, reduction: str, rows: _Rows, dtype: np.dtype[Any]) -> None:
-        self.rows, self.dtype = rows, dtype
-        self.losses = self.parts = None
-        if reduction == "none":
-            self.losses = cupy.empty(rows.shape, dtype)
-        elif reduction != "pairs":
-            self.parts = cupy.empty(rows.shape, np.float64)
-
-    def reduced(self, counting: _Counting) -> Array | None:
-        """Return the loss as its reduction has it."""
-        if self.parts is None:
-            return self.losses
-        divisor, total = counting.divisor, counting.total
-        return _add_up(self.parts, self.dtype, divisor, total, self.rows.device)
+# ---- running ----
 
 
-def _launch(
+def _run(
     operation: Operation,
     rows: _Rows,
+    counting: _Counting,
+    reduction: str,
     second: Array | None,
     out: Array | None,
     temperature: np.floating[Any],
-    extra: tuple[Any, ...],
-) -> None:
-    """Launch on rows of which there are some."""
-    places = launch.places_of(rows.scores, rows.where)
-    places |= 0 if second is None else second.data.ptr
-    if out is None:
-        operation = WITHOUT_RESULTS[operation.name]
+    own: tuple[Any, ...],
+    out_positives: Array | None = None,
+) -> Array | None:
+    """Write what is to be written; return the loss as its reduction has it.
+
+    `own` are the operation's arguments behind those that all losses have.
+    """
+    losses = parts = None
+    if reduction == "none":
+        losses = cupy.empty(rows.shape, temperature.dtype)
+    elif reduction != "pairs":
+        parts = cupy.empty(rows.shape, np.float64)
+    if rows.scores.size == 0:
+        _fill_empty(rows, counting, losses, parts, out_positives)
     else:
-        places |= out.data.ptr
-    shape = (math.prod(rows.shape), rows.scores.shape[-1], 1)
-    prepared = launch.prepared(
-        operation, rows.scores.dtype, shape, places % 16 == 0, rows.device
-    )
-    launch.launch(prepared, rows.scores, second, out, temperature, extra)
+        divisor, total = counting.divisor * temperature, counting.total
+        extra = (rows.labels, counting.weights, total, losses, parts, ONE / divisor)
+        places = launch.places_of(rows.scores, rows.where)
+        places |= 0 if second is None else second.data.ptr
+        if out is None:
+            operation = WITHOUT_RESULTS[operation.name]
+        else:
+            places |= out.data.ptr
+        shape = (math.prod(rows.shape), rows.scores.shape[-1], 1)
+        prepared = launch.prepared(
+            operation, rows.scores.dtype, shape, places % 16 == 0, rows.device
+        )
+        launch.launch(prepared, rows.scores, second, out, temperature, (*extra, *own))
+    if parts is None:
+        return losses
+    dtype, divisor = temperature.dtype, counting.divisor
+    return _add_up(parts, dtype, divisor, counting.total, rows.device)
+
+
+def _fill_empty(rows: _Rows, counting: _Counting, *arrays: Array | None) -> None:
+    """Rows without a score lose nothing; NaN, if they count: no label is in [0, 0)."""
+    for array in arrays:
+        if array is None:
+            continue
+        array.fill(0 if rows.labels is None else math.nan)
+        if rows.labels is not None and counting.weights is not None:
+            array[...] = cupy.where(abs(counting.weights) > 0, array, 0.0)
 
 
 # ---- hinge losses ----
@@ -288,15 +302,12 @@ def hinge_loss(
         array, None, labels, ignore_index, sample_weight, mask, dtype, device
     )
     loss = _as_options(compute, *options)
+    value, out = _run_hinge(rows, loss, None)
     if loss.reduction == "pairs":
-        pairs = cupy.empty(rows.scores.shape, dtype)
-        _run_hinge(rows, loss, compute, pairs, None)
-        return pairs if labels is not None else _contiguous(pairs[..., 1:])
-    grad = cupy.empty(rows.scores.shape, dtype) if loss.return_grad else None
-    value = _run_hinge(rows, loss, compute, grad, None)
-    if grad is None:
+        return out if labels is not None else _contiguous(out[..., 1:])
+    if out is None:
         return value
-    return value, grad if negatives is None else grad.reshape(flat)
+    return value, out if negatives is None else out.reshape(flat)
 
 
 @launch.on_device_of("pos", "neg", "sample_weight", "where")
@@ -312,58 +323,33 @@ def pair_hinge_loss(
     )
     loss = _as_options(compute, *options)
     rows = _as_rows(others, positives, None, None, sample_weight, mask, dtype, device)
+    grad = cupy.empty(positives.shape, dtype) if loss.return_grad else None
+    value, out = _run_hinge(rows, loss, grad)
     if loss.reduction == "pairs":
-        pairs = cupy.empty(others.shape, dtype)
-        _run_hinge(rows, loss, compute, pairs, None)
-        return pairs
-    if not loss.return_grad:
-        return _run_hinge(rows, loss, compute, None, None)
-    grads = cupy.empty(positives.shape, dtype), cupy.empty(others.shape, dtype)
-    return _run_hinge(rows, loss, compute, grads[1], grads[0]), grads
-
-
-def _fill_empty(rows: _Rows, counting: _Counting, *arrays: Array | None) -> None:
-    """Rows without a score lose nothing; NaN, if they count: no label is in [0, 0)."""
-    for array in arrays:
-        if array is None:
-            continue
-        array.fill(0 if rows.labels is None else math.nan)
-        if rows.labels is not None and counting.weights is not None:
-            array[...] = cupy.where(abs(counting.weights) > 0, array, 0.0)
+        return out
+    return value if grad is None else (value, (grad, out))
 
 
 def _run_hinge(
-    rows: _Rows,
-    loss: _Options,
-    compute: np.dtype[Any],
-    out: Array | None,
-    out_positives: Array | None,
-) -> Any:
-    """Write what is to be written; return the loss as its reduction has it."""
-    losses = _Losses(loss.reduction, rows, compute)
-    positives = int(rows.positives is None)
-    counting = _count(rows, positives, loss.reduction == "mean")
-    if rows.scores.size == 0:
-        _fill_empty(rows, counting, losses.losses, losses.parts, out_positives)
-        return losses.reduced(counting)
-    largest = loss.largest and loss.reduction != "pairs"
-    extra = (
-        rows.positives,
-        rows.labels,
-        counting.weights,
-        losses.losses,
-        losses.parts,
+    rows: _Rows, loss: _Options, out_positives: Array | None
+) -> tuple[Any, Any]:
+    """Return the loss, and the gradient or the pairs."""
+    out, written, is_pairs = None, NOTHING, loss.reduction == "pairs"
+    if is_pairs or loss.return_grad:
+        out = cupy.empty(rows.scores.shape, rows.scores.dtype)
+        written = PAIRS if is_pairs else GRADIENT
+    value = _run(
+        choose.HINGE_LARGEST if loss.largest and not is_pairs else choose.HINGE_SUM,
+        rows,
+        _count(rows, int(rows.positives is None), loss.reduction == "mean"),
+        loss.reduction,
+        rows.where,
+        out,
+        temperatures.ONE[type(loss.margin)],
+        (rows.positives, out_positives, loss.margin, INTS[loss.p], written),
         out_positives,
-        counting.total,
-        loss.margin,
-        ONE / counting.divisor,
-        INTS[loss.p],
-        NOTHING if out is None else GRADIENT if loss.return_grad else PAIRS,
     )
-    operation = choose.HINGE_LARGEST if largest else choose.HINGE_SUM
-    one = temperatures.ONE[compute.type]
-    _launch(operation, rows, rows.where, out, one, extra)
-    return losses.reduced(counting)
+    return value, out
 
 
 # ---- cross-entropy ----
@@ -414,8 +400,11 @@ def cross_entropy(
         device,
     )
     grad = cupy.empty(rows.scores.shape, dtype) if return_grad else None
-    options = targets, divisor, smoothing
-    loss = _run_entropy(rows, reduction, compute, options, grad)
+    counting = _count(rows, None, reduction == "mean")
+    own = rows.where, counting.left, smoothing
+    loss = _run(
+        choose.CROSS_ENTROPY, rows, counting, reduction, targets, grad, divisor, own
+    )
     if grad is None:
         return loss
     order = [d for d in range(x.ndim) if d != place]
@@ -428,32 +417,3 @@ def _moved(array: Array, place: int, dtype: np.dtype[Any]) -> Array:
     """Return an array with an axis at the end."""
     order = (*(d for d in range(array.ndim) if d != place), place)
     return _contiguous(array.transpose(order), dtype)
-
-
-def _run_entropy(
-    rows: _Rows,
-    reduction: str,
-    compute: np.dtype[Any],
-    options: tuple[Array | None, np.floating[Any], np.float64],
-    grad: Array | None,
-) -> Any:
-    """Write the gradient, if there is room; return the loss."""
-    losses = _Losses(reduction, rows, compute)
-    counting = _count(rows, None, reduction == "mean")
-    targets, divisor, smoothing = options
-    if rows.scores.size == 0:
-        _fill_empty(rows, counting, losses.losses, losses.parts)
-        return losses.reduced(counting)
-    extra = (
-        rows.where,
-        rows.labels,
-        counting.weights,
-        counting.left,
-        counting.total,
-        losses.losses,
-        losses.parts,
-        smoothing,
-        ONE / (counting.divisor * divisor),
-    )
-    _launch(choose.CROSS_ENTROPY, rows, targets, grad, divisor, extra)
-    return losses.reduced(counting)

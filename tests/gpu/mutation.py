@@ -103,12 +103,12 @@ def _hinge(p: int) -> Arguments:
     scores[4, 33] = -np.inf
     mask[rows, labels] = True
     once = ((6,), np.dtype(np.float32))
-    numbers = np.float32(0.1), np.float64(0.25), np.int32(p), np.int32(1)
+    every = "labels", "weights", None, "losses", None, np.float64(0.25)
     return Arguments(
         scores,
         mask.view(np.uint8),
         y=(scores.shape, np.dtype(np.float32)),
-        extra=(None, "labels", "weights", "losses", None, None, None, *numbers),
+        extra=(*every, None, None, np.float32(0.1), np.int32(p), np.int32(1)),
         reads={"labels": labels, "weights": rng.random(6) + 0.5},
         writes={"losses": once},
     )
@@ -171,7 +171,7 @@ def _terms(given: Arguments) -> tuple[Array, Array]:
     assert given.reads is not None
     scores, mask = _two(given)
     at = given.reads["labels"][:, None]
-    margin = float(given.extra[7])
+    margin = float(given.extra[8])
     counts = mask != 0
     np.put_along_axis(counts, at, False, 1)
     base = margin - np.take_along_axis(scores, at, 1)
@@ -181,7 +181,7 @@ def _terms(given: Arguments) -> tuple[Array, Array]:
 
 def _hinge_results(given: Arguments, terms: Array, at: Array) -> dict[str, Array]:
     assert given.reads is not None
-    scale, p = float(given.extra[8]), int(given.extra[9])
+    scale, p = float(given.extra[5]), int(given.extra[9])
     weights = given.reads["weights"][:, None]
     slopes = np.where(terms > 0, terms ** (p - 1) * p, 0) * weights * scale
     grad = slopes.copy()

@@ -57,11 +57,11 @@ class Loss:
         if self.is_hard:
             reads["labels"] = self.labels
         labels = "labels" if self.is_hard else None
-        names = "mask", labels, "weights", "left", "total", "losses", "parts"
-        numbers = np.float64(self.smoothing), np.float64(1 / self.temperature)
+        every = labels, "weights", "total", "losses", "parts"
+        scale, smoothing = np.float64(1 / self.temperature), np.float64(self.smoothing)
         second = None if self.is_hard else self.targets
         writes: dict[str, Any] = {"losses": (rows, number), "parts": (rows, np.float64)}
-        extra = *names, *numbers
+        extra = *every, scale, "mask", "left", smoothing
         return Input(self.x, second, self.temperature, extra, reads, writes)
 
     def judge(self, output: Output, with_y: bool) -> None:

@@ -131,12 +131,15 @@ class Loss:
         if self.form == "apart" and self.written == GRADIENT:
             writes["out_positives"] = (rows, dtype)
         there = {name: array for name, array in reads.items() if array is not None}
-        names = ("positives", "labels", "weights", "losses", "parts", "out_positives")
+
+        def place(*names: str) -> list[str | None]:
+            return [name if name in there or name in writes else None for name in names]
+
         extra = (
-            *(name if name in there or name in writes else None for name in names),
-            None,
-            number.type(self.margin),
+            *place("labels", "weights", "total", "losses", "parts"),
             np.float64(self.scale),
+            *place("positives", "out_positives"),
+            number.type(self.margin),
             np.int32(self.p),
             np.int32(self.written),
         )
