@@ -97,8 +97,7 @@ enum { FS_NARROW = 16 };
 typedef enum {
     FS_SHORT_ROWS,
     FS_ROWS_IN_FLIGHT,
-    FS_ROWS_IN_MEMORY,
-    FS_ROWS_CONVERTED,
+    FS_ROWS_ONE_BY_ONE,
     FS_LOG_ROWS,
     FS_GRADIENT_ROWS,
     FS_LONG_ROWS,

@@ -70,8 +70,6 @@ static fs_loop F(loop_for)(const fs_job *job)
         return FS_SHORT_ROWS;
     if (!F(writes_terms)(job->op))
         return FS_LOG_ROWS;
-    if (!plain)
-        return FS_ROWS_CONVERTED;
-    return job->past_caches || job->outer < FEW_ROWS ? FS_ROWS_IN_MEMORY
-                                                     : FS_ROWS_IN_FLIGHT;
+    return !plain || job->past_caches || job->outer < FEW_ROWS ? FS_ROWS_ONE_BY_ONE
+                                                               : FS_ROWS_IN_FLIGHT;
 }

@@ -61,15 +61,6 @@ static inline REAL F(chunk_shift)(REAL max, REAL off)
     return V(largest)(F(exponent_of)(V(set)(max)));
 }
 
-static inline const REAL *F(read_chunk)(const fs_job *job, fs_line line, ptrdiff_t i,
-                                        ptrdiff_t count, REAL *buffer)
-{
-    const fs_operand *x = &job->operand[FS_X], *mask = &job->operand[FS_MASK];
-    return F(read)(x, line.at[FS_X] + i * x->n, x->n,
-                   line.at[FS_MASK] ? line.at[FS_MASK] + i * mask->n : NULL, mask->n,
-                   count, buffer);
-}
-
 /* ---- a piece ---- */
 
 static void F(add_range_of)(const REAL *x, ptrdiff_t count, REAL max, REAL min,
@@ -109,33 +100,28 @@ static void F(join)(F(piece) *to, double k, fs_pair sum)
     to->k = k > to->k ? k : to->k;
 }
 
-/* The terms of a chunk whose max is `max`, and min `min`, both less `off`. With the
- * range of as many elements at `ahead`, if not NULL. */
-FS_INLINE F(range) F(do_chunk)(int op, const REAL *x, ptrdiff_t count, REAL off, REAL k,
-                               int clamp, REAL *e, const REAL *ahead, F(sum) *sum)
+/* The terms of a chunk, less `off`: for softmax to e. With the range of as many
+ * elements at `ahead`, if not NULL. */
+static F(range) F(do_chunk)(int op, const REAL *x, ptrdiff_t count, REAL off, REAL k,
+                            int clamp, REAL *e, const REAL *ahead, F(sum) *sum)
 {
-    const int alone = F(writes_terms)(op) ? F(TERMS) : 0, two = alone | F(RANGE);
-    REAL lowered[2 * F(CHUNK)];
-    if (off != 0)
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < count; i++) lowered[i] = x[i] - off;
-    F(work) w = {off != 0 ? lowered : x, e, ahead, NULL, NULL};
-    F(knowledge) known;
-    known.shift = F(shift_by)(V(set)(k));
-    if (!ahead)
-        F(do_block)(op, alone, 1, F(PLAIN), w, count, &known);
-    else if (clamp)
-        F(do_block)(op, two, 1, F(PLAIN), w, count, &known);
-    else
-        F(do_block)(op, two, 0, F(PLAIN), w, count, &known);
-    *sum = known.sum;
-    return known.ahead;
+    const REAL top = k * (REAL)(FS_LN2_HI + FS_LN2_LO); /* the shift for which is k */
+    if (!F(writes_terms)(op))
+        return F(add_up_terms)(count, x, off, top, 0, ahead, x, sum);
+    F(flying) chunk;
+    chunk.x = x;
+    chunk.off = off;
+    chunk.top = top;
+    chunk.clamp = clamp;
+    F(range) next = F(do_row)(count, &chunk, e, ahead, NULL, NULL);
+    *sum = chunk.sum;
+    return next;
 }
 
 /* Sums, and softmax's terms in y if it can hold them. `off` is what has been found to
  * be taken off all elements first, or 0. */
-FS_INLINE void F(add_up)(int op, const fs_job *job, fs_line line, ptrdiff_t first,
-                         ptrdiff_t last, REAL off, F(piece) *piece)
+static void F(add_up)(const fs_job *job, fs_line line, ptrdiff_t first, ptrdiff_t last,
+                      REAL off, F(piece) *piece)
 {
     int direct = job->operand[FS_X].direct, keeps = F(keeps_terms)(job);
     REAL buffer[2 * F(CHUNK)], e[2 * F(CHUNK)], max, min;
@@ -154,11 +140,11 @@ FS_INLINE void F(add_up)(int op, const fs_job *job, fs_line line, ptrdiff_t firs
         if (off == 0)
             F(add_range_of)(x, count, max, min, piece);
         REAL k = F(chunk_shift)(max, off);
-        int clamp = !F(writes_terms)(op) || !(max - DEEP < min), whole;
+        int clamp = !(max - DEEP < min), whole;
         whole = direct && off == 0 && F(chunk_at)(i + count, last) == F(CHUNK);
         ahead = whole ? x + count : NULL;
         F(sum) sum;
-        next = F(do_chunk)(op, x, count, off, k, clamp,
+        next = F(do_chunk)(job->op, x, count, off, k, clamp,
                            keeps ? (REAL *)line.at[FS_Y] + i : e, ahead, &sum);
         F(join)(piece, k, F(all_lanes)(sum));
         piece->k_of[c] = k;
@@ -182,16 +168,6 @@ static int F(shift_factor)(REAL d, const F(long_row_state) *row, F(factor) *fact
     return d < -20 || row->rest != 1 ? F(DEEP_TOO) : F(PLAIN);
 }
 
-/* softmax's terms once more, where y cannot hold them. */
-static const REAL *F(terms_again)(const fs_job *job, fs_line line, ptrdiff_t i,
-                                  ptrdiff_t count, REAL off, REAL k, REAL *e)
-{
-    F(sum) sum;
-    const REAL *x = F(read_chunk)(job, line, i, count, e);
-    F(do_chunk)(FS_SOFTMAX, x, count, off, k, 1, e, NULL, &sum);
-    return e;
-}
-
 /* The results of a piece. */
 static void F(finish_piece)(const fs_job *job, fs_line line, ptrdiff_t first,
                             ptrdiff_t last, const F(long_row_state) *row,
@@ -207,13 +183,15 @@ static void F(finish_piece)(const fs_job *job, fs_line line, ptrdiff_t first,
         F(factor) factor = {V(set)(row->hi), V(set)(row->lo), V(set)(row->rest),
                             V(set)(row->top), V(set)(row->share)};
         int care = row->care;
-        if (terms) {
-            care = F(shift_factor)(piece->k_of[c] - (REAL)row->all.k, row, &factor);
-            if (!keeps)
-                from = F(terms_again)(job, line, i, count, row->off, piece->k_of[c],
-                                      buffer);
-        } else {
+        REAL k = piece->k_of[c];
+        if (terms)
+            care = F(shift_factor)(k - (REAL)row->all.k, row, &factor);
+        if (!terms || !keeps)
             from = F(read_chunk)(job, line, i, count, buffer);
+        if (terms && !keeps) { /* y could not hold the terms: once more */
+            F(sum) sum;
+            F(do_chunk)(FS_SOFTMAX, from, count, row->off, k, 1, buffer, NULL, &sum);
+            from = buffer;
         }
         F(results)(job->op, care, from, to, count, &factor);
         if (!keeps)
@@ -225,24 +203,18 @@ static void F(finish_piece)(const fs_job *job, fs_line line, ptrdiff_t first,
 
 /* ---- a row ---- */
 
-static void F(find_factor)(F(long_row_state) *row)
+static void F(find_factor_of)(F(long_row_state) *row)
 {
     F(piece) *all = &row->all;
+    F(factor) factor;
     if (all->max == (REAL)-INFINITY)
         all->sum.hi = NAN;
-    F(range) range = {V(set)(all->max), V(set)(all->min)};
-    F(sum) sum = F(as_sum)(all->sum);
-    VEC rest = F(rest_of)(range);
-    F(factor) factor = F(factor_of)(sum, rest);
-    row->rest = V(largest)(rest);
-    row->care = row->rest == 1 ? F(PLAIN) : F(DEEP_TOO);
-    range.min = V(set)(all->least);
-    if (F(may_be_exact)(range, sum)) {
-        F(set_exact)(range, sum, V(set)((REAL)(1 / all->count)), &factor);
-        row->care = F(EXACT_TOO);
-    }
+    row->care =
+        F(find_factor)(all->sum, all->max, all->least, !(all->max - DEEP < all->min),
+                       (REAL)(1 / all->count), &factor);
     row->hi = V(largest)(factor.hi);
     row->lo = V(largest)(factor.lo);
+    row->rest = V(largest)(factor.rest);
     row->top = V(largest)(factor.top);
     row->share = V(largest)(factor.share);
 }
@@ -288,10 +260,8 @@ static void F(do_piece)(fs_job *job, fs_line line, ptrdiff_t index,
     } else if (row->pass == F(FIND_RANGE)) {
         F(begin_piece)(piece);
         F(find_range)(job, line, first, last, piece);
-    } else if (row->pass == F(ADD_UP) &&F(writes_terms)(job->op)) {
-        F(add_up)(FS_SOFTMAX, job, line, first, last, row->off, piece);
     } else if (row->pass == F(ADD_UP)) {
-        F(add_up)(FS_LOG_SOFTMAX, job, line, first, last, row->off, piece);
+        F(add_up)(job, line, first, last, row->off, piece);
     } else if (row->pass == F(FINISH)) {
         F(finish_piece)(job, line, first, last, row, piece);
     }
@@ -311,16 +281,15 @@ static void F(join_pieces)(fs_job *job, fs_line line, const F(piece) *piece,
         F(join)(&all, piece[i].k, piece[i].sum);
     }
     row->all = all;
-    VEC off = F(subtrahend)(V(set)(all.max));
     REAL old_off = row->off;
-    row->off = isinf(all.max) && all.max < 0 ? 0 : V(largest)(off);
+    row->off = isinf(all.max) && all.max < 0 ? 0 : F(off_of)(all.max);
     if (row->pass == F(FINISH) || fs_stopped(job->watch)) {
         row->pass = F(DONE);
     } else if (row->pass == F(FIND_RANGE) || row->off != old_off) {
         row->pass = F(ADD_UP);
     } else {
         if (F(writes_terms)(job->op))
-            F(find_factor)(row);
+            F(find_factor_of)(row);
         else if (!F(is_vjp)(job))
             F(find_log)(job, line, row);
         row->pass = !F(writes_all)(job->op) ? F(DONE) : F(FINISH);

@@ -158,14 +158,19 @@ static void F(results)(int op, int care, const REAL *from, REAL *y, ptrdiff_t n,
         F(finish_block)(FS_SOFTMAX, F(EXACT_TOO), from, y, n, factor);
 }
 
-/* The elements less what is to be taken off them first: in place where that is nothing.
- */
-static inline const REAL *F(lowered)(const REAL *x, ptrdiff_t n, REAL max, REAL *buffer)
+/* F(subtrahend) of one max. */
+static inline REAL F(off_of)(REAL max)
 {
-    if (-SUBTRACT_FROM < max && max < SUBTRACT_FROM)
+    return -SUBTRACT_FROM < max && max < SUBTRACT_FROM ? 0 : max;
+}
+
+/* The elements less `off`: in place where that is nothing. */
+static inline const REAL *F(lowered)(const REAL *x, ptrdiff_t n, REAL off, REAL *buffer)
+{
+    if (off == 0)
         return x;
 #pragma omp simd
-    for (ptrdiff_t i = 0; i < n; i++) buffer[i] = x[i] - max;
+    for (ptrdiff_t i = 0; i < n; i++) buffer[i] = x[i] - off;
     return buffer;
 }
 
@@ -191,6 +196,7 @@ typedef struct {
     const REAL *x;    /* where its elements are, or have been read to */
     REAL *y;
     REAL max, min;   /* min above -inf */
+    REAL off, top;   /* what is taken off x first, and what is left of its max */
     REAL flat_share; /* the result if all are equal */
     int clamp, care; /* what its terms and its results need */
 } F(flying);
@@ -222,6 +228,8 @@ static inline void F(lanes_of)(F(range) range, REAL *max, REAL *min)
 static inline void F(set_range)(ptrdiff_t n, F(range) found, F(flying) *row)
 {
     F(lanes_of)(found, &row->max, &row->min);
+    row->off = F(off_of)(row->max);
+    row->top = row->max - row->off;
     row->clamp = !(row->max - DEEP < row->min);
     row->care = row->clamp ? F(DEEP_TOO) : F(PLAIN);
     double count = (double)n;
@@ -253,15 +261,23 @@ static inline F(factor) F(factor_of_row)(fs_pair sum, int deep)
 #endif
 }
 
+/* The factor of a row whose least element above -inf is `least`; the care its results
+ * need. */
+static inline int F(find_factor)(fs_pair sum, REAL max, REAL least, int deep,
+                                 REAL flat_share, F(factor) *factor)
+{
+    *factor = F(factor_of_row)(sum, deep);
+    if (least != max && !(least < max - FAR && sum.hi < ALONE))
+        return deep ? F(DEEP_TOO) : F(PLAIN);
+    F(range) range = {V(set)(max), V(set)(least)};
+    F(set_exact)(range, F(as_sum)(sum), V(set)(flat_share), factor);
+    return F(EXACT_TOO);
+}
+
 static inline void F(set_factor)(F(flying) *row)
 {
-    fs_pair sum = F(all_lanes)(row->sum);
-    row->factor = F(factor_of_row)(sum, row->clamp);
-    if (row->min == row->max || (row->min < row->max - FAR && sum.hi < ALONE)) {
-        F(range) range = {V(set)(row->max), V(set)(row->min)};
-        F(set_exact)(range, F(as_sum)(sum), V(set)(row->flat_share), &row->factor);
-        row->care = F(EXACT_TOO);
-    }
+    row->care = F(find_factor)(F(all_lanes)(row->sum), row->max, row->min, row->clamp,
+                               row->flat_share, &row->factor);
 }
 
 /* Whether the three-row loop has the registers it needs: 0.85 times as long there
@@ -278,9 +294,9 @@ static F(range) F(do_row)(ptrdiff_t n, F(flying) *row, REAL *e, const REAL *ahea
                           const F(flying) *old, const REAL *old_e)
 {
     const int alone = F(TERMS), two = alone | F(RANGE), three = two | F(RESULTS);
-    F(work) w = {F(lowered)(row->x, n, row->max, e), e, ahead, old_e, NULL};
+    F(work) w = {F(lowered)(row->x, n, row->off, e), e, ahead, old_e, NULL};
     F(knowledge) known;
-    known.shift = F(shift_for)(V(set)(row->max));
+    known.shift = F(shift_by)(F(exponent_of)(V(set)(row->top)));
     if (old) {
         w.y = old->y;
         known.factor = old->factor;
@@ -345,65 +361,78 @@ static void F(rows_in_flight)(const fs_job *job, ptrdiff_t first, ptrdiff_t last
     }
 }
 
-/* softmax beyond the caches, or of few rows: terms go to y, which brings its lines into
- * a cache, and are made results there at once. */
-static void F(rows_in_memory)(const fs_job *job, ptrdiff_t first, ptrdiff_t last,
-                              F(flight) *flight)
-{
-    ptrdiff_t n = job->n;
-    F(flying) *row = F(enter)(job, first, 0, flight), *later;
-    F(range) next = F(range_of)(row->x, n);
-    for (ptrdiff_t r = 0; r < last - first; r++, row = later) {
-        later = r + 1 < last - first ? F(enter)(job, first, r + 1, flight) : NULL;
-        F(set_range)(n, next, row);
-        next = F(do_row)(n, row, row->y, later ? later->x : NULL, NULL, NULL);
-        F(set_factor)(row);
-        F(results)(FS_SOFTMAX, row->care, row->y, row->y, n, &row->factor);
-    }
-}
-
-static inline const REAL *F(read_whole)(const fs_job *job, fs_line line, REAL *buffer)
+/* Elements from i on, where they are or have been read to. */
+static inline const REAL *F(read_chunk)(const fs_job *job, fs_line line, ptrdiff_t i,
+                                        ptrdiff_t count, REAL *buffer)
 {
     const fs_operand *x = &job->operand[FS_X], *mask = &job->operand[FS_MASK];
-    return F(read)(x, line.at[FS_X], x->n, line.at[FS_MASK], mask->n, job->n, buffer);
+    return F(read)(x, line.at[FS_X] + i * x->n, x->n,
+                   line.at[FS_MASK] ? line.at[FS_MASK] + i * mask->n : NULL, mask->n,
+                   count, buffer);
 }
 
-/* Row `index`, where it is or has been read to. */
 static inline const REAL *F(whole_row)(const fs_job *job, ptrdiff_t index, REAL *buffer)
 {
     if (job->operand[FS_X].direct)
         return (const REAL *)fs_locate_one(job, FS_X, index);
-    return F(read_whole)(job, fs_locate(job, index), buffer);
+    return F(read_chunk)(job, fs_locate(job, index), 0, job->n, buffer);
 }
 
-/* softmax of what has to be read or written first, or later. */
-static void F(rows_converted)(const fs_job *job, ptrdiff_t first, ptrdiff_t last,
-                              F(flight) *flight)
+/* softmax beyond the caches, of few rows, or of what is read or written elsewhere:
+ * terms go to y if it can hold them, which brings its lines into a cache, and are made
+ * results where they are, at once. */
+static void F(rows_one_by_one)(const fs_job *job, ptrdiff_t first, ptrdiff_t last,
+                               F(flight) *flight)
 {
-    ptrdiff_t n = job->n;
-    fs_line line, next = fs_locate(job, first);
-    for (ptrdiff_t r = 0; r <= last - first; r++, line = next) {
-        F(flying) *row = F(row_of)(flight, r), *old = F(row_of)(flight, r + 7);
-        REAL *e = F(buffer_of)(flight, r), *old_e = F(buffer_of)(flight, r + 2);
-        if (r < last - first) {
-            next = fs_locate(job, first + r);
-            row->x = F(read_whole)(job, next, e);
-            F(set_range)(n, F(range_of)(row->x, n), row);
-            F(do_row)(n, row, e, NULL, NULL, NULL);
-        }
-        if (r > 0) {
-            F(results)(FS_SOFTMAX, old->care, old_e, old_e, n, &old->factor);
-            F(write)(old_e, n, line.at[FS_Y], job->operand[FS_Y].type);
-            if (line.at[FS_MASK] && F(is_nan)(old->factor.hi))
-                F(rewrite_masked)(job, line, 0, n);
-        }
-        if (r < last - first)
-            F(set_factor)(row);
+    const ptrdiff_t n = job->n;
+    const int keeps = F(keeps_terms)(job);
+    const REAL *ahead = F(whole_row)(job, first, F(buffer_of)(flight, first));
+    F(range) next = F(range_of)(ahead, n);
+    F(flying) row;
+    for (ptrdiff_t r = first; r < last; r++) {
+        char *y = fs_locate_one(job, FS_Y, r);
+        REAL *e = keeps ? (REAL *)y : F(buffer_of)(flight, r);
+        row.x = ahead;
+        ahead = NULL;
+        if (r + 1 < last)
+            ahead = F(whole_row)(job, r + 1, F(buffer_of)(flight, r + 1));
+        F(set_range)(n, next, &row);
+        next = F(do_row)(n, &row, e, ahead, NULL, NULL);
+        F(set_factor)(&row);
+        F(results)(FS_SOFTMAX, row.care, e, e, n, &row.factor);
+        if (!keeps)
+            F(write)(e, n, y, job->operand[FS_Y].type);
+        if (job->operand[FS_MASK].data && F(is_nan)(row.factor.hi))
+            F(rewrite_masked)(job, fs_locate(job, r), 0, n);
     }
 }
 
 /* log_softmax and logsumexp: so many rows wait for their logarithms. */
 enum { F(WAITING) = 16 };
+
+/* The sum of one row's terms, less `off`, with the shift for `top`, which nothing is
+ * above or is capped at. With the range of `ahead`, if there is one, which is returned.
+ * y is where results will be, or x: without results nothing is worth asking for. */
+FS_INLINE F(range)
+    F(add_up_terms)(ptrdiff_t n, const REAL *x, REAL off, REAL top, int capped,
+                    const REAL *ahead, const REAL *y, F(sum) *sum)
+{
+    REAL lowered[BLOCK];
+    VEC cap = V(set)(top);
+    F(work) w = {F(lowered)(x, n, off, lowered), NULL, ahead, NULL, (REAL *)y, cap};
+    F(knowledge) known;
+    known.shift = F(shift_by)(F(exponent_of)(cap));
+    if (capped)
+        w.ahead = ahead ? ahead : x;
+    if (capped)
+        F(do_block)(FS_LOG_SOFTMAX, F(RANGE) | F(CAPPED), 1, F(PLAIN), w, n, &known);
+    else if (ahead)
+        F(do_block)(FS_LOG_SOFTMAX, F(RANGE), 1, F(PLAIN), w, n, &known);
+    else
+        F(do_block)(FS_LOG_SOFTMAX, 0, 1, F(PLAIN), w, n, &known);
+    *sum = known.sum;
+    return known.ahead;
+}
 
 /* Whether max is `gap` or more above all lanes but its own, if there are any: one lane
  * would say yes of each row, and second_of takes .3 of a row's time there. */
@@ -430,29 +459,20 @@ static REAL F(second_of)(const REAL *x, ptrdiff_t n, REAL max)
 }
 
 /* The max, second and sum of row r of those, whose results will be at y. `next` is the
- * range of `x`, and then that of `ahead`. Where second may be `gap` below max, the sum
- * is made as where each lane is a set. */
+ * range of `x`, and then that of `ahead`, if there is one. Where second may be `gap`
+ * below max, the sum is made as where each lane is a set. */
 static void F(add_up_row)(ptrdiff_t n, REAL gap, const REAL *x, const REAL *ahead,
                           const REAL *y, ptrdiff_t r, F(range) *next, F(sets) *sets)
 {
-    REAL max = V(largest)(next->max), second = max, lowered[BLOCK];
-    VEC cap = V(set)(max), off = F(subtrahend)(cap);
+    REAL max = V(largest)(next->max), off = F(off_of)(max), second = max;
+    F(sum) terms;
     int peaked = F(stands_out)(next->max, max, gap);
     if (peaked) {
         second = F(second_of)(x, n, max);
         second = second < max - UNSEEN ? max - UNSEEN : second;
-        cap = V(set)(second);
     }
-    cap = V(sub)(cap, off);
-    F(work) w = {F(lowered)(x, n, max, lowered), NULL, ahead, NULL, (REAL *)y, cap};
-    F(knowledge) known;
-    known.shift = F(shift_by)(F(exponent_of)(cap));
-    if (peaked)
-        F(do_block)(FS_LOG_SOFTMAX, F(RANGE) | F(CAPPED), 1, F(PLAIN), w, n, &known);
-    else
-        F(do_block)(FS_LOG_SOFTMAX, F(RANGE), 1, F(PLAIN), w, n, &known);
-    *next = known.ahead;
-    fs_pair sum = F(all_lanes)(known.sum);
+    *next = F(add_up_terms)(n, x, off, second - off, peaked, ahead, y, &terms);
+    fs_pair sum = F(all_lanes)(terms);
     sets->max[r] = max;
     sets->second[r] = second;
     sets->total[r] = (REAL)(sum.hi + sum.lo);
@@ -487,11 +507,11 @@ static void F(log_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last, F(flight) 
     for (ptrdiff_t count; first < last; first += count) {
         count = fs_least(most, last - first);
         for (ptrdiff_t r = 0; r < count; r++) {
-            x[r + 1] = x[r];
+            x[r + 1] = NULL;
             buffer = buffer == end ? flight->buffer : buffer + flight->pitch;
             if (first + r + 1 < last)
                 x[r + 1] = F(whole_row)(job, first + r + 1, buffer);
-            const REAL *y = x[r]; /* without results nothing is worth asking for */
+            const REAL *y = x[r];
             if (F(writes_all)(job->op))
                 y = (const REAL *)fs_locate_one(job, FS_Y, first + r);
             F(add_up_row)(n, gap, x[r], x[r + 1], y, r, &next, &sets);
@@ -518,12 +538,10 @@ static void F(rows_of_a_block)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
     flight.pitch = (job->n + LANES - 1) / LANES * LANES;
     if (job->loop == FS_LOG_ROWS)
         F(log_rows)(job, first, last, &flight);
-    else if (job->loop == FS_ROWS_CONVERTED)
-        F(rows_converted)(job, first, last, &flight);
-    else if (job->loop == FS_ROWS_IN_MEMORY)
-        F(rows_in_memory)(job, first, last, &flight);
-    else
+    else if (job->loop == FS_ROWS_IN_FLIGHT)
         F(rows_in_flight)(job, first, last, &flight);
+    else
+        F(rows_one_by_one)(job, first, last, &flight);
 }
 
 #include "loops/tile.h"
