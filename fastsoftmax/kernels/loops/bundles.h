@@ -24,9 +24,8 @@ typedef struct {
     ptrdiff_t width; /* sets; 0: one, in bundles of its own elements */
     int full;        /* what its sums are: see ops/weights.h */
     F(weighted) whole;
-    F(sums) sums[2]; /* FS_REST and, in full, FS_LEAD */
-    _Alignas(64) double x[BUNDLES * WAYS];
-    double b[BUNDLES * WAYS];
+    F(sums) sums[2];                             /* FS_REST and, in full, FS_LEAD */
+    double x[BUNDLES * WAYS], b[BUNDLES * WAYS]; /* aligned, behind vectors */
     ptrdiff_t first, count; /* which elements of the sets x and b hold */
 } F(bundles);
 
@@ -120,20 +119,17 @@ static inline ptrdiff_t F(sets_of)(const F(bundles) *tile)
 static void F(max_of_chunk)(const fs_job *job, F(bundles) *tile, ptrdiff_t first,
                             ptrdiff_t last)
 {
-    double max[WAYS], size[WAYS];
-    F(bundle) max_of, size_of;
-    EACH_PART max_of.part[i] = V(set)(-INFINITY);
-    EACH_PART size_of.part[i] = V(set)(0);
+    F(bundle) max, size;
+    EACH_PART max.part[i] = V(set)(-INFINITY);
+    EACH_PART size.part[i] = V(set)(0);
     for (ptrdiff_t i = first, count; i < last; i += count) {
         count = F(read_block)(job, tile, i, last);
         for (ptrdiff_t k = 0; k < F(bundles_of)(tile, count); k++)
-            F(raise)(tile->x + k * WAYS, tile->b + k * WAYS, &max_of, &size_of);
+            F(raise)(tile->x + k * WAYS, tile->b + k * WAYS, &max, &size);
     }
-    F(store_bundle)(max, max_of);
-    F(store_bundle)(size, size_of);
-    ptrdiff_t sets = F(sets_of)(tile);
-    for (ptrdiff_t j = 0; j < WAYS; j += sets)
-        F(join_maxima)(&tile->whole, max + j, size + j, fs_least(sets, WAYS - j));
+    for (ptrdiff_t j = 0, sets = F(sets_of)(tile); j < WAYS; j += sets)
+        F(join_maxima)(&tile->whole, (const double *)&max + j,
+                       (const double *)&size + j, fs_least(sets, WAYS - j));
 }
 
 /* Adds the terms of the block of a tile, each of its sums in registers in turn. */
@@ -143,13 +139,12 @@ FS_INLINE void F(add_block)(int full, F(bundles) *tile, ptrdiff_t count,
     ptrdiff_t bundles = F(bundles_of)(tile, count), ways = tile->width ? WAYS : 1;
     F(sums) *rest = &tile->sums[FS_REST], *lead = &tile->sums[FS_LEAD];
     for (ptrdiff_t way = 0; way < fs_least(ways, bundles); way++) {
-        double *rest_hi = rest->hi + way * WAYS, *rest_lo = rest->lo + way * WAYS;
-        F(bundle) hi = F(load_bundle)(rest_hi), lo = F(load_bundle)(rest_lo);
+        F(bundle) hi = rest->hi[way], lo = rest->lo[way];
         for (ptrdiff_t k = way; k < bundles; k += ways)
-            F(add_bundle)(full, tile->x + k * WAYS, tile->b + k * WAYS, with, lead,
-                          way * WAYS, &hi, &lo);
-        F(store_bundle)(rest_hi, hi);
-        F(store_bundle)(rest_lo, lo);
+            F(add_bundle)(full, tile->x + k * WAYS, tile->b + k * WAYS, with,
+                          lead->hi + way, lead->lo + way, &hi, &lo);
+        rest->hi[way] = hi;
+        rest->lo[way] = lo;
     }
 }
 
@@ -159,16 +154,17 @@ static void F(sum_of_chunk)(const fs_job *job, F(bundles) *tile, ptrdiff_t first
 {
     F(bundle_shift) with;
     ptrdiff_t sets = tile->width ? WAYS : 1, ways = WAYS;
+    double max[WAYS], scale[WAYS];
     for (ptrdiff_t j = 0; j < WAYS; j++) {
-        ptrdiff_t from = tile->width ? j : 0;
-        with.max[j] = tile->whole.max[from];
-        with.scale[j] = fs_weight_scale(tile->whole.size[from]);
+        max[j] = tile->whole.max[tile->width ? j : 0];
+        scale[j] = fs_weight_scale(tile->whole.size[tile->width ? j : 0]);
     }
-    F(shift_bundle)(&with);
+    F(shift_bundle)(max, scale, &with);
     while (tile->width && ways / 2 >= last - first) ways /= 2; /* others stay 0 */
-    for (int l = FS_REST; l <= tile->full; l++)
-        for (ptrdiff_t i = 0; i < ways * sets; i++)
-            tile->sums[l].hi[i] = tile->sums[l].lo[i] = 0;
+    for (int l = FS_REST; l <= tile->full; l++) {
+        memset(tile->sums[l].hi, 0, (size_t)(ways * sets) * sizeof(double));
+        memset(tile->sums[l].lo, 0, (size_t)(ways * sets) * sizeof(double));
+    }
     for (ptrdiff_t i = first, count; i < last; i += count) {
         count = F(read_block)(job, tile, i, last);
         if (tile->full)
@@ -180,7 +176,8 @@ static void F(sum_of_chunk)(const fs_job *job, F(bundles) *tile, ptrdiff_t first
         F(sums) *sum = &tile->sums[l];
         double (*to)[WAYS] = tile->whole.sums[l];
         F(join_ways)(sum, ways, sets);
-        F(join_sums)(to[0], to[1], sum->hi, sum->lo, F(sets_of)(tile));
+        F(join_sums)(to[0], to[1], (const double *)sum->hi, (const double *)sum->lo,
+                     F(sets_of)(tile));
     }
 }
 
@@ -216,24 +213,28 @@ static void F(start_tile_of_bundles)(const fs_job *job, F(bundles) *tile,
              job->operand[FS_Y].type == FS_F64);
 }
 
-static void F(put_one)(const fs_operand *to, char *at, double value)
+/* Of `count` neighbouring sets. */
+static void F(put_sets)(const fs_operand *to, char *at, const double *from,
+                        ptrdiff_t count)
 {
-    float single = (float)value;
-    uint16_t half = to->type == FS_F16    ? float_to_half(single)
-                    : to->type == FS_BF16 ? float_to_bfloat(single)
-                                          : 0;
-    if (to->type == FS_F64)
-        memcpy(at, &value, sizeof value);
-    else if (to->type == FS_F32)
-        memcpy(at, &single, sizeof single);
-    else
-        memcpy(at, &half, sizeof half);
+    for (ptrdiff_t j = 0; j < count; j++, at += to->inner) {
+        float single = (float)from[j];
+        uint16_t half;
+        if (to->type == FS_F64)
+            memcpy(at, from + j, sizeof *from);
+        else if (to->type == FS_F32)
+            memcpy(at, &single, sizeof single);
+        else {
+            half = to->type == FS_F16 ? float_to_half(single) : float_to_bfloat(single);
+            memcpy(at, &half, sizeof half);
+        }
+    }
 }
 
 static void F(look_again)(const fs_job *job, F(bundles) *tile, fs_line line,
                           double *log, double *sign)
 {
-    fs_look look = fs_look_again();
+    fs_look look = fs_new_look;
     while (look.walk != FS_LOOKED) {
         for (ptrdiff_t i = 0; i < job->n; i += BUNDLES * WAYS) {
             if (i % CHUNK_OF_BUNDLES == 0 && i > 0 && fs_poll(job->watch))
@@ -252,35 +253,25 @@ static void F(sum_bundles)(const fs_job *job, F(bundles) *tile);
 static void F(finish_bundles)(const fs_job *job, F(bundles) *tile)
 {
     const fs_operand *y = &job->operand[FS_Y], *signs = &job->operand[FS_SIGNS];
-    const F(weighted) *whole = &tile->whole;
-    const double (*rest)[WAYS] = whole->sums[FS_REST];
     const fs_line line = tile->line;
-    double hi[WAYS], lo[WAYS], logs[WAYS];
-    ptrdiff_t sets = F(sets_of)(tile);
-    int rough[WAYS];
-    F(sums_over_max)(tile->full, whole, sets, hi, lo);
-#pragma omp simd
-    for (ptrdiff_t j = 0; j < sets; j++)
-        logs[j] = fs_weighted_log(whole->max[j], fs_weight_exponent(whole->size[j]),
-                                  (fs_pair){hi[j], lo[j]});
+    const ptrdiff_t sets = F(sets_of)(tile);
+    const int full = tile->full;
+    double log[WAYS] = {0}, sign[WAYS] = {0}, state[WAYS];
+    F(logs_of_sums)(full, &tile->whole, sets, log, sign, state);
     for (ptrdiff_t j = 0; j < sets; j++) {
-        double log = logs[j], sign = fs_sign(hi[j]);
-        rough[j] = !tile->full && fs_is_rough(rest[0][j], rest[1][j], log);
-        if (!fs_is_settled(whole->max[j], whole->size[j], hi[j])) {
-            F(look_again)(job, tile, fs_along_inner(job, line, j), &log, &sign);
-            rough[j] = 0;
+        if (state[j] == FS_UNSETTLED)
+            F(look_again)(job, tile, fs_along_inner(job, line, j), log + j, sign + j);
+        if (!signs->data && sign[j] < 0)
+            log[j] = NAN;
+    }
+    F(put_sets)(y, line.at[FS_Y], log, sets);
+    if (signs->data)
+        F(put_sets)(signs, line.at[FS_SIGNS], sign, sets);
+    for (ptrdiff_t j = 0; !full && j < sets; j++)
+        if (state[j] == FS_ROUGH) {
+            F(start)(tile, fs_along_inner(job, line, j), 0, 1);
+            F(sum_bundles)(job, tile);
         }
-        F(put_one)(y, line.at[FS_Y] + j * y->inner,
-                   sign < 0 && !signs->data ? NAN : log);
-        if (signs->data)
-            F(put_one)(signs, line.at[FS_SIGNS] + j * signs->inner, sign);
-    }
-    for (ptrdiff_t j = 0; j < sets; j++) {
-        if (!rough[j])
-            continue;
-        F(start)(tile, fs_along_inner(job, line, j), 0, 1);
-        F(sum_bundles)(job, tile);
-    }
 }
 
 /* All of a tile that has been started. */
@@ -369,15 +360,15 @@ static void F(unit_of_bundles)(fs_job *job, int step, ptrdiff_t unit)
     F(bundles) tile;
     const ptrdiff_t chunks = F(chunks_of_set)(job), tiles = F(tiles_of_bundles)(job);
     if (job->loop == FS_BUNDLES) {
-        ptrdiff_t last = fs_least(tiles, (unit + 1) * job->step);
-        for (ptrdiff_t t = unit * job->step; t < last; t++) {
+        ptrdiff_t t = unit * job->step, last = fs_least(tiles, t + job->step);
+        for (; t < last; t++) {
             F(start_tile_of_bundles)(job, &tile, t);
             F(sum_bundles)(job, &tile);
         }
         return;
     }
-    ptrdiff_t first = unit % chunks * CHUNK_OF_BUNDLES;
-    ptrdiff_t last = fs_least(job->n, first + CHUNK_OF_BUNDLES);
+    const ptrdiff_t first = unit % chunks * CHUNK_OF_BUNDLES,
+                    last = fs_least(job->n, first + CHUNK_OF_BUNDLES);
     F(weighted) *part = job->partial;
     F(start_tile_of_bundles)(job, &tile, unit / chunks);
     if (step == 0) {

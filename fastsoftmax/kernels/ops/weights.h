@@ -11,7 +11,7 @@
  * unrounded terms, by TwoSum, for terms may have either sign.
  *
  * Narrower results have rough sums first, of terms that are right to 2^-32.3, and the
- * sum of those above 0 beside it. Where too much has cancelled (is_rough), the set is
+ * sum of those above 0 beside it. Where too much has cancelled (fs_state), the set is
  * summed again in full.
  *
  * A sum below LEAST is not taken for one: weights were 600 decimal orders apart, or
@@ -42,18 +42,6 @@ typedef struct {
 
 #define EACH_PART for (int i = 0; i < WAYS / LANES; i++)
 
-FS_INLINE F(bundle) F(load_bundle)(const double *from)
-{
-    F(bundle) a;
-    EACH_PART a.part[i] = V(load)(from + i * LANES);
-    return a;
-}
-
-FS_INLINE void F(store_bundle)(double *to, F(bundle) a)
-{
-    EACH_PART V(store)(to + i * LANES, a.part[i]);
-}
-
 /* The largest x and |b| so far. INOUT max, size. NaN is passed over. */
 FS_INLINE void F(raise)(const double *x, const double *b, F(bundle) *max,
                         F(bundle) *size)
@@ -77,9 +65,9 @@ FS_INLINE VEC F(sum_rest)(VEC a, VEC b, VEC sum)
 }
 
 /* Sums under way, as pairs; rough ones, and beside them what was added above 0. Sum i
- * of set j is [i * sets + j], of WAYS sets or of 1. */
+ * of set j is number i * sets + j, of WAYS sets or of 1. */
 typedef struct {
-    double hi[WAYS * WAYS], lo[WAYS * WAYS];
+    F(bundle) hi[WAYS], lo[WAYS];
 } F(sums);
 
 /* Adds a term and what it lacks. */
@@ -97,35 +85,32 @@ FS_INLINE VEC F(weighted_term)(VEC w, VEC s, VEC q, VEC *lack)
     VEC product = V(mul)(w, s), term = V(muladd)(product, q, product);
 #if defined(FS_HAS_FMA)
     VEC left = V(muladd)(w, s, V(sub)(V(set)(0), term));
-#else /* by Dekker's product, for |w|, s < 2^996 */
-    VEC split = V(set)(0x1.0000002p27);
-    VEC w_scaled = V(mul)(w, split), s_scaled = V(mul)(s, split);
-    VEC w1 = V(sub)(w_scaled, V(sub)(w_scaled, w)), w2 = V(sub)(w, w1);
-    VEC s1 = V(sub)(s_scaled, V(sub)(s_scaled, s)), s2 = V(sub)(s, s1);
-    VEC left = V(sub)(V(sub)(product, V(mul)(w1, s1)), V(mul)(w1, s2));
-    left = V(sub)(V(sub)(left, V(mul)(w2, s1)), V(mul)(w2, s2));
-    left = V(sub)(V(sub)(product, term), left);
+#else /* a vector is a double */
+    VEC left = product - term + fs_two_product(w, s).lo;
 #endif
     *lack = V(muladd)(product, q, left);
     return term;
 }
 
-/* What a bundle's terms are made with: a number for each lane. */
+/* What a bundle's terms are made with. */
 typedef struct {
-    double max[WAYS], off[WAYS];     /* see subtrahend */
-    double magic[WAYS], least[WAYS]; /* F(shift); below `least`, at 2^-1100 of the set's
-                                      * largest exp(x), a term is 0 */
-    double scale[WAYS];              /* 2^-E */
+    F(bundle) max, off;     /* see subtrahend */
+    F(bundle) magic, least; /* F(shift); below `least`, at 2^-1100 of the set's largest
+                             * exp(x), a term is 0 */
+    F(bundle) scale;        /* 2^-E */
 } F(bundle_shift);
 
-FS_INLINE void F(shift_bundle)(F(bundle_shift) *with)
+FS_INLINE void F(shift_bundle)(const double *max, const double *scale,
+                               F(bundle_shift) *with)
 {
-    for (int i = 0; i < WAYS; i += LANES) {
-        VEC max = V(load)(with->max + i), off = F(subtrahend)(max);
-        VEC above = V(add)(F(exponent_of_max)(max), V(set)(-1100));
-        V(store)(with->off + i, off);
-        V(store)(with->magic + i, F(shift_for)(max).magic);
-        V(store)(with->least + i, V(mul)(above, V(set)(FS_LN2_HI)));
+    EACH_PART
+    {
+        VEC of_max = with->max.part[i] = V(load)(max + i * LANES);
+        VEC above = V(add)(F(exponent_of_max)(of_max), V(set)(-1100));
+        with->off.part[i] = F(subtrahend)(of_max);
+        with->magic.part[i] = F(shift_for)(of_max).magic;
+        with->least.part[i] = V(mul)(above, V(set)(FS_LN2_HI));
+        with->scale.part[i] = V(load)(scale + i * LANES);
     }
 }
 
@@ -137,29 +122,27 @@ FS_INLINE void F(rough_terms)(VEC x, F(shift) shift, VEC *s, VEC *q)
     VEC r = V(max)(shift.least, x);
     VEC n = V(muladd)(r, V(set)(8 * FS_LOG2_E), shift.magic);
     *s = V(power)(n);
-    n = V(sub)(n, shift.magic);
-    r = V(muladd)(n, V(set)(-(LN2 + LN2_REST) / 8), r);
+    r = V(muladd)(V(sub)(n, shift.magic), V(set)(-(LN2 + LN2_REST) / 8), r);
     VEC t = V(muladd)(V(set)(tail[0]), r, V(set)(tail[1]));
     t = V(muladd)(t, r, V(set)(tail[2]));
     *q = V(muladd)(t, V(mul)(r, r), r);
 }
 
-/* Adds the terms of a bundle to the sums `rest`; in full, those at max to `lead` from
- * `at` on, which is rare. */
+/* Adds the terms of a bundle to hi and lo; in full, those at max to `lead`, which is
+ * rare. */
 FS_INLINE void F(add_bundle)(int full, const double *x, const double *b,
-                             const F(bundle_shift) *with, F(sums) *lead, ptrdiff_t at,
-                             F(bundle) *hi, F(bundle) *lo)
+                             const F(bundle_shift) *with, F(bundle) *lead_hi,
+                             F(bundle) *lead_lo, F(bundle) *hi, F(bundle) *lo)
 {
     VEC zero = V(set)(0), one = V(set)(1), none = V(set)(-INFINITY);
     EACH_PART
     {
-        VEC max = V(load)(with->max + i * LANES), s, q, lack;
+        VEC max = with->max.part[i], s, q, lack;
         VEC weight = V(load)(b + i * LANES);
         VEC entry = V(if_equal)(weight, zero, none, V(load)(x + i * LANES));
-        VEC d = V(sub)(entry, V(load)(with->off + i * LANES));
-        F(shift) shift = {V(load)(with->least + i * LANES),
-                          V(load)(with->magic + i * LANES)};
-        VEC w = V(mul)(weight, V(load)(with->scale + i * LANES));
+        VEC d = V(sub)(entry, with->off.part[i]);
+        F(shift) shift = {with->least.part[i], with->magic.part[i]};
+        VEC w = V(mul)(weight, with->scale.part[i]);
         if (!full) {
             F(rough_terms)(d, shift, &s, &q);
             VEC product = V(mul)(w, s), term = V(muladd)(product, q, product);
@@ -169,12 +152,8 @@ FS_INLINE void F(add_bundle)(int full, const double *x, const double *b,
         }
         F(exp_terms)(1, 1, &d, &shift, &s, &q);
         if (V(any_less)(zero, V(if_equal)(entry, max, one, zero))) {
-            double *to_hi = lead->hi + at + i * LANES,
-                   *to_lo = lead->lo + at + i * LANES;
-            VEC lead_hi = V(load)(to_hi), lead_lo = V(load)(to_lo);
-            F(add_to)(&lead_hi, &lead_lo, V(if_equal)(entry, max, w, zero), zero);
-            V(store)(to_hi, lead_hi);
-            V(store)(to_lo, lead_lo);
+            F(add_to)(&lead_hi->part[i], &lead_lo->part[i],
+                      V(if_equal)(entry, max, w, zero), zero);
             w = V(if_equal)(entry, max, zero, w);
         }
         w = V(if_less)(d, shift.least, V(mul)(w, zero), w); /* NaN stays */
@@ -199,8 +178,9 @@ static inline void F(join_sums)(double *hi, double *lo, const double *more_hi,
 /* The first `ways` sums of each of `sets` sets become one: the first. */
 static inline void F(join_ways)(F(sums) *sums, ptrdiff_t ways, ptrdiff_t sets)
 {
+    double *hi = (double *)sums->hi, *lo = (double *)sums->lo;
     for (ptrdiff_t half = ways / 2 * sets; half >= sets; half /= 2)
-        F(join_sums)(sums->hi, sums->lo, sums->hi + half, sums->lo + half, half);
+        F(join_sums)(hi, lo, hi + half, lo + half, half);
 }
 
 /* ---- a set whose elements have all been seen ---- */
@@ -243,40 +223,6 @@ static inline void F(join_sets)(F(weighted) *sets, const F(weighted) *part,
                      part->sums[l][1], count);
 }
 
-/* Sums of b exp(x - max) 2^-E, as pairs, from what the sums of a set's terms are. */
-static inline void F(sums_over_max)(int full, const F(weighted) *sets, ptrdiff_t count,
-                                    double *hi, double *lo)
-{
-    const double (*of_rest)[WAYS] = sets->sums[FS_REST],
-                 (*lead)[WAYS] = sets->sums[FS_LEAD];
-    double left[WAYS], k[WAYS];
-    F(split_maxima)(sets->max, count, left, k);
-#pragma omp simd
-    for (ptrdiff_t j = 0; j < count; j++) {
-        fs_pair rest = fs_two_sum(of_rest[0][j], full ? of_rest[1][j] : 0);
-        rest = fs_pair_divide(rest, fs_exp_scaled(left[j], k[j], BASE));
-        fs_pair sum = fs_two_sum(lead[0][j], rest.hi * UNSPARE);
-        sum.lo += lead[1][j] + rest.lo * UNSPARE;
-        sum = fs_two_sum(sum.hi, sum.lo);
-        hi[j] = sum.hi;
-        lo[j] = sum.lo;
-    }
-}
-
-/* Whether such a sum is one to take a logarithm of: NaN is. */
-static inline int fs_is_settled(double max, double size, double sum)
-{
-    return !isinf(max) && size < INFINITY && !(fabs(sum) < LEAST);
-}
-
-/* Whether a rough sum is too rough: it is off by 2^-32.2 of its terms' absolute values,
- * which are 2 above - sum. What rounding to float leaves of an ulp is 2^-25 of the
- * logarithm or more. */
-static inline int fs_is_rough(double sum, double above, double log)
-{
-    return fabs(sum * log) < 0x1p-7 * (2 * above - sum);
-}
-
 /* log|sum 2^exponent exp(max)| */
 static inline double fs_weighted_log(double max, double exponent, fs_pair sum)
 {
@@ -288,6 +234,49 @@ static inline double fs_weighted_log(double max, double exponent, fs_pair sum)
 static inline double fs_sign(double sum)
 {
     return sum > 0 ? 1 : sum < 0 ? -1 : sum;
+}
+
+enum { FS_SETTLED, FS_ROUGH, FS_UNSETTLED };
+
+/* Whether the logarithm stands (NaN does), as a number. A rough sum is off by 2^-32.2
+ * of its terms' absolute values, which are 2 above - rest; what rounding to float leaves
+ * of an ulp is 2^-25 of the logarithm or more. */
+static inline double fs_state(double max, double size, double sum, double rest,
+                              double above, double log)
+{
+    double state =
+        fabs(rest * log) < 0x1p-7 * (2 * above - rest) ? FS_ROUGH : FS_SETTLED;
+    state = fabs(sum) < LEAST ? FS_UNSETTLED : state;
+    state = size < INFINITY ? state : FS_UNSETTLED;
+    return fabs(max) < INFINITY ? state : FS_UNSETTLED;
+}
+
+/* Logarithms and signs of b exp(x)'s sums, from what the sums of terms are. */
+static inline void F(logs_of_sums)(int full, const F(weighted) *sets, ptrdiff_t count,
+                                   double *log, double *sign, double *state)
+{
+    const double *rest = sets->sums[FS_REST][0], *lack = sets->sums[FS_REST][1];
+    const double *lead = sets->sums[FS_LEAD][0], *lead_lack = sets->sums[FS_LEAD][1];
+    double left[WAYS], k[WAYS], hi[WAYS], lo[WAYS], in_full = full;
+    F(split_maxima)(sets->max, count, left, k);
+#pragma omp simd
+    for (ptrdiff_t j = 0; j < count; j++) {
+        fs_pair sum = fs_two_sum(rest[j], in_full * lack[j]);
+        sum = fs_pair_divide(sum, fs_exp_scaled(left[j], k[j], BASE));
+        sum.lo = lead_lack[j] + sum.lo * UNSPARE;
+        fs_pair with_lead = fs_two_sum(lead[j], sum.hi * UNSPARE);
+        sum = fs_two_sum(with_lead.hi, with_lead.lo + sum.lo);
+        hi[j] = sum.hi;
+        lo[j] = sum.lo;
+    }
+#pragma omp simd
+    for (ptrdiff_t j = 0; j < count; j++) {
+        double max = sets->max[j], size = sets->size[j];
+        fs_pair sum = {hi[j], lo[j]};
+        log[j] = fs_weighted_log(max, fs_weight_exponent(size), sum);
+        sign[j] = fs_sign(sum.hi);
+        state[j] = fs_state(max, size, sum.hi, rest[j], lack[j], log[j]);
+    }
 }
 
 /* ---- the sets that are looked at again ---- */
@@ -308,10 +297,8 @@ typedef struct {
     fs_pair sum;
 } fs_look;
 
-static inline fs_look fs_look_again(void)
-{
-    return (fs_look){.cancelled = {INFINITY, 1}, .largest = {-INFINITY, 1}};
-}
+static const fs_look fs_new_look = {.cancelled = {INFINITY, 1},
+                                    .largest = {-INFINITY, 1}};
 
 /* So many powers of two is a term above another. */
 static inline double fs_powers_above(fs_term a, fs_term b)
@@ -342,8 +329,8 @@ static inline void fs_add_term(fs_look *look, fs_term term)
     double mantissa = scalbn(term.b, -ilogb(term.b)), scale = scalbn(1, (int)above);
     fs_pair product = fs_two_product(mantissa, power.hi);
     product.lo += mantissa * (power.lo + power.hi * d.lo);
-    product = fs_two_sum(product.hi * scale, product.lo * scale);
-    look->sum = fs_pair_add(look->sum, product);
+    look->sum =
+        fs_pair_add(look->sum, fs_two_sum(product.hi * scale, product.lo * scale));
 }
 
 /* The next elements of a walk. */
@@ -369,7 +356,7 @@ static void fs_look_on(fs_look *look, double *log, double *sign)
         *sign = fs_sign(look->sum.hi);
         look->walk = fabs(look->sum.hi) < LEAST ? FS_FIND_TERM : FS_LOOKED;
         look->cancelled = look->largest;
-        look->largest = fs_look_again().largest;
+        look->largest = fs_new_look.largest;
     } else if (look->nan || infinite || look->largest.x == -INFINITY) {
         *log = infinite ? INFINITY : -INFINITY;
         *sign = look->plus - look->minus;
