@@ -239,8 +239,8 @@ static inline double fs_sign(double sum)
 enum { FS_SETTLED, FS_ROUGH, FS_UNSETTLED };
 
 /* Whether the logarithm stands (NaN does), as a number. A rough sum is off by 2^-32.2
- * of its terms' absolute values, which are 2 above - rest; what rounding to float leaves
- * of an ulp is 2^-25 of the logarithm or more. */
+ * of its terms' absolute values, which are 2 above - rest. What rounding to float
+ * leaves of an ulp is 2^-25 of the logarithm or more. */
 static inline double fs_state(double max, double size, double sum, double rest,
                               double above, double log)
 {
