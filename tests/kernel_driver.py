@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 import pytest
-from references import Array
+from oracle.arithmetic import Array
 
 from fastsoftmax import _cpu
 

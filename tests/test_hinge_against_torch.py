@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from references import Array, silently
+from oracle.arithmetic import Array, silently
 
 from fastsoftmax import hinge_loss
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 import pytest
-import vjp_references
 from kernel_driver import (
     KERNELS,
     Build,
@@ -33,9 +32,17 @@ from kernel_driver import (
     targets,
     weighted_job,
 )
-from oracle import SOFTMAXES, hinges
-from oracle.arithmetic import WIDE_ENOUGH, Array, Judge, assert_right, finfo
+from oracle import SOFTMAXES, hinges, right
+from oracle.arithmetic import (
+    WIDE_ENOUGH,
+    Array,
+    Judge,
+    assert_right,
+    assert_same_bits,
+    finfo,
+)
 from oracle.inputs import draw_labels, draw_scores, masks, special_rows
+from vjp_calls import draw as draw_pair
 
 from fastsoftmax import _cpu, log_softmax_vjp, logsumexp, softmax_vjp
 
@@ -252,7 +259,7 @@ def test_weights(do, name):
             assert np.isfinite(log[1:]).any() or rows == 1
             for other in others:
                 for y, same in zip(first, other, strict=True):
-                    vjp_references.assert_same_bits(y.ravel(), same.ravel())
+                    assert_same_bits(y.ravel(), same.ravel())
 
 
 @pytest.mark.parametrize("name", ["float32", "float64"])
@@ -262,7 +269,7 @@ def test_stores_past_the_caches_change_nothing(do, name):
         x = draw(name, 17, n)[..., None]
         for function in NAMES:
             usual, past = do([job(function, x), job(function, x, past_caches=True)])
-            vjp_references.assert_same_bits(usual[0], past[0])
+            assert_same_bits(usual[0], past[0])
 
 
 @pytest.mark.parametrize("name", FLOATS)
@@ -276,10 +283,10 @@ def test_in_place_and_in_pieces(do, name):
         apart = do([job(function, a) for a in shapes])
         within = do([job(function, a, in_place=True) for a in shapes])
         for a, b in zip(apart, within, strict=True):
-            vjp_references.assert_same_bits(a[0], b[0])
+            assert_same_bits(a[0], b[0])
     for function in NAMES:
         whole, pieces = do([job(function, x), job(function, x, in_pieces=True)])
-        vjp_references.assert_same_bits(whole[0], pieces[0])
+        assert_same_bits(whole[0], pieces[0])
         assert_right(whole[0][..., 0], judged(name, 2, n)[function])
 
 
@@ -336,7 +343,7 @@ def test_special_values(do, name, function):
 def test_vjp(do, name, function):
     dtype = as_dtype(name).type
     shapes = [(rows_of(n), n) for n in LENGTHS] + [(w, 5) for w in WIDTHS]
-    given = [vjp_references.draw(function, shape, dtype) for shape in shapes]
+    given = [draw_pair(function, shape, dtype) for shape in shapes]
     jobs = []
     for y, dy in given:
         jobs.append(job(function.__name__, y[..., None], dy))
@@ -344,10 +351,9 @@ def test_vjp(do, name, function):
     results = iter(do(jobs))
     for y, dy in given:
         rows, columns = next(results)[0], next(results)[0]
-        expected = vjp_references.judge(function, y, dy, -1)
-        vjp_references.assert_within(rows[..., 0], expected, f"{y.shape}")
-        expected = vjp_references.judge(function, y, dy, -1, 0.7)
-        vjp_references.assert_within(columns[0].T, expected, f"{y.shape}")
+        assert_right(rows[..., 0], right(function, y, dy, axis=-1), f"{y.shape}")
+        expected = right(function, y, dy, axis=-1, temperature=0.7)
+        assert_right(columns[0].T, expected, f"{y.shape}")
 
 
 # ---- hinge losses ----

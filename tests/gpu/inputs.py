@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from references import exact
+from oracle.softmaxes import exact
 
 from fastsoftmax import _formulas
 from gpu import references

@@ -8,7 +8,9 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from references import WIDE, unit
+from oracle.arithmetic import WIDE, unit
+from oracle.arrays import Axes, as_rows
+from oracle.softmaxes import exact
 
 from gpu import stand_in
 
@@ -30,6 +32,12 @@ def draw(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> Arra
     """Logits of which exp overflows float16, and most differences matter."""
     rng = np.random.default_rng([seed, *shape])
     return (rng.normal(0, 4, shape) + 20).astype(dtype)
+
+
+def reference(name: str, x: Array, axis: Axes) -> Array:
+    """Result of the function called `name`, or `largest`, over any axes of finite x."""
+    rows, back = as_rows(x, axis)
+    return back(getattr(exact(rows), name))
 
 
 def run(function: Callable[..., Any], *args: Any, **options: Any) -> Any:

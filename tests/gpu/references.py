@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from references import WIDE, WIDE_ENOUGH, Array, exact, finfo, unit
-from references import by_table as by_table
+from oracle.arithmetic import WIDE, WIDE_ENOUGH, Array, finfo, unit, widened
+from oracle.softmaxes import by_table as by_table
+from oracle.softmaxes import exact
 
 from gpu import nvrtc
 
@@ -54,10 +55,6 @@ class Expected:
 
 def computed(dtype: Any) -> np.dtype[Any]:
     return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
-
-
-def widened(x: Array) -> Array:
-    return x if x.dtype == WIDE else x.astype(np.float64).astype(WIDE)
 
 
 # ---- the softmaxes ----

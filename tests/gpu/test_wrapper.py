@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from references import by_table, reference
+from oracle.softmaxes import by_table
 
 from fastsoftmax import (
     log_softmax,
@@ -26,6 +26,7 @@ from gpu.judging import (
     assert_close,
     computed,
     draw,
+    reference,
     run,
 )
 

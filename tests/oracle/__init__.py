@@ -15,9 +15,8 @@ To add a function:
 2. Write its cases in inputs.py: "ordinary" rows, those that are hard, special values.
 3. Add its row to ORACLES.
 
-Files on accuracy, special values, layouts, bits, types and errors then ask of it what
-they ask of the others. Known values and identities of its own go to
-test_definitions.py, its own errors to the table of test_errors.py.
+Files on accuracy, special values, layouts, bits and threads then ask of it what they
+ask of the others. Known values, identities and errors of its own go to its own file.
 """
 
 from __future__ import annotations
