@@ -31,6 +31,7 @@ from oracle import (
 )
 from oracle.arithmetic import (
     DTYPES,
+    HALVES,
     assert_all_right,
     assert_right,
     assert_same_bits,
@@ -73,6 +74,8 @@ def options_of(oracle: Oracle, n: int) -> dict[str, dict[str, Any]]:
 def test_in_their_own_rows_only(oracle, dtype):
     """Each between two ordinary rows, which must not notice."""
     lengths = FOR_LOSSES if oracle in HINGES else (3, 17, 25, 26, 40)
+    if dtype in HALVES and oracle not in HINGES:  # what is read as float32 is asked
+        lengths = (3, 25)
     if oracle not in ALL_HINGES:
         lengths = LENGTHS if "weights" not in oracle.takes else (1, 3, 17, 65, 513)
     for n in lengths:
@@ -142,7 +145,7 @@ def test_in_every_layout(oracle, dtype):
             assert_all_right(results, judges, f"n = {n}, {layout}")
 
 
-@of_every_dtype
+@dtypes(np.float32, np.float64, np.float16)
 @of_every([*SOFTMAXES, *GRADIENTS, ALL_HINGES[0], ALL_HINGES[7]])
 def test_in_a_row_of_several_pieces(oracle, dtype):
     entries = [*itertools.product((0, 65_535, 65_536, VERY_LONG - 1), (NAN, INF, -INF))]
