@@ -287,7 +287,7 @@ static inline void F(logs_of_sums)(int full, const F(weighted) *sets, ptrdiff_t 
  * or more, the last bit of a product of three numbers. The next round is without them.
  */
 typedef struct {
-    double x, b;
+    double x, b, power; /* |b| is from 2^power on */
 } fs_term;
 
 typedef struct {
@@ -297,13 +297,13 @@ typedef struct {
     fs_pair sum;
 } fs_look;
 
-static const fs_look fs_new_look = {.cancelled = {INFINITY, 1},
-                                    .largest = {-INFINITY, 1}};
+static const fs_look fs_new_look = {.cancelled = {INFINITY, 1, 0},
+                                    .largest = {-INFINITY, 1, 0}};
 
 /* So many powers of two is a term above another. */
 static inline double fs_powers_above(fs_term a, fs_term b)
 {
-    return rint((a.x - b.x) * FS_LOG2_E) + logb(a.b) - logb(b.b);
+    return rint((a.x - b.x) * FS_LOG2_E) + a.power - b.power;
 }
 
 static inline void fs_meet(fs_look *look, fs_term term)
@@ -321,24 +321,25 @@ static inline void fs_meet(fs_look *look, fs_term term)
 
 static inline void fs_add_term(fs_look *look, fs_term term)
 {
-    double above = fs_powers_above(term, look->largest);
-    if (above < -1000)
+    if (fs_powers_above(term, look->largest) < -1000)
         return;
     fs_pair d = fs_two_sum(term.x, -look->largest.x);
-    fs_pair power = fs_exp_scaled(d.hi, rint(d.hi * FS_LOG2_E), 1);
-    double mantissa = scalbn(term.b, -ilogb(term.b)), scale = scalbn(1, (int)above);
-    fs_pair product = fs_two_product(mantissa, power.hi);
-    product.lo += mantissa * (power.lo + power.hi * d.lo);
-    look->sum =
-        fs_pair_add(look->sum, fs_two_sum(product.hi * scale, product.lo * scale));
+    double k = rint(d.hi * FS_LOG2_E);
+    double weight = scalbn(term.b, (int)(k - look->largest.power)); /* exactly */
+    fs_pair power = fs_exp_scaled(d.hi, k, 1),
+            product = fs_two_product(weight, power.hi);
+    product.lo += weight * (power.lo + power.hi * d.lo);
+    look->sum = fs_pair_add(look->sum, product);
 }
 
 /* The next elements of a walk. */
 static void fs_look_at(fs_look *look, const double *x, const double *b, ptrdiff_t count)
 {
     for (ptrdiff_t i = 0; i < count; i++) {
-        fs_term term = {x[i], b[i]};
-        if (term.b == 0 || fs_powers_above(term, look->cancelled) >= -100)
+        if (b[i] == 0)
+            continue;
+        fs_term term = {x[i], b[i], logb(b[i])};
+        if (fs_powers_above(term, look->cancelled) >= -100)
             continue;
         if (look->walk == FS_FIND_TERM)
             fs_meet(look, term);
@@ -352,7 +353,7 @@ static void fs_look_on(fs_look *look, double *log, double *sign)
 {
     int infinite = look->plus || look->minus;
     if (look->walk == FS_ADD_TERMS) {
-        *log = fs_weighted_log(look->largest.x, logb(look->largest.b), look->sum);
+        *log = fs_weighted_log(look->largest.x, look->largest.power, look->sum);
         *sign = fs_sign(look->sum.hi);
         look->walk = fabs(look->sum.hi) < LEAST ? FS_FIND_TERM : FS_LOOKED;
         look->cancelled = look->largest;
