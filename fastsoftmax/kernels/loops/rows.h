@@ -80,12 +80,14 @@ typedef struct {
     F(range) ahead;
 } F(knowledge);
 
-/* `abreast` vectors from i on. */
+/* `abreast` vectors from i on; or the one before n, which was read before terms came to
+ * its place, and of which `count` lanes are new. */
 FS_INLINE void F(do_some)(int op, int parts, int clamp, int care, int abreast,
-                          const F(work) *w, ptrdiff_t i, F(knowledge) *known)
+                          const F(work) *w, ptrdiff_t i, const VEC *last,
+                          ptrdiff_t count, F(knowledge) *known)
 {
     VEC x[ABREAST], s[ABREAST], q[ABREAST];
-    EACH x[j] = V(load)(w->x + i + j * LANES);
+    EACH x[j] = last ? *last : V(load)(w->x + i + j * LANES);
     EACH if (parts & F(CAPPED)) x[j] = V(min)(w->cap, x[j]); /* NaN stay */
     F(exp_terms)(clamp, abreast, x, &known->shift, s, q);
     EACH if (parts & F(RANGE))
@@ -97,7 +99,8 @@ FS_INLINE void F(do_some)(int op, int parts, int clamp, int care, int abreast,
     EACH if (parts & F(RESULTS)) V(store)(
         w->y + i + j * LANES,
         F(result)(op, care, V(load)(w->old_e + i + j * LANES), &known->factor));
-    EACH F(add_term)(&known->sum, s[j], q[j], x[j]);
+    EACH if (last) s[j] = V(mul)(s[j], F(last_lanes)(count));
+    EACH F(add_term)(&known->sum, s[j], q[j], last ? F(term)(s[j], q[j]) : x[j]);
 }
 
 /* All of one block; known->sum and ->ahead are new. The order of additions is the same
@@ -108,26 +111,15 @@ FS_INLINE void F(do_block)(int op, int parts, int clamp, int care, F(work) w,
     const int abreast = F(SIDE_BY_SIDE);
     F(knowledge) k = *known;
     ptrdiff_t i = 0, end = n - LANES;
-    VEC last = V(load)(w.x + end), s, q;
+    const VEC last = V(load)(w.x + end);
     k.sum = F(no_terms)();
     k.ahead = F(no_range)();
     for (; i + abreast * LANES <= n; i += abreast * LANES)
-        F(do_some)(op, parts, clamp, care, abreast, &w, i, &k);
+        F(do_some)(op, parts, clamp, care, abreast, &w, i, NULL, 0, &k);
     for (; abreast > 1 && i + LANES <= n; i += LANES)
-        F(do_some)(op, parts, clamp, care, 1, &w, i, &k);
-    if (i < n) {
-        if (parts & F(CAPPED))
-            last = V(min)(w.cap, last);
-        F(exp_terms)(clamp, 1, &last, &k.shift, &s, &q);
-        if (parts & F(RANGE))
-            F(add_range)(op, V(load)(w.ahead + end), &k.ahead);
-        if (parts & F(TERMS))
-            V(store)(w.e + end, F(term)(s, q));
-        if (parts & F(RESULTS))
-            V(store)(w.y + end, F(result)(op, care, V(load)(w.old_e + end), &k.factor));
-        s = V(mul)(s, F(last_lanes)(n - i));
-        F(add_term)(&k.sum, s, q, F(term)(s, q));
-    }
+        F(do_some)(op, parts, clamp, care, 1, &w, i, NULL, 0, &k);
+    if (i < n)
+        F(do_some)(op, parts, clamp, care, 1, &w, end, &last, n - i, &k);
     known->sum = k.sum;
     known->ahead = k.ahead;
 }
@@ -197,7 +189,7 @@ typedef struct {
     REAL *y;
     REAL max, min;   /* min above -inf */
     REAL off, top;   /* what is taken off x first, and what is left of its max */
-    REAL flat_share; /* the result if all are equal */
+    double count;    /* of elements above -inf */
     int clamp, care; /* what its terms and its results need */
 } F(flying);
 
@@ -232,12 +224,11 @@ static inline void F(set_range)(ptrdiff_t n, F(range) found, F(flying) *row)
     row->top = row->max - row->off;
     row->clamp = !(row->max - DEEP < row->min);
     row->care = row->clamp ? F(DEEP_TOO) : F(PLAIN);
-    double count = (double)n;
+    row->count = (double)n;
     if (row->clamp && row->min < row->max && isinf(row->min)) {
         row->min = (REAL)INFINITY;
-        count = (double)F(finite_of)(row->x, n, &row->min);
+        row->count = (double)F(finite_of)(row->x, n, &row->min);
     }
-    row->flat_share = (REAL)(1.0 / count);
 }
 
 /* A sum in all lanes. */
@@ -261,23 +252,23 @@ static inline F(factor) F(factor_of_row)(fs_pair sum, int deep)
 #endif
 }
 
-/* The factor of a row whose least element above -inf is `least`; the care its results
- * need. */
+/* The factor of a row whose least element above -inf, of `count`, is `least`; the care
+ * its results need. */
 static inline int F(find_factor)(fs_pair sum, REAL max, REAL least, int deep,
-                                 REAL flat_share, F(factor) *factor)
+                                 double count, F(factor) *factor)
 {
     *factor = F(factor_of_row)(sum, deep);
     if (least != max && !(least < max - FAR && sum.hi < ALONE))
         return deep ? F(DEEP_TOO) : F(PLAIN);
     F(range) range = {V(set)(max), V(set)(least)};
-    F(set_exact)(range, F(as_sum)(sum), V(set)(flat_share), factor);
+    F(set_exact)(range, F(as_sum)(sum), V(set)((REAL)(1 / count)), factor);
     return F(EXACT_TOO);
 }
 
 static inline void F(set_factor)(F(flying) *row)
 {
     row->care = F(find_factor)(F(all_lanes)(row->sum), row->max, row->min, row->clamp,
-                               row->flat_share, &row->factor);
+                               row->count, &row->factor);
 }
 
 /* Whether the three-row loop has the registers it needs: 0.85 times as long there
@@ -500,7 +491,8 @@ static void F(log_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last, F(flight) 
     /* Elements less than `gap` below max have terms above what is in doubt. */
     const double doubt = F(doubt)(n, (n + LANES - 1) / LANES);
     const REAL gap = (REAL)(-.69 * (ilogb(doubt) + 2));
-    REAL *buffer = flight->buffer, *end = buffer + most * flight->pitch;
+    REAL *buffer = flight->buffer;
+    REAL *end = source->direct ? buffer : buffer + most * flight->pitch;
     const REAL *x[F(WAITING) + 1] = {F(whole_row)(job, first, buffer)};
     F(range) next = F(range_of)(x[0], n);
     F(sets) sets;
