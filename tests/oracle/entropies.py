@@ -25,7 +25,8 @@ class Batch(NamedTuple):
         by = self.counting if reduction == "mean" else 1
         with np.errstate(all="ignore"):
             value, allowed = (each.sum() / by for each in self.losses)
-            return Judge(value, allowed + unit(abs(value) + allowed, computed(dtype)))
+            rounding = unit(abs(value) + allowed, computed(dtype)) / 2
+            return Judge(value, allowed + rounding)
 
     def gradient(self, dtype: npt.DTypeLike, reduction: str = "none") -> Judge:
         by = (self.counting or 1) if reduction == "mean" else 1
