@@ -1,5 +1,5 @@
 /* Which loop takes a job: all of that choice, and what it is made by, but for two that
- * change no bit: small_columns_of_tile (columns.h), takes_tiles (tall_results.h).
+ * change no bit: few_rows (strips.h), takes_tiles (tall_results.h).
  * Included by loops/rows.h. Bits depend on n, and of narrow columns on inner: bounds on
  * these are the same on every machine. Bounds on bytes, which are parts of the largest
  * cache, choose between loops of the same bits, as threads do.
@@ -14,9 +14,7 @@ enum {
     /* 600x1000: strips .34, tall .71; 2000x5000: tiles .88, 2100x5000: tall .93 */
     MOST_WHOLE = 2048,
     /* 100x7: tiles 2.9, tall 2.7; 300x7: 2.0, 1.1 */
-    NARROW_TALL = 128,
-    /* 13x3001: tiles .60, strips .68; 24x3000: .68, .61 */
-    LEAST_STRIP = 16
+    NARROW_TALL = 128
 };
 
 /* Where x and y fill more than half of the largest cache, y goes past the caches: rows
@@ -55,7 +53,8 @@ static fs_loop F(loop_for)(const fs_job *job)
         return FS_GRADIENT_TILES;
     if (inner > 1 && (n > MOST_WHOLE || (inner < FS_NARROW && n >= NARROW_TALL)))
         return F(takes_parts)(job) ? FS_PARTS : FS_TALL_COLUMNS;
-    if (inner >= LANES && F(HAS_STRIPS) &&plain && n >= LEAST_STRIP && F(is_near)(job))
+    if (inner >= LANES && plain && F(is_near)(job) &&
+        (n > FEW_OF_STRIP ? F(HAS_STRIPS) : F(does_few)(job)))
         return FS_STRIPS;
     if (inner > 1)
         return FS_TILES;

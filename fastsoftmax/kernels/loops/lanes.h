@@ -144,10 +144,6 @@ static void F(put_runs)(int op, ptrdiff_t rows, const REAL *x, ptrdiff_t x_pitch
         PUT(FS_LOG_SOFTMAX, MADE, 0);
     else if (r->made == RESCALED)
         PUT(FS_SOFTMAX, RESCALED, 0);
-    else if (r->made && r->careful)
-        PUT(FS_SOFTMAX, MADE, 1);
-    else if (r->made)
-        PUT(FS_SOFTMAX, MADE, 0);
     else if (r->careful)
         PUT(FS_SOFTMAX, NOT_MADE, 1);
     else

@@ -73,6 +73,9 @@ static void F(convert)(const fs_operand *source, const char *x, ptrdiff_t x_step
         JOIN(load_bf16, ISA)((const uint16_t *)x, count, out);
     else
 #endif
+        if (F(are_floats)(source, x, x_step))
+        memcpy(out, x, (size_t)count * sizeof *out);
+    else
         JOIN(fs_stage, T)(x, x_step, source->type, source->swapped, count, out);
 #if T_IS_F32
     if (source->type == FS_F64 && source->overflow)

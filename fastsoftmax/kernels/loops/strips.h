@@ -1,135 +1,174 @@
-/* Strips: tiles of columns as wide as a vector, three at a time in one loop: the range
- * of the next, the terms of this one, the results of the one before. Included by
- * loops/columns.h.
+/* Strips: as many neighbouring columns as a vector has lanes, n not too large. Included
+ * by loops/columns.h.
+ *
+ * A strip is copied to a packed buffer while its range is found, has its terms made
+ * there, in place, and its results written from there.
  */
 
-/* What the rows of three strips are read from and written to. */
-typedef struct {
-    const REAL *x; /* of the next */
-    REAL *y;       /* of the one before */
-    REAL *cells;   /* of this one */
-    REAL *other;   /* of the one before; row by row they become the next one's */
-    ptrdiff_t x_step, y_step;
-    ptrdiff_t ahead; /* bytes */
-} F(strip_rows);
-
-/* Whether strips are worth their code: AVX-512 takes 1.1 to 1.4 times as long without
- * them, AVX2 with its 16 registers 0.8 to 1.1 times. */
+/* Whether three strips are worked on in one loop: the range of the next, the terms of
+ * this one, the results of the one before. AVX-512 takes 1.2 times as long without it
+ * (600x1000); 16 registers are too few. */
 enum { F(HAS_STRIPS) = sizeof(VEC) >= 64 };
 
-/* Strips are asked for so many rows before they are read: two at least, as L1 may hold.
- */
-enum { ROWS_AHEAD = 48 };
+/* Rows whose sums are added up apart, so that they lose little. */
+enum { SETTLED = 128 };
 
-/* What a loop over the rows of strips does. */
-enum { STRIP_RANGE = 1, STRIP_TERMS = 2, STRIP_RESULTS = 4 };
+/* What a loop over the rows of strips does; of few rows nothing is settled, nor asked
+ * for ahead. */
+enum { STRIP_RANGE = 1, STRIP_TERMS = 2, STRIP_RESULTS = 4, STRIP_FEW = 8 };
 
-/* `abreast` rows: the terms of this strip, the results of the one before, the range of
- * the next. */
+/* Elements from row to row: of x, of y, of the cells. Bytes: of what is needed soon. */
+typedef struct {
+    ptrdiff_t x, y, cells, soon_x, soon_y;
+    int past_caches; /* where y goes */
+    ptrdiff_t ahead;
+} F(pitches);
+
+typedef struct {
+    ptrdiff_t slab, column, columns; /* of the job */
+    const REAL *x;
+    REAL *y;
+    const char *soon_x, *soon_y; /* asked for meanwhile */
+    REAL *cells;                 /* x, then its terms */
+    F(range) range;
+    VEC count;    /* of elements above -inf */
+    VEC top, off; /* what the shift suits: max or second; what is taken off first */
+    F(shift) shift;
+    F(sum) sum;
+    F(factor) factor;
+    int careful, exact; /* whether its terms, its results need all care */
+} F(strip);
+
+/* `abreast` rows: the results of `before`, the terms of `here`, the range of `next`,
+ * whose cells may be those of `before`. */
 FS_INLINE void F(do_strip_rows)(int op, int parts, int careful, int abreast,
-                                ptrdiff_t row, const F(strip_rows) *rows,
-                                const F(shift) *shift, VEC second, VEC off,
-                                const F(factor) *factor, F(sum) *sum, F(range) *range)
+                                ptrdiff_t row, const F(pitches) *pitch,
+                                const F(strip) *before, F(strip) *here, F(strip) *next)
 {
     VEC x[ABREAST], s[ABREAST], q[ABREAST], e[ABREAST];
     if (parts & STRIP_TERMS) {
-        EACH x[j] = V(load)(rows->cells + (row + j) * LANES);
-        if (!F(writes_terms)(op))
-            EACH x[j] = V(min)(second, x[j]);
+        EACH x[j] = V(load)(here->cells + (row + j) * pitch->cells);
+        if (!(parts & STRIP_FEW)) {
+            EACH fs_prefetch(here->soon_x, (row + j) * pitch->soon_x);
+            EACH fs_prefetch(here->soon_y, (row + j) * pitch->soon_y);
+        }
+        if (!F(writes_terms)(op)) /* NaN stay */
+            EACH x[j] = V(min)(here->top, x[j]);
         if (careful)
-            EACH x[j] = V(sub)(x[j], off);
-        F(exp_terms)(careful || !F(writes_terms)(op), abreast, x, shift, s, q);
+            EACH x[j] = V(sub)(x[j], here->off);
+        F(exp_terms)(careful || !F(writes_terms)(op), abreast, x, &here->shift, s, q);
         EACH e[j] = F(term)(s[j], q[j]);
         if (F(writes_terms)(op))
-            EACH V(store)(rows->cells + (row + j) * LANES, e[j]);
+            EACH V(store)(here->cells + (row + j) * pitch->cells, e[j]);
     }
-    if (parts & STRIP_RESULTS)
-        EACH
-        {
-            VEC a = V(load)(rows->other + (row + j) * LANES);
-            REAL *y = rows->y + (row + j) * rows->y_step;
-            fs_prefetch(y, rows->ahead);
-            V(store)(y, F(result)(op, careful ? F(EXACT_TOO) : F(PLAIN), a, factor));
-        }
-    if (parts & STRIP_RANGE)
-        EACH
-        {
-            const REAL *from = rows->x + (row + j) * rows->x_step;
-            fs_prefetch(from, rows->ahead);
-            VEC a = V(load)(from);
-            V(store)(rows->other + (row + j) * LANES, a);
-            F(add_lane_range)(op, a, range);
-        }
+    if (parts & STRIP_RESULTS) {
+        const int care = careful ? F(EXACT_TOO) : F(PLAIN);
+        EACH x[j] = V(load)(before->cells + (row + j) * pitch->cells);
+        EACH x[j] = F(result)(op, care, x[j], &before->factor);
+        if (pitch->past_caches)
+            EACH V(stream)(before->y + (row + j) * pitch->y, x[j]);
+        else
+            EACH V(store)(before->y + (row + j) * pitch->y, x[j]);
+    }
+    if (parts & STRIP_RANGE) {
+        EACH x[j] = V(load)(next->x + (row + j) * pitch->x);
+        EACH V(store)(next->cells + (row + j) * pitch->cells, x[j]);
+        EACH F(add_lane_range)(op, x[j], &next->range);
+    }
     if (parts & STRIP_TERMS)
-        EACH F(add_term)(sum, s[j], q[j], e[j]);
+        EACH F(add_term)(&here->sum, s[j], q[j], e[j]);
 }
 
-/* All rows, of up to three strips. */
-FS_INLINE void F(do_strips)(int op, int parts, int careful, ptrdiff_t n,
-                            const F(strip_rows) *rows, F(tile) *const strip[3])
+/* The sum of the latest rows is added to that of those before. */
+FS_INLINE void F(settle)(F(sum) latest, F(sum) *all)
 {
-    F(lanes) *here = &strip[1]->run.lanes;
-    REAL total[LANES], lost[LANES];
-    F(shift) shift;
-    F(factor) factor;
-    VEC second, off;
-    F(sum) sum;
-    F(range) range = F(no_range)();
+    VEC more = V(sub)(latest.total, V(set)(ABOVE)); /* exact */
+    VEC before = all->total, both = V(add)(before, more);
+    VEC added = V(sub)(both, before); /* TwoSum */
+    VEC lost = V(add)(V(sub)(before, V(sub)(both, added)), V(sub)(more, added));
+    all->total = both;
+    all->lost = V(add)(all->lost, V(add)(lost, latest.lost));
+}
+
+/* All rows, of up to three strips in one loop: what changes stays in registers. */
+FS_INLINE void F(do_strips)(int op, int parts, int careful, ptrdiff_t n,
+                            const F(pitches) *pitches, F(strip) *const strip[3])
+{
+    const F(pitches) pitch = *pitches; /* no store changes these */
+    F(strip) before, here, next;
+    F(sum) sum = {V(set)(0), V(set)(0)};
     if (parts & STRIP_RESULTS)
-        factor = F(factor_at)(op, careful ? F(EXACT_TOO) : F(PLAIN),
-                              &strip[0]->run.lanes.sets, 0);
-    if (parts & STRIP_TERMS) {
-        shift = (F(shift)){V(load)(here->least), V(load)(here->magic)};
-        second = V(load)(here->sets.second);
-        off = V(load)(here->off);
-        V(store)(total, V(set)(0));
-        V(store)(lost, V(set)(0));
+        before = *strip[0];
+    if (parts & STRIP_TERMS)
+        here = *strip[1];
+    if (parts & STRIP_RANGE)
+        next = *strip[2];
+    next.range = F(no_range)();
+    for (ptrdiff_t row = 0; row < n;) {
+        ptrdiff_t end = parts & STRIP_FEW ? n : fs_least(n, row + SETTLED);
+        here.sum = F(no_terms)();
+        for (; row + ABREAST <= end; row += ABREAST)
+            F(do_strip_rows)(op, parts, careful, ABREAST, row, &pitch, &before, &here,
+                             &next);
+        for (; row < end; row++)
+            F(do_strip_rows)(op, parts, careful, 1, row, &pitch, &before, &here, &next);
+        if (parts & STRIP_FEW)
+            sum = (F(sum)){V(sub)(here.sum.total, V(set)(ABOVE)), here.sum.lost};
+        else
+            F(settle)(here.sum, &sum);
+    }
+    if (parts & STRIP_TERMS)
+        strip[1]->sum = sum;
+    if (parts & STRIP_RANGE)
+        strip[2]->range = next.range;
+}
+
+/* One part of `count` strips side by side: row by row, as memory has them. */
+FS_INLINE void F(do_tile)(int op, int part, int careful, ptrdiff_t n,
+                          const F(pitches) *pitches, ptrdiff_t count, F(strip) *strips)
+{
+    const F(pitches) pitch = *pitches;
+    F(sum) all[FS_TILE / LANES];
+    for (ptrdiff_t i = 0; i < count; i++) {
+        if (part == STRIP_RANGE)
+            strips[i].range = F(no_range)();
+        strips[i].sum = F(no_terms)();
+        all[i] = (F(sum)){V(set)(0), V(set)(0)};
     }
     for (ptrdiff_t row = 0; row < n;) {
-        ptrdiff_t end = fs_least(n, row + SETTLED);
-        sum = F(no_terms)();
-        for (; row + ABREAST <= end; row += ABREAST)
-            F(do_strip_rows)(op, parts, careful, ABREAST, row, rows, &shift, second,
-                             off, &factor, &sum, &range);
-        for (; row < end; row++)
-            F(do_strip_rows)(op, parts, careful, 1, row, rows, &shift, second, off,
-                             &factor, &sum, &range);
-        if (parts & STRIP_TERMS) {
-            V(store)(here->sets.total, sum.total);
-            V(store)(here->sets.lost, sum.lost);
-            F(settle)(LANES, &here->sets, total, lost);
-        }
+        ptrdiff_t abreast = row + ABREAST <= n ? ABREAST : 1;
+        for (F(strip) *s = strips; s < strips + count; s++)
+            if (abreast == ABREAST) /* constants let the compiler unroll */
+                F(do_strip_rows)(op, part, careful, ABREAST, row, &pitch, s, s, s);
+            else
+                F(do_strip_rows)(op, part, careful, 1, row, &pitch, s, s, s);
+        row += abreast;
+        for (ptrdiff_t i = 0; part == STRIP_TERMS && i < count; i++)
+            if (row % SETTLED == 0 || row == n) {
+                F(settle)(strips[i].sum, &all[i]);
+                strips[i].sum = row == n ? all[i] : F(no_terms)();
+            }
     }
-    if (parts & STRIP_TERMS) {
-        memcpy(here->sets.total, total, sizeof total);
-        memcpy(here->sets.lost, lost, sizeof lost);
-    }
-    if (parts & STRIP_RANGE)
-        F(keep_range)(range, &strip[2]->run.lanes.sets, 0);
 }
 
 /* All parts of an operation that are in one loop. */
 enum { STRIP_LOG = STRIP_RANGE | STRIP_TERMS, STRIP_ALL = STRIP_LOG | STRIP_RESULTS };
 
-FS_INLINE int F(all_parts)(int op)
+/* One part of `count` strips side by side. Constants let the compiler leave out what is
+ * not needed. */
+FS_INLINE void F(do_part)(int op, int part, int careful, ptrdiff_t n,
+                          const F(pitches) *pitch, ptrdiff_t count, F(strip) *strips)
 {
-    return F(writes_all)(op) ? STRIP_ALL : STRIP_LOG;
-}
-
-/* Constants let the compiler leave out what is not needed. */
-FS_INLINE void F(do_parts)(int op, int parts, int careful, ptrdiff_t n,
-                           const F(strip_rows) *rows, F(tile) *const strip[3])
-{
-#define DO(parts, careful) F(do_strips)(op, parts, careful, n, rows, strip)
-    if (parts == STRIP_ALL)
-        DO(STRIP_ALL, 0);
-    else if (!F(writes_terms)(op) && parts == STRIP_LOG)
-        DO(STRIP_LOG, 0);
-    else if (parts == STRIP_RANGE)
+    F(strip) *const only[3] = {strips, strips, strips};
+    const int alone = F(HAS_STRIPS) &&count == 1; /* 1000x16 takes .85 times as long */
+#define DO(part, careful)                                                              \
+    alone ? F(do_strips)(op, part, careful, n, pitch, only)                            \
+          : F(do_tile)(op, part, careful, n, pitch, count, strips)
+    if (part == STRIP_RANGE)
         DO(STRIP_RANGE, 0);
-    else if (parts == STRIP_TERMS && careful)
+    else if (part == STRIP_TERMS && careful)
         DO(STRIP_TERMS, 1);
-    else if (parts == STRIP_TERMS)
+    else if (part == STRIP_TERMS)
         DO(STRIP_TERMS, 0);
     else if (F(writes_terms)(op) && careful)
         DO(STRIP_RESULTS, 1);
@@ -138,75 +177,226 @@ FS_INLINE void F(do_parts)(int op, int parts, int careful, ptrdiff_t n,
 #undef DO
 }
 
-static void F(do_parts_of)(int op, int parts, int careful, ptrdiff_t n,
-                           const F(strip_rows) *rows, F(tile) *const strip[3])
+static void F(do_part_of)(int op, int part, int careful, ptrdiff_t n,
+                          const F(pitches) *pitch, ptrdiff_t count, F(strip) *strips)
 {
     if (F(writes_terms)(op))
-        F(do_parts)(FS_SOFTMAX, parts, careful, n, rows, strip);
+        F(do_part)(FS_SOFTMAX, part, careful, n, pitch, count, strips);
     else
-        F(do_parts)(FS_LOG_SOFTMAX, parts, careful, n, rows, strip);
-}
-
-/* Strip `index` of all slabs' one behind the other. The last of a slab overlaps the one
- * before, whose results are written after its x is read. */
-static inline void F(begin_strip)(const fs_job *job, ptrdiff_t index, F(tile) *tile)
-{
-    ptrdiff_t strips = (job->inner + LANES - 1) / LANES;
-    ptrdiff_t first = fs_least(index % strips * LANES, job->inner - LANES);
-    F(begin_tile)(job, index / strips, first, LANES, tile);
+        F(do_part)(FS_LOG_SOFTMAX, part, careful, n, pitch, count, strips);
 }
 
 /* Parts of up to three strips: before, here, next. In one loop where nothing is rare:
  * what each waits for is found while the others are worked on. */
-static void F(step_of_strips)(const fs_job *job, int parts, F(tile) *const strip[3])
+static void F(step_of_strips)(int op, int parts, ptrdiff_t n, const F(pitches) *pitch,
+                              F(strip) *const strip[3])
 {
-    const ptrdiff_t size = sizeof(REAL), n = job->n;
-    F(strip_rows) rows = {NULL,
-                          NULL,
-                          strip[1]->cells,
-                          strip[2]->cells,
-                          job->operand[FS_X].n / size,
-                          job->operand[FS_Y].n / size,
-                          (ROWS_AHEAD + n - 1) / n * 64};
-    const F(lanes) *here = &strip[1]->run.lanes;
-    int is_rare = here->lowers || (here->clamps && F(writes_terms)(job->op));
-    if (parts & STRIP_RANGE)
-        rows.x = (const REAL *)strip[2]->line.at[FS_X];
-    if (parts & STRIP_RESULTS)
-        rows.y = (REAL *)strip[0]->line.at[FS_Y];
-    int were_rare = (parts & STRIP_RESULTS) && strip[0]->run.careful;
-    if (parts == F(all_parts)(job->op) && !is_rare && !were_rare) {
-        F(do_parts_of)(job->op, parts, 0, n, &rows, strip);
-        return;
+    int is_rare = (parts & STRIP_TERMS) && strip[1]->careful;
+    int were_rare = (parts & STRIP_RESULTS) && strip[0]->exact;
+    int in_one = !(is_rare || were_rare) && F(HAS_STRIPS);
+    if (in_one && op == FS_SOFTMAX && parts == STRIP_ALL) {
+        F(do_strips)(FS_SOFTMAX, STRIP_ALL, 0, n, pitch, strip);
+    } else if (in_one && op == FS_LOG_SOFTMAX && parts == STRIP_ALL) {
+        F(do_strips)(FS_LOG_SOFTMAX, STRIP_ALL, 0, n, pitch, strip);
+    } else if (in_one && op == FS_LOGSUMEXP && parts == STRIP_LOG) {
+        F(do_strips)(FS_LOG_SOFTMAX, STRIP_LOG, 0, n, pitch, strip);
+    } else {
+        if (parts & STRIP_RESULTS)
+            F(do_part_of)(op, STRIP_RESULTS, were_rare, n, pitch, 1, strip[0]);
+        if (parts & STRIP_TERMS)
+            F(do_part_of)(op, STRIP_TERMS, is_rare, n, pitch, 1, strip[1]);
+        if (parts & STRIP_RANGE)
+            F(do_part_of)(op, STRIP_RANGE, 0, n, pitch, 1, strip[2]);
     }
-    if (parts & STRIP_RESULTS)
-        F(do_parts_of)(job->op, STRIP_RESULTS, strip[0]->run.careful, n, &rows, strip);
-    if (parts & STRIP_TERMS)
-        F(do_parts_of)(job->op, STRIP_TERMS, is_rare, n, &rows, strip);
-    if (parts & STRIP_RANGE)
-        F(do_parts_of)(job->op, STRIP_RANGE, 0, n, &rows, strip);
 }
 
+/* Strips are asked for so many rows before they are read: two at least, as L1 may hold.
+ */
+enum { ROWS_AHEAD = 48 };
+
+/* The next strip of all slabs' one behind the other, from `column` on. The last of a
+ * slab overlaps the one before, whose results are written after its x is read. */
+typedef struct {
+    ptrdiff_t slab, column;
+    char *x, *y; /* of the slab; y is x where nothing is written */
+} F(place);
+
+FS_INLINE F(place) F(place_of_slab)(const fs_job *job, ptrdiff_t slab, ptrdiff_t column)
+{
+    char *x = fs_locate_one(job, FS_X, slab);
+    return (F(place)){slab, column, x,
+                      F(writes_all)(job->op) ? fs_locate_one(job, FS_Y, slab) : x};
+}
+
+FS_INLINE void F(begin_strip)(const fs_job *job, const F(pitches) *pitch, REAL *cells,
+                              F(place) *place, F(strip) *strip)
+{
+    if (place->column >= job->inner)
+        *place = F(place_of_slab)(job, place->slab + 1, 0);
+    strip->slab = place->slab;
+    strip->column = fs_least(place->column, job->inner - LANES);
+    strip->columns = LANES;
+    strip->cells = cells;
+    strip->x = (const REAL *)place->x + strip->column;
+    strip->y = (REAL *)place->y + strip->column;
+    strip->soon_x = (const char *)strip->x + pitch->ahead;
+    strip->soon_y = (const char *)strip->y + pitch->ahead;
+    place->column += LANES;
+}
+
+/* What a strip's range decides. */
+FS_INLINE void F(know_range)(int op, ptrdiff_t n, ptrdiff_t pitch, F(strip) *strip)
+{
+    const int writes = F(writes_terms)(op);
+    VEC zero = V(set)(0), one = V(set)(1);
+    strip->factor.rest = F(rest_of)(strip->range);
+    strip->count = V(set)((REAL)n);
+    strip->off = F(subtrahend)(strip->range.max);
+    strip->top = writes ? strip->range.max : F(visible_second)(strip->range);
+    strip->shift = F(shift_by)(F(exponent_of)(V(sub)(strip->top, strip->off)));
+    strip->exact = writes && V(any_less)(strip->factor.rest, one);
+    strip->careful = strip->exact || V(any_less)(zero, V(mul)(strip->off, strip->off));
+    if (!writes || !V(any_less)(strip->range.min, V(set)((REAL)LOWEST)))
+        return;
+    strip->range.min = V(set)((REAL)INFINITY);
+    strip->count = zero;
+    for (ptrdiff_t row = 0; row < n; row++)
+        F(add_finite)(V(load)(strip->cells + row * pitch), &strip->range.min,
+                      &strip->count);
+}
+
+/* Logarithms of some strips side by side. A set that is looked at again is still in the
+ * cells, but for logsumexp, which may need what was not rounded. */
+static void F(find_logs_of_strips)(fs_job *job, ptrdiff_t pitch, ptrdiff_t count,
+                                   F(strip) *strips)
+{
+    const int all = F(writes_all)(job->op);
+    fs_line first = {{NULL}};
+    F(sets) sets;
+    if (!all)
+        first = fs_along_inner(job, fs_locate(job, strips->slab), strips->column);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        F(keep_range)(strips[i].range, &sets, i * LANES);
+        V(store)(sets.second + i * LANES, strips[i].top);
+        V(store)(sets.total + i * LANES, strips[i].sum.total);
+        V(store)(sets.lost + i * LANES, strips[i].sum.lost);
+    }
+    F(find_logs)(count * LANES, &sets);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        F(strip) *strip = &strips[i];
+        ptrdiff_t from = strip->column - strips->column;
+        for (ptrdiff_t j = 0; j < strip->columns; j++) {
+            if (!F(is_special)(job->op, 0, &sets, i * LANES + j))
+                continue;
+            fs_line line = fs_along_inner(job, first, from + j);
+            fs_operand source = job->operand[FS_X];
+            if (all) {
+                source = F(plain)(NULL, pitch * (ptrdiff_t)sizeof(REAL));
+                line.at[FS_X] = (char *)(strip->cells + j);
+            }
+            F(special_log_sum)(job->op, job, &source, line, &sets, i * LANES + j);
+        }
+        strip->factor.hi = V(load)(sets.hi + i * LANES);
+        strip->factor.lo = V(load)(sets.lo + i * LANES);
+        if (!all)
+            F(write_sets)(job, first.at[FS_Y] + from * job->operand[FS_Y].inner,
+                          strip->columns, sets.hi + i * LANES);
+    }
+}
+
+FS_INLINE void F(know_sum)(F(strip) *strip)
+{
+    strip->factor = F(factor_of)(strip->sum, strip->factor.rest);
+    if (F(may_be_exact)(strip->range, strip->sum)) {
+        strip->exact = 1;
+        F(set_exact)(strip->range, strip->sum, V(div)(V(set)(1), strip->count),
+                     &strip->factor);
+    }
+}
+
+/* What results of some strips side by side are made by; whether some need all care. */
+static int F(know_sums)(fs_job *job, ptrdiff_t pitch, ptrdiff_t count, F(strip) *strips)
+{
+    int exact = 0;
+    if (!F(writes_terms)(job->op))
+        F(find_logs_of_strips)(job, pitch, count, strips);
+    for (ptrdiff_t i = 0; F(writes_terms)(job->op) && i < count; i++) {
+        F(know_sum)(&strips[i]);
+        exact |= strips[i].exact;
+    }
+    return exact;
+}
+
+/* Strips of so few rows are done one by one, softmax only: 3x100000 takes .6 times as
+ * long as in one loop. */
+enum { FEW_OF_STRIP = 15, F(HAS_FEW) = LANES > 1 };
+
+/* Two that overlap would be read and written in turn. */
+static inline int F(does_few)(const fs_job *job)
+{
+    return F(HAS_FEW) &&F(writes_terms)(job->op) &&
+           (job->inner % LANES == 0 ||
+            job->operand[FS_X].data != job->operand[FS_Y].data);
+}
+
+static void F(few_rows)(fs_job *job, ptrdiff_t count, const F(pitches) *pitch,
+                        F(place) place, REAL *cells)
+{
+    for (ptrdiff_t i = 0; i < count && !(i % 64 == 63 && fs_poll(job->watch)); i++) {
+        F(strip) strip, rare, *const only[3] = {&strip, &strip, &strip};
+        F(begin_strip)(job, pitch, cells, &place, &strip);
+        F(do_strips)(FS_SOFTMAX, STRIP_RANGE | STRIP_FEW, 0, job->n, pitch, only);
+        F(know_range)(FS_SOFTMAX, job->n, LANES, &strip);
+        if (strip.careful) {
+            rare = strip;
+            F(do_part_of)(FS_SOFTMAX, STRIP_TERMS, 1, job->n, pitch, 1, &rare);
+            strip.sum = rare.sum;
+        } else {
+            F(do_strips)(FS_SOFTMAX, STRIP_TERMS | STRIP_FEW, 0, job->n, pitch, only);
+        }
+        F(know_sum)(&strip);
+        if (strip.exact) {
+            rare = strip;
+            F(do_part_of)(FS_SOFTMAX, STRIP_RESULTS, 1, job->n, pitch, 1, &rare);
+        } else {
+            F(do_strips)(FS_SOFTMAX, STRIP_RESULTS | STRIP_FEW, 0, job->n, pitch, only);
+        }
+    }
+}
+
+/* Strips from `first` to `last`; `cells` is room for two. */
 static void F(all_strips)(fs_job *job, ptrdiff_t first, ptrdiff_t last, REAL *cells)
 {
-    F(tile) ring[3];
-    for (int j = 0; j < 3; j++) ring[j].cells = cells;
+    const ptrdiff_t size = sizeof(REAL), x_step = job->operand[FS_X].n,
+                    y_step = job->operand[FS_Y].n,
+                    strips = (job->inner + LANES - 1) / LANES;
+    const F(pitches) pitch = {x_step / size,
+                              y_step / size,
+                              LANES,
+                              x_step,
+                              y_step,
+                              0,
+                              (ROWS_AHEAD + job->n - 1) / job->n * 64};
+    F(place) place = F(place_of_slab)(job, first / strips, first % strips * LANES);
+    F(strip) ring[3];
+    if (F(HAS_FEW) &&job->n <= FEW_OF_STRIP) {
+        F(few_rows)(job, last - first, &pitch, place, cells);
+        return;
+    }
     for (ptrdiff_t i = first - 1; i <= last; i++) {
-        F(tile) *strip[3]; /* before, here, next; the cells of two are the same */
+        F(strip) *strip[3]; /* before, here, next; the cells of two are the same */
         for (int j = 0; j < 3; j++) strip[j] = &ring[(i - first + 3 + j) % 3];
-        strip[2]->cells = cells + (i + 1 - first) % 2 * job->n * LANES;
         int parts = (i > first && F(writes_all)(job->op) ? STRIP_RESULTS : 0) |
                     (i + 1 < last ? STRIP_RANGE : 0) |
                     (i >= first && i < last ? STRIP_TERMS : 0);
         if (parts & STRIP_RANGE)
-            F(begin_strip)(job, i + 1, strip[2]);
-        F(step_of_strips)(job, parts, strip);
+            F(begin_strip)(job, &pitch, cells + (i + 1 - first) % 2 * job->n * LANES,
+                           &place, strip[2]);
+        F(step_of_strips)(job->op, parts, job->n, &pitch, strip);
         if (parts & STRIP_RANGE)
-            F(tile_depth)(job, strip[2]);
+            F(know_range)(job->op, job->n, LANES, strip[2]);
         if (parts & STRIP_TERMS)
-            F(tile_factors)(job, strip[1]);
-        if ((parts & STRIP_TERMS) && !F(writes_all)(job->op))
-            F(write_sets)(job, strip[1]->line, LANES, &strip[1]->run.lanes.sets);
+            F(know_sums)(job, LANES, 1, strip[1]);
         if (i % 16 == 0 && fs_poll(job->watch))
             return;
     }

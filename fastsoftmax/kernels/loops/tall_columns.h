@@ -501,7 +501,7 @@ static void F(join_columns)(fs_job *job, ptrdiff_t index)
             F(special_log_sum)(job->op, job, &source, from, &sets, c);
         }
     if (!F(writes_all)(job->op)) {
-        F(write_sets)(job, line, columns, &sets);
+        F(write_sets)(job, line.at[FS_Y], columns, sets.hi);
         return;
     }
     double *kept = F(kept)(job, slab, F(chunks_of)(job), 0, first);

@@ -135,7 +135,7 @@ static ptrdiff_t F(begin_chunks)(fs_job *job, int step)
     return 0;
 }
 
-static void F(all_of_tile)(fs_job *job, ptrdiff_t index)
+static void F(all_of_tall_tile)(fs_job *job, ptrdiff_t index)
 {
     const ptrdiff_t tiles = F(tiles_of)(job), chunks = F(chunks_of)(job);
     const ptrdiff_t stretches = F(stretches_of)(job);
@@ -155,7 +155,7 @@ static void F(unit_of_chunks)(fs_job *job, int step, ptrdiff_t unit)
     ptrdiff_t all = job->outer * F(tiles_of)(job) * F(chunks_of)(job);
     ptrdiff_t last = fs_least(all, (unit + 1) * job->step);
     if (F(takes_tiles)(job))
-        F(all_of_tile)(job, unit);
+        F(all_of_tall_tile)(job, unit);
     else if (step == JOIN_CHUNKS)
         F(join_columns)(job, unit);
     else if (step == PUT_RESULTS)

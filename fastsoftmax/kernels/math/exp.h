@@ -20,6 +20,7 @@
 #define MAGIC 0x1.8p23f /* adding it rounds to an integer, left in the lowest bits */
 #define SPARE 64
 #define UNSPARE 0x1p-64
+#define LOWEST (-FLT_MAX)
 #define LEAST_EXPONENT (-126)
 #define SUBTRACT_FROM 200.0f
 #define BASE FS_BASE_F32
@@ -30,6 +31,7 @@
 #define MAGIC 0x1.8p52
 #define SPARE 512
 #define UNSPARE 0x1p-512
+#define LOWEST (-DBL_MAX)
 #define LEAST_EXPONENT (-1022)
 #define SUBTRACT_FROM 1500.0
 #define BASE FS_BASE_F64
