@@ -191,7 +191,8 @@ FS_INLINE void F(results_abreast)(int op, int care, int abreast, const REAL *cel
         return;
     }
     EACH dy[j] = V(load)(cells + F(SHORT_ROOM) / 2 + j * LANES);
-    F(vjp_results)(abreast, op, to, dy, factor);
+    F(shift) shift = F(shift_for)(V(set)(0));
+    F(vjp_results)(abreast, op, to, dy, factor, &shift);
     if (divides)
         EACH to[j] = V(div)(to[j], divisor);
 }

@@ -58,13 +58,12 @@ FS_INLINE void F(log_softmax_vjp)(int abreast, VEC *y, const VEC *dy,
 
 /* INOUT y: the results. */
 FS_INLINE void F(vjp_results)(int abreast, fs_op op, VEC *y, const VEC *dy,
-                              const F(factor) *sum)
+                              const F(factor) *sum, const F(shift) *shift)
 {
-    F(shift) shift = F(shift_for)(V(set)(0));
     if (op == FS_SOFTMAX_VJP)
         EACH y[j] = F(softmax_vjp)(y[j], dy[j], sum);
     else
-        F(log_softmax_vjp)(abreast, y, dy, sum, &shift);
+        F(log_softmax_vjp)(abreast, y, dy, sum, shift);
 }
 
 /* Rounds a sum to a pair of REALs. exp(y) 2^SPARE times a large sum must not overflow,
@@ -135,7 +134,8 @@ FS_INLINE double F(total_of)(const F(double_sums) *sums)
 
 /* The next `abreast` vectors, of which `count` elements are there. */
 FS_INLINE void F(vjp_step)(int abreast, fs_op op, const REAL *y, const REAL *dy,
-                           REAL *to, ptrdiff_t count, const F(factor) *sum)
+                           REAL *to, ptrdiff_t count, const F(factor) *sum,
+                           const F(shift) *shift)
 {
     VEC a[ABREAST], b[ABREAST], zero = V(set)(0);
     EACH
@@ -145,7 +145,7 @@ FS_INLINE void F(vjp_step)(int abreast, fs_op op, const REAL *y, const REAL *dy,
         a[j] = whole ? V(load)(y + i) : V(load_part)(y + i, count - i, zero);
         b[j] = whole ? V(load)(dy + i) : V(load_part)(dy + i, count - i, zero);
     }
-    F(vjp_results)(abreast, op, a, b, sum);
+    F(vjp_results)(abreast, op, a, b, sum, shift);
     EACH
     {
         if (count >= (j + 1) * LANES)
@@ -162,11 +162,13 @@ FS_INLINE void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *to,
     REAL hi, lo, rest;
     F(vjp_norm)(op, sum, &hi, &lo, &rest);
     F(factor) all = F(vjp_factor)(V(set)(hi), V(set)(lo), V(set)(rest));
+    F(shift) shift = F(shift_for)(V(set)(0));
     ptrdiff_t i = 0;
     for (; i + step <= count; i += step)
-        F(vjp_step)(ABREAST, op, y + i, dy + i, to + i, step, &all);
+        F(vjp_step)(ABREAST, op, y + i, dy + i, to + i, step, &all, &shift);
     for (; i < count; i += LANES)
-        F(vjp_step)(1, op, y + i, dy + i, to + i, fs_least(LANES, count - i), &all);
+        F(vjp_step)(1, op, y + i, dy + i, to + i, fs_least(LANES, count - i), &all,
+                    &shift);
 }
 
 /* At most BLOCK elements of a line: y and dy as plain floats, where the results go. */
@@ -393,13 +395,14 @@ FS_INLINE void F(finish_vjp_rows)(int abreast, fs_op op, const REAL *const *y,
                                   const REAL *const *dy, REAL *const *to,
                                   const F(vjp_tile) *tile)
 {
+    F(shift) shift = F(shift_for)(V(set)(0));
     for (ptrdiff_t i = 0; i < tile->shape->padded; i += LANES) {
         F(factor) sum = F(vjp_factor)(V(load)(tile->hi + i), V(load)(tile->lo + i),
                                       V(load)(tile->rest + i));
         VEC a[ABREAST], b[ABREAST];
         EACH a[j] = V(load)(y[j] + i);
         EACH b[j] = V(load)(dy[j] + i);
-        F(vjp_results)(abreast, op, a, b, &sum);
+        F(vjp_results)(abreast, op, a, b, &sum, &shift);
         EACH V(store)(to[j] + i, a[j]);
     }
 }
