@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import FORMS, LAYOUTS, hinge_as
-from oracle.arithmetic import DTYPES, INTEGERS, Array, computed, native, silently
+from oracle.arithmetic import (
+    DTYPES,
+    INTEGERS,
+    Array,
+    computed,
+    dtypes,
+    native,
+    silently,
+)
 from oracle.hinges import (
     LOSSES,
     REDUCTIONS,
@@ -26,7 +34,7 @@ from oracle.inputs import draw_scores as draw
 
 from fastsoftmax import cross_entropy, hinge_loss, pair_hinge_loss
 
-of_every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+of_every_dtype = dtypes(*DTYPES)
 of_every_loss = pytest.mark.parametrize(("p", "variant"), LOSSES)
 of_every_form = pytest.mark.parametrize("form", FORMS)
 of_every_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -80,9 +88,14 @@ def test_the_sum_of_losses_is_rounded_once(call, shape):
     rng = np.random.default_rng(5)
     scores = 3 * rng.standard_normal(shape)
     labels = rng.integers(0, shape[1], shape[0])
-    total = math.fsum(call(scores, labels, reduction="none"))
-    assert call(scores, labels, reduction="sum") == total
-    assert call(scores, labels, reduction="mean") == total / shape[0]
+    losses = [{"p": p, "variant": v} for p, v in LOSSES if call is hinge_loss]
+    for order, options in itertools.product("CF", losses or [{}]):
+        given = scores.copy(order=order), labels
+        total = math.fsum(call(*given, **options, reduction="none"))
+        for reduction, by in (("sum", 1), ("mean", shape[0])):
+            asked = {**options, "reduction": reduction}
+            assert call(*given, **asked) == total / by
+            assert call(*given, **asked, return_grad=True)[0] == total / by
 
 
 def test_a_label_says_where_the_positive_is():
@@ -171,7 +184,7 @@ def test_scalars_are_scalars():
 
 
 @of_every_layout
-@pytest.mark.parametrize("dtype", [*DTYPES, np.int32, np.uint8, np.int64, np.bool_])
+@dtypes(*DTYPES, np.int32, np.uint8, np.int64, np.bool_)
 def test_layouts(dtype, layout):
     for shape in ((9, 6), (9, 40), (2, 3, 5)):
         scores = LAYOUTS[layout](draw(shape, dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from oracle import LAYOUTS, WEIGHTED, right
-from oracle.arithmetic import assert_right, silently
+from oracle.arithmetic import assert_right, dtypes, silently
 
 from fastsoftmax import logsumexp
 
@@ -34,7 +34,7 @@ def test_a_million_equal_terms(dtype):
     assert (logsumexp(np.zeros((1_000_000, 2), dtype), axis=0) == expected).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@dtypes(*DTYPES)
 @pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize(
     "axis", [None, 0, 1, 2, -1, (0, 1), (0, 2), (2, 1), (0, 1, 2), ()]
@@ -74,7 +74,7 @@ def test_where_leaves_the_sum_of_the_rest():
 # ---- weights and signs ----
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@dtypes(*DTYPES)
 @pytest.mark.parametrize("axis", [None, 0, 1, (0, 2), ()])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_of_any_layout(layout, axis, dtype):

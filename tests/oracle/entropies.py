@@ -29,8 +29,12 @@ class Batch(NamedTuple):
             return Judge(value, allowed + rounding)
 
     def gradient(self, dtype: npt.DTypeLike, reduction: str = "none") -> Judge:
+        """A mean's quotient is rounded: below the normal numbers to a multiple."""
         by = (self.counting or 1) if reduction == "mean" else 1
-        return Judge(*(each / by for each in self.grad)).rounded_to(native(dtype))
+        value, allowed = (each / by for each in self.grad)
+        least = WIDE(finfo(computed(dtype)).smallest_subnormal)
+        rounding = np.where((value == 0) | (by == 1), 0, least / 2)
+        return Judge(value, allowed + rounding).rounded_to(native(dtype))
 
 
 def batch(

@@ -16,6 +16,7 @@ from .arithmetic import (
     computed,
     finfo,
     native,
+    unit,
     widened,
 )
 
@@ -35,6 +36,7 @@ class Batch(NamedTuple):
     grad: Array
     counting: int  # rows
     p: int
+    added: int = 0  # losses, where a total is an ordinary sum of them
 
     # Results may differ from these, relative to them. A term is within 1 ULP, which is
     # less than eps; its square within twice that, and a rounding. Terms are >= 0, so
@@ -42,20 +44,23 @@ class Batch(NamedTuple):
     # most n / 2 times its eps, which float32 does not see.
 
     def loss(self, dtype: npt.DTypeLike, reduction: str = "none") -> Judge:
-        """For scores of `dtype`: a sum of many terms, rounded once."""
+        """For scores of `dtype`: a total is rounded once, a mean once more."""
         eps = finfo(computed(dtype)).eps
         if reduction == "pairs":
             # The weight is rounded, and its product with a term or a square.
             bound = (self.p + 1.5) * eps
             return _relative(self.terms, bound, dtype)
-        rows = self.losses.size if reduction != "none" else 1
-        added = rows * self.grad.shape[-1]
-        value = self.losses
-        if reduction != "none":
-            rows = (self.counting or math.nan) if reduction == "mean" else 1
-            value = value.sum() / rows
+        added = self.grad.shape[-1]
         bound = (self.p + 0.5) * eps + (added + 1) / 2 * finfo(np.float64).eps
-        return _relative(value, bound, computed(dtype))
+        if reduction == "none":
+            return _relative(self.losses, bound, computed(dtype))
+        rows = (self.counting or math.nan) if reduction == "mean" else 1
+        bound += self.added / 2 * finfo(np.float64).eps
+        value, allowed = _relative(self.losses.sum() / rows, bound, computed(dtype))
+        with np.errstate(all="ignore"):
+            half = unit(abs(value) + allowed, computed(dtype)) / 2
+        roundings = np.where(value == 0, 0, 2 if reduction == "mean" else 1)
+        return Judge(value, allowed + roundings * half)
 
     def gradient(self, dtype: npt.DTypeLike, reduction: str = "none") -> Judge:
         """The factor is rounded, for p = 2 its product with a term; then their sum."""

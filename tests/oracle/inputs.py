@@ -225,12 +225,14 @@ def _awkward_row(rng: Rng, n: int, dtype: Any) -> tuple[Array, Array]:
     a = rng.choice(LEVELS) + rng.choice([1e-3, 1, 10, 100, 1000]) * rng.normal(size=n)
     a = a.astype(dtype).astype(float)
     most = 300 if np.dtype(dtype) == np.float64 else 35
+    info = np.finfo(dtype)
+    ends = [float(info.max) / 2, -float(info.max) / 2, info.smallest_subnormal]
     kinds = [
         rng.normal(size=n),
         abs(rng.normal(size=n)),
         rng.normal(size=n) * 10.0 ** rng.uniform(-most, most, n),
         rng.choice([1.0, -1], n),
-        rng.choice([10.0**most, -(10.0**most), 10.0**-most, 1.0, 0.0], n),
+        rng.choice([*ends, 1.0, 0.0], n),
         rng.normal(size=n) * (rng.random(n) < 0.5),
         rng.normal(size=n) * 10.0 ** rng.integers(-most - 9, most),
     ]

@@ -49,7 +49,7 @@ def exact(x: Array) -> Exact:
 
 def exact_of_kept(x: Array, where: Array) -> Exact:
     """What `where` leaves of finite rows."""
-    found = exact(np.where(where, widened(x), WIDE("-1e4900")))
+    found = exact(np.where(where, widened(x), -np.finfo(WIDE).max / 2))
     return Exact(
         np.where(where, found.softmax, 0),
         np.where(where, found.log_softmax, -INF),
