@@ -84,9 +84,10 @@ def hinge_loss(scores, labels=None, *, negatives=None, margin=1.0, p=1, variant=
     -----
     Integers are converted to float64 first. A loss that does not overflow is within
     (p + 1/2) 2^-23 of the exact one, relative (float64: 2^-52), a single term with its
-    weight within (p + 3/2) 2^-23, plus the rounding of a row's float64 sum. The sum of
-    all losses is rounded once. Sums are formed in an order that depends on shape and
-    layout alone, not on the number of threads.
+    weight within (p + 3/2) 2^-23, plus the rounding of a row's float64 sum. The losses
+    of NumPy arrays are added up as a pair of float64 numbers, and rounded at last. Sums
+    are formed in an order that depends on shape and layout alone, not on the number of
+    threads.
     The gradient of a term t is ``p * t ** (p - 1)`` where t > 0, else 0: also at the
     kink. The gradient of "max" goes to the first largest violator.
 
@@ -278,8 +279,9 @@ def cross_entropy(scores, labels, axis=-1, *, temperature=1.0, ignore_index=None
     targets are smoothed or probabilities, within 5 of ``sum(abs(t * log_softmax))``.
     The gradient is ``weight * (softmax(scores) * sum(t) - t)`` over the temperature,
     within 3, or 5, of the larger of its terms. That is beside what a row's float64 sums
-    and subnormal steps lose. The sum of all losses is rounded once. The order of sums
-    is decided by shape and layout.
+    and subnormal steps lose. The losses of NumPy arrays are added up as a pair of
+    float64 numbers, and rounded at last. The order of sums is decided by shape and
+    layout.
 
     ==============================  ============================================
     a row holds                     its loss

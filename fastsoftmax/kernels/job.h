@@ -100,6 +100,7 @@ typedef enum {
     FS_ROWS_ONE_BY_ONE,
     FS_LOG_ROWS,
     FS_GRADIENT_ROWS,
+    FS_SHORT_GRADIENTS,
     FS_LONG_ROWS,
     FS_SHARED_ROWS, /* long ones, each by some threads */
     FS_TILES,
@@ -248,8 +249,8 @@ static inline fs_pair fs_two_sum(double a, double b)
     return result;
 }
 
-/* Adds x, and what that cuts off to the rest: an infinite sum has NaN there, which
- * fs_pair_add drops. */
+/* Adds x, and what that cuts off to lo, which grows: an infinite sum has NaN there.
+ * fs_pair_add makes a pair of it, and drops that. */
 static inline fs_pair fs_add_to(fs_pair sum, double x)
 {
     fs_pair next = fs_two_sum(sum.hi, x);

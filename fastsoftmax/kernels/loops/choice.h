@@ -6,7 +6,7 @@
  *
  * What set the bounds is float32 on AVX-512, in ns an element where no ratio is given
  * (Zen 4, L2 1 MiB, L3 32 MiB). Rows: BLOCK of loops/rows.h, SHORT of
- * loops/short_rows.h. */
+ * loops/short_rows.h, SHORT_GRADIENT of ops/vjp.h. */
 enum {
     /* Fewer rows are not worth a flight: two and three of 2000 take 1.03 to 1.11 times
      * as long in one, of 100 .94 to 1.0 times (both types, AVX2 too). */
@@ -64,7 +64,7 @@ static fs_loop F(loop_for)(const fs_job *job)
     if (n > BLOCK)
         return FS_LONG_ROWS;
     if (F(is_vjp)(job))
-        return FS_GRADIENT_ROWS;
+        return n <= SHORT_GRADIENT ? FS_SHORT_GRADIENTS : FS_GRADIENT_ROWS;
     if (n <= SHORT)
         return FS_SHORT_ROWS;
     if (!F(writes_terms)(job->op))

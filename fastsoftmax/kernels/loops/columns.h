@@ -18,8 +18,8 @@ static void F(write_sets)(const fs_job *job, char *to, ptrdiff_t columns,
 /* ---- tiles ---- */
 
 /* Bytes of a tile's cells, and lines to their rows at least: 600x10000 takes .98 ns an
- * element with 2, .68 with 4 and 8; 1333x2500 1.4, .98 and .89. Columns at most: less
- * than FS_TILE by a vector, see put_run. Elements to a unit of threads. */
+ * element with 2, .68 with 4 and 8; 1333x2500 1.4, .98 and .89. Columns at most.
+ * Elements to a unit of threads. */
 enum {
     CELLS_BYTES = 65536,
     LEAST_LINES = 8,

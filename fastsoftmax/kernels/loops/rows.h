@@ -116,7 +116,7 @@ FS_INLINE void F(do_block)(int op, int parts, int clamp, int care, F(work) w,
     k.ahead = F(no_range)();
     for (; i + abreast * LANES <= n; i += abreast * LANES)
         F(do_some)(op, parts, clamp, care, abreast, &w, i, NULL, 0, &k);
-    for (; abreast > 1 && i + LANES <= n; i += LANES)
+    for (; i + LANES <= n; i += LANES)
         F(do_some)(op, parts, clamp, care, 1, &w, i, NULL, 0, &k);
     if (i < n)
         F(do_some)(op, parts, clamp, care, 1, &w, end, &last, n - i, &k);
@@ -223,7 +223,6 @@ static inline void F(set_range)(ptrdiff_t n, F(range) found, F(flying) *row)
     row->off = F(off_of)(row->max);
     row->top = row->max - row->off;
     row->clamp = !(row->max - DEEP < row->min);
-    row->care = row->clamp ? F(DEEP_TOO) : F(PLAIN);
     row->count = (double)n;
     if (row->clamp && row->min < row->max && isinf(row->min)) {
         row->min = (REAL)INFINITY;

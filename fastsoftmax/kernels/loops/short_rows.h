@@ -13,15 +13,17 @@
  * softmax / log_softmax): float32 of 96 in AVX-512 1.06 / 1.13 and of 112 1.00 / 1.05,
  * in AVX2 1.05 / 1.06 and 1.00 / 1.00; float64 of 72 1.09 / 1.20 and of 96 .94 / .99,
  * in AVX2 1.12 / 1.06 and 1.05 / .97. Of a single row of 96 they are .6. Without lanes
- * they are .86 of 16 already. */
+ * they are .86 of 16 already, and none is short: there is no code for them. */
 #define MOST_SHORT (T_IS_F32 ? 96 : 72)
-/* (no code, then) */
 #define SHORT (LANES == 1 ? 0 : 20 * LANES < MOST_SHORT ? 20 * LANES : MOST_SHORT)
 
-/* Elements at a time, up to one group more: passes over four times as many leave memory
- * idle meanwhile, and rows that come from there take 1.1 to 1.3 times as long. */
+/* Elements at a time, but one group at least: passes over four times as many leave
+ * memory idle meanwhile; rows that come from there take 1.1 to 1.3 times as long. */
 enum { F(SHORT_SOME) = 4096 / (int)sizeof(REAL) };
 enum { F(SHORT_ROOM) = 2 * F(SHORT_SOME) };
+_Static_assert(SHORT *LANES <= F(SHORT_ROOM) &&SHORT_GRADIENT * LANES <=
+                   F(SHORT_SOME) / 2,
+               "there is room for a group");
 
 /* Some whole groups. */
 typedef struct {
@@ -202,8 +204,8 @@ FS_INLINE void F(results_of_groups)(int op, int care, F(groups) *g)
 {
     const ptrdiff_t n = g->n;
     const VEC divisor = g->divisor;
-    const int divides =
-        V(any_less)(divisor, V(set)(1)) || V(any_less)(V(set)(1), divisor);
+    const int divides = F(is_gradient)(op) && (V(any_less)(divisor, V(set)(1)) ||
+                                               V(any_less)(V(set)(1), divisor));
     REAL *cells = g->cells, *y = g->y;
     for (ptrdiff_t r = 0; r < g->count; r += LANES, cells += n * LANES) {
         F(factor) by = F(factor_at)(op, care, &g->sets, r);
@@ -502,7 +504,8 @@ HIDDEN void F(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
     int x_regular = F(is_regular)(job, FS_X, &x_pitch);
     int y_regular = writes && F(is_regular)(job, FS_Y, &y_pitch);
     g.n = n;
-    g.far = F(bytes_of)(job) > F(cache_of)(job) / 4;
+    g.far = x_regular && x_pitch == n && y_regular && y_pitch == n &&
+            F(bytes_of)(job) > F(cache_of)(job) / 4;
     for (; LANES > 1 && first < last; first += count) {
         /* Alone each: a call for 2x64 takes .7 times as long so, its logarithm .88. */
         const int two = last - first == 2 && n >= 16;

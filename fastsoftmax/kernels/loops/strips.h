@@ -328,7 +328,7 @@ static int F(know_sums)(fs_job *job, ptrdiff_t pitch, ptrdiff_t count, F(strip) 
 }
 
 /* Strips of so few rows are done one by one, softmax only: 3x100000 takes .6 times as
- * long as in one loop. */
+ * long as in one loop (AVX-512). */
 enum { FEW_OF_STRIP = 15, F(HAS_FEW) = LANES > 1 };
 
 /* Two that overlap would be read and written in turn. */

@@ -109,18 +109,20 @@ static double F(entropy_of)(fs_job *job, const F(entropy_set) *set, double *all)
     return loss;
 }
 
-/* softmax of `count` elements, times what is in the factor. */
+/* softmax of `count` elements, times what is in the factor: 0 where it is, whatever
+ * that is. */
 static void F(shares_of)(const F(entropy_set) *set, const F(factor) *factor,
                          const REAL *x, ptrdiff_t count, REAL *y)
 {
-    VEC max = V(set)(set->max), off = F(subtrahend)(max),
-        none = V(set)((REAL)-INFINITY);
+    VEC max = V(set)(set->max), off = F(subtrahend)(max), zero = V(set)(0);
+    VEC none = V(set)((REAL)-INFINITY);
     F(shift) shift = F(shift_for)(max);
     for (ptrdiff_t i = 0; i < count; i += LANES) {
         VEC a = V(sub)(F(load_some)(x + i, count - i, none), off), s, q;
         F(exp_terms)(1, 1, &a, &shift, &s, &q);
-        F(store_some)(y + i, count - i,
-                      F(result)(FS_SOFTMAX, F(DEEP_TOO), F(term)(s, q), factor));
+        VEC share = F(result)(FS_SOFTMAX, F(DEEP_TOO), F(term)(s, q), factor);
+        share = V(if_less)(a, shift.least, zero, share);
+        F(store_some)(y + i, count - i, share);
     }
 }
 
@@ -133,7 +135,7 @@ static void F(entropy_gradient)(fs_job *job, const F(entropy_set) *set, double a
     F(factor) factor = F(factor_of_row)(set->sum, 1);
     int is_hard = F(is_hard)(job, set);
     int in_place = y->type == REAL_TYPE && y->n == sizeof(REAL);
-    if (is_hard && fabs((double)by) > 1) { /* hi is 2^SPARE / sum, rest its inverse: */
+    if (is_hard && fabs((double)by) > 1) { /* hi holds 2^SPARE, rest takes it out: */
         factor.rest = V(mul)(factor.rest, V(set)(by));
     } else if (is_hard) { /* neither overflows, nor becomes subnormal too early */
         factor.hi = V(mul)(factor.hi, V(set)(by));

@@ -278,8 +278,9 @@ static int F(find_factors)(ptrdiff_t count, F(sets) *sets)
  *
  * Where each lane is a set, the largest element is taken for the second in the sum, and
  * the shift suits the second. The sum less the second's term, found again by the same
- * operations, is that of the others, and at least half of the sum. Elsewhere max stands
- * for second: the others may be next to nothing of the sum, see doubt. */
+ * operations, is that of the others, and at least half of the sum. So it is in rows of
+ * a block whose max stands out. Elsewhere max stands for second: the others may be next
+ * to nothing of the sum, see doubt. */
 
 /* How far below the largest element no result shows others: 2^31 exp(-130) < 2^-150,
  * half the least float. |second - off| < 330 (f64: 2270) up to there: 8 / ln 2 times as

@@ -240,12 +240,14 @@ enum { FS_SETTLED, FS_ROUGH, FS_UNSETTLED };
 
 /* Whether the logarithm stands (NaN does), as a number. A rough sum is off by 2^-32.2
  * of its terms' absolute values, which are 2 above - rest. What rounding to float
- * leaves of an ulp is 2^-25 of the logarithm or more. */
+ * leaves of an ulp is 2^-25 of the logarithm or more; the sign is right however large
+ * that is, as the sum is above 2^-24 of them. */
 static inline double fs_state(double max, double size, double sum, double rest,
                               double above, double log)
 {
+    double by = fabs(log) > 0x1p17 ? 0x1p17 : fabs(log);
     double state =
-        fabs(rest * log) < 0x1p-7 * (2 * above - rest) ? FS_ROUGH : FS_SETTLED;
+        fabs(rest) * by < 0x1p-7 * (2 * above - rest) ? FS_ROUGH : FS_SETTLED;
     state = fabs(sum) < LEAST ? FS_UNSETTLED : state;
     state = size < INFINITY ? state : FS_UNSETTLED;
     return fabs(max) < INFINITY ? state : FS_UNSETTLED;
