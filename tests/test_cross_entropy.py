@@ -118,6 +118,35 @@ def test_gradients_near_the_ends_of_the_range(dtype, by):
         np.testing.assert_allclose(grad, wanted, rtol=4 * np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "by", "far"), [(np.float32, 1e30, 140), (np.float64, 1e300, 800)]
+)
+@pytest.mark.parametrize("n", [2, 40, 5000])
+def test_gradients_of_what_is_far_below_a_certain_label(n, dtype, by, far):
+    """0, or as large as the factor makes them."""
+    for below in (INF, far):
+        x = np.full((2, n), -below, dtype)
+        x[:, 0] = 0
+        t = dtype(1 / by)
+        for scores, options in (
+            (x, {"sample_weight": [by, by]}),
+            (x * t, {"temperature": t}),
+            (x.T, {"sample_weight": [by, by], "axis": 0}),
+        ):
+            _, grad = silently(
+                cross_entropy,
+                scores,
+                [0, 0],
+                **options,
+                reduction="sum",
+                return_grad=True,
+            )
+            right = np.exp(np.log(by) - below)
+            grad = grad.T if "axis" in options else grad
+            wanted = np.where(grad == 0, 0, right * np.where(x, 1, 1 - n))
+            np.testing.assert_allclose(grad, wanted, rtol=1e-5)
+
+
 def test_errors():
     x = draw((3, 4), np.float32)
     with pytest.raises(

@@ -9,6 +9,7 @@ import tracemalloc
 import ml_dtypes
 import numpy as np
 import pytest
+from mpmath import mp
 from oracle import COLUMNS, LAYOUTS, ROWS, WEIGHTED
 from oracle.arithmetic import (
     DTYPES,
@@ -86,6 +87,22 @@ def test_what_float32_makes_of_terms_that_cancel_in_part(shape, most, use_thread
         error = abs(log - np.log(abs(total))) / np.spacing(abs(log))
         assert (sign == np.sign(total)).all()
         assert error.max() < 1
+
+
+def test_the_sign_in_float32_where_the_logarithm_is_large():
+    """Of m e^-64 - k 2^-92, which are alike to 2^-36: of both signs."""
+    m = np.arange(2.0**24 - 2**17, 2**24)
+    below = m * float(mp.exp(-64) * 2**92)  # to 2^-28
+    k = np.rint(below)
+    some = (abs(below - k) < 2.0**-13) & (abs(below - k) > 2.0**-20)
+    b = np.stack([-k * 2.0**-92, m], 1)[some].astype(np.float32)
+    wanted = np.sign(below - k)[some]
+    assert np.unique(wanted).size == 2
+    a = np.broadcast_to(np.float32([2**30, 2**30 - 64]), b.shape)
+    for place in (ROWS, COLUMNS):
+        log, sign = WEIGHTED.over((a, b), place)
+        np.testing.assert_array_equal(sign, wanted)
+        np.testing.assert_array_equal(log, np.float32(2**30 - 64))  # 73 to 78 less, rounded
 
 
 def test_an_entry_between_cancelled_ones_and_nothing():
