@@ -403,48 +403,12 @@ static int F(add_up_groups)(int op, F(groups) *g)
     return deep;
 }
 
-#if T_IS_F32
-/* sum + exp(x) for x < 1; below -100 that of -100. */
-static inline fs_pair fs_plus_exp(fs_pair sum, double x)
-{
-    double least = x < -100 ? -100 : x;
-    double k = (least * FS_LOG2_E + 0x1.8p52) - 0x1.8p52, power = fs_power(k);
-    fs_pair term = fs_exp_scaled(least, k, 1);
-    fs_pair both = fs_two_sum(sum.hi, term.hi * power);
-    return (fs_pair){both.hi, both.lo + (sum.lo + term.lo * power)};
-}
-
-/* logsumexp of rows of two or three, a fourth of which cancel: log of the sum itself,
- * in pairs, 56 bits behind the point. Elements of such a row are below 0, its sum is
- * from .1 to 3. What is next to max, or to 0, is left to F(special_log_sum). */
-static void F(logs_of_cancelling)(F(groups) *g, int one)
-{
-    const ptrdiff_t step = one ? 1 : LANES;
-    for (ptrdiff_t r = 0; r < g->count; r++) {
-        const REAL *x = one ? g->x : g->cells + r / LANES * LANES * g->n + r % LANES;
-        REAL *hi = g->sets.hi + r, *max = g->sets.max + r;
-        double log_term = (double)*hi - (double)*max;
-        if (!(fabs((double)*hi) < log_term && log_term > 0x1p-20))
-            continue;
-        fs_pair sum = {0, 0};
-        for (ptrdiff_t i = 0; i < g->n; i++) sum = fs_plus_exp(sum, x[i * step]);
-        sum = fs_log(fs_two_sum(sum.hi, sum.lo), 0);
-        if (fabs(sum.hi) > 0x1p-28)
-            *hi = *max = (REAL)(sum.hi + sum.lo); /* so that it does not cancel now */
-    }
-}
-#endif
-
 /* `count` rows, the first of which is `first`, in g. */
 static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups) *g)
 {
     const int op = job->op, one = g->count == 1 && LANES > 1;
     int careful = one ? F(add_up_one)(op, g) : F(add_up_groups)(op, g);
     careful |= F(finish_sets)(op, g->count, &g->sets);
-#if T_IS_F32
-    if (!F(writes_all)(op) && (g->n == 2 || g->n == 3))
-        F(logs_of_cancelling)(g, one);
-#endif
     for (ptrdiff_t j = 0; j < count; j++)
         if (F(is_special)(op, 0, &g->sets, j))
             F(special_log_sum)(op, job, &job->operand[FS_X], fs_locate(job, first + j),

@@ -120,9 +120,9 @@ static void F(shares_of)(const F(entropy_set) *set, const F(factor) *factor,
     for (ptrdiff_t i = 0; i < count; i += LANES) {
         VEC a = V(sub)(F(load_some)(x + i, count - i, none), off), s, q;
         F(exp_terms)(1, 1, &a, &shift, &s, &q);
-        VEC share = F(result)(FS_SOFTMAX, F(DEEP_TOO), F(term)(s, q), factor);
-        share = V(if_less)(a, shift.least, zero, share);
-        F(store_some)(y + i, count - i, share);
+        VEC term = V(if_less)(a, shift.least, zero, F(term)(s, q));
+        F(store_some)(y + i, count - i,
+                      F(result)(FS_SOFTMAX, F(DEEP_TOO), term, factor));
     }
 }
 

@@ -492,6 +492,35 @@ static inline int F(is_special)(int op, double doubt, const F(sets) *sets, ptrdi
            (isinf(sets->max[j]) || F(cancels)(op, sets, j) || sets->total[j] < doubt);
 }
 
+#if T_IS_F32
+/* sum + exp(x) for x < 1; below -100 that of -100. */
+static inline fs_pair fs_plus_exp(fs_pair sum, double x)
+{
+    double least = x < -100 ? -100 : x;
+    double k = (least * FS_LOG2_E + 0x1.8p52) - 0x1.8p52, power = fs_power(k);
+    fs_pair term = fs_exp_scaled(least, k, 1);
+    fs_pair both = fs_two_sum(sum.hi, term.hi * power);
+    return (fs_pair){both.hi, both.lo + (sum.lo + term.lo * power)};
+}
+
+/* logsumexp of a set of two or three, a fourth of which cancel: log of the sum itself,
+ * in pairs, 56 bits behind the point. Elements of such a set are below 0, its sum is
+ * from .1 to 3. Whether that is enough: not for what is next to max, or to 0. */
+static int F(log_of_few)(fs_job *job, const fs_operand *source, fs_line line, REAL max,
+                         REAL *lse)
+{
+    REAL buffer[F(AGAIN)];
+    if (job->n > 3 || (double)*lse - (double)max <= 0x1p-20)
+        return 0;
+    const REAL *x = F(read_set)(job, source, line, 0, job->n, buffer);
+    fs_pair sum = {0, 0};
+    for (ptrdiff_t i = 0; i < job->n; i++) sum = fs_plus_exp(sum, x[i]);
+    sum = fs_log(fs_two_sum(sum.hi, sum.lo), 0);
+    *lse = (REAL)(sum.hi + sum.lo);
+    return fabs(sum.hi) > 0x1p-28;
+}
+#endif
+
 /* Puts log(sum(exp(x))) of such a set, read from `source`, into its hi + lo. */
 static void F(special_log_sum)(int op, fs_job *job, const fs_operand *source,
                                fs_line line, F(sets) *sets, ptrdiff_t j)
@@ -506,10 +535,13 @@ static void F(special_log_sum)(int op, fs_job *job, const fs_operand *source,
         one.hi[0] = nan ? (REAL)NAN : max;
 #if T_IS_F32
     } else if (F(cancels)(op, sets, j)) {
-        fs_pair lse = job->n <= F(AGAIN)
-                          ? JOIN(fs_log_sum_of_line_f64, NARROWER_ISA)(job, line)
-                          : JOIN(fs_log_sum_of_line_f64, ISA)(job, line);
-        one.hi[0] = (REAL)(lse.hi + lse.lo);
+        one.hi[0] = sets->hi[j];
+        if (!F(log_of_few)(job, source, line, max, one.hi)) {
+            fs_pair lse = job->n <= F(AGAIN)
+                              ? JOIN(fs_log_sum_of_line_f64, NARROWER_ISA)(job, line)
+                              : JOIN(fs_log_sum_of_line_f64, ISA)(job, line);
+            one.hi[0] = (REAL)(lse.hi + lse.lo);
+        }
 #endif
     } else {
         fs_pair others = F(sum_of_others)(job, source, line, max);
