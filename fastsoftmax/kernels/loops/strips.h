@@ -194,11 +194,11 @@ static void F(step_of_strips)(int op, int parts, ptrdiff_t n, const F(pitches) *
     int is_rare = (parts & STRIP_TERMS) && strip[1]->careful;
     int were_rare = (parts & STRIP_RESULTS) && strip[0]->exact;
     int in_one = !(is_rare || were_rare) && F(HAS_STRIPS);
-    if (in_one && op == FS_SOFTMAX && parts == STRIP_ALL) {
+    if (in_one && parts == STRIP_ALL && F(writes_terms)(op)) {
         F(do_strips)(FS_SOFTMAX, STRIP_ALL, 0, n, pitch, strip);
-    } else if (in_one && op == FS_LOG_SOFTMAX && parts == STRIP_ALL) {
+    } else if (in_one && parts == STRIP_ALL) {
         F(do_strips)(FS_LOG_SOFTMAX, STRIP_ALL, 0, n, pitch, strip);
-    } else if (in_one && op == FS_LOGSUMEXP && parts == STRIP_LOG) {
+    } else if (in_one && parts == STRIP_LOG && !F(writes_all)(op)) {
         F(do_strips)(FS_LOG_SOFTMAX, STRIP_LOG, 0, n, pitch, strip);
     } else {
         if (parts & STRIP_RESULTS)
