@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -145,6 +146,14 @@ def test_gradients_of_what_is_far_below_a_certain_label(n, dtype, by, far):
             grad = grad.T if "axis" in options else grad
             wanted = np.where(grad == 0, 0, right * np.where(x, 1, 1 - n))
             np.testing.assert_allclose(grad, wanted, rtol=1e-5)
+
+
+def test_the_divisor_of_a_mean_is_rounded_once():
+    scores = np.random.default_rng(3).standard_normal((2112, 3))
+    labels, weights = np.zeros(2112, int), np.full(2112, 0.1)
+    losses = cross_entropy(scores, labels, sample_weight=weights, reduction="none")
+    mean = cross_entropy(scores, labels, sample_weight=weights)
+    assert mean == math.fsum(losses) / math.fsum(weights)
 
 
 def test_errors():

@@ -76,12 +76,12 @@ static inline int fs_hinge_has_negatives(const fs_job *job, fs_line set,
  */
 static inline double fs_loss_count(const fs_job *job)
 {
-    double count = 0;
+    fs_pair count = {0, 0};
     for (ptrdiff_t outer = 0; outer < job->outer; outer++) {
         fs_line line = fs_locate(job, outer);
         for (ptrdiff_t j = 0; j < job->inner; j++) {
             if ((j % 1024 == 1023 || job->n > FS_PIECE) && fs_poll(job->watch))
-                return count;
+                return count.hi;
             fs_line set = fs_along_inner(job, line, j);
             ptrdiff_t label = -1;
             double weight =
@@ -94,10 +94,11 @@ static inline double fs_loss_count(const fs_job *job)
             label = job->op == FS_HINGE ? label : -1;
             if (counts && set.at[FS_MASK] && job->n > (label >= 0))
                 counts = fs_hinge_has_negatives(job, set, label);
-            count += !counts ? 0 : job->op == FS_HINGE ? 1 : weight;
+            if (counts)
+                count = fs_add_to(count, job->op == FS_HINGE ? 1 : weight);
         }
     }
-    return count;
+    return fs_pair_add((fs_pair){0, 0}, count).hi;
 }
 
 /* A part before any negative. */
