@@ -9,7 +9,7 @@
 typedef struct {
     REAL x[HINGE_CHUNK * FS_HINGE_TILE], kept[HINGE_CHUNK * FS_HINGE_TILE];
     REAL label[FS_HINGE_TILE]; /* where the positive is among them; or below 0 */
-    int all, masked;           /* whether all of them count; what is not in `kept` */
+    int masked;                /* whether `kept` says which of them count */
 } F(hinge_cells);
 
 /* How many of `width` rows are read, or written, by quads of `count` neighbours. */
@@ -22,12 +22,12 @@ static ptrdiff_t F(rows_by_quads)(const fs_operand *a, int plain, ptrdiff_t widt
 }
 
 /* Scores [first, first + count) of every row. */
-static void F(fill_cells)(const fs_job *job, fs_line line, ptrdiff_t width,
+static void F(fill_cells)(const fs_job *job, const fs_line *line, ptrdiff_t width,
                           ptrdiff_t first, ptrdiff_t count, const F(hinge_tile) *tile,
                           F(hinge_cells) *cells)
 {
     const fs_operand *x = &job->operand[FS_X], *mask = &job->operand[FS_MASK];
-    const char *from = line.at[FS_X] + first * x->n;
+    const char *from = F(score_at)(job, line, FS_X, first, 0);
     const ptrdiff_t some = F(rows_by_quads)(x, x->direct, width, count);
     for (ptrdiff_t j = 0; j < some; j += LANES)
         for (ptrdiff_t i = 0; i < count; i += 4) {
@@ -38,15 +38,14 @@ static void F(fill_cells)(const fs_job *job, fs_line line, ptrdiff_t width,
             for (int k = 0; k < 4; k++)
                 V(store)(cells->x + (at + k) * FS_HINGE_TILE + j, quad[k]);
         }
-    cells->masked = line.at[FS_MASK] != NULL;
-    cells->all = !cells->masked && !line.at[FS_LABELS];
+    cells->masked = line->at[FS_MASK] != NULL;
     for (ptrdiff_t i = 0; i < count; i++) {
         ptrdiff_t at = i * FS_HINGE_TILE;
         if (some < width)
             F(stage)(x, from + i * x->n + some * x->inner, x->inner, NULL, 0,
                      width - some, cells->x + at + some);
         if (cells->masked)
-            F(keep)(line.at[FS_MASK] + (first + i) * mask->n, mask->inner, width,
+            F(keep)(line->at[FS_MASK] + (first + i) * mask->n, mask->inner, width,
                     cells->kept + at);
     }
     for (ptrdiff_t j = 0; j < width; j++) {
@@ -56,11 +55,11 @@ static void F(fill_cells)(const fs_job *job, fs_line line, ptrdiff_t width,
 }
 
 /* What fill_cells does, back to the results. */
-static void F(put_cells)(const fs_job *job, fs_line line, ptrdiff_t width,
+static void F(put_cells)(const fs_job *job, const fs_line *line, ptrdiff_t width,
                          ptrdiff_t first, ptrdiff_t count, const F(hinge_cells) *cells)
 {
     const fs_operand *y = &job->operand[FS_Y];
-    char *to = line.at[FS_Y] + first * y->n;
+    char *to = line->at[FS_Y] + first * y->n;
     const ptrdiff_t some = F(rows_by_quads)(y, y->type == REAL_TYPE, width, count);
     for (ptrdiff_t j = 0; j < some; j += LANES)
         for (ptrdiff_t i = 0; i < count; i += 4) {
@@ -76,11 +75,16 @@ static void F(put_cells)(const fs_job *job, fs_line line, ptrdiff_t width,
                to + i * y->n + some * y->inner, y->inner, y->type);
 }
 
-/* 1 where score i of the rows at lanes j, j + 1 ... counts, and 0. */
-FS_INLINE VEC F(cells_kept)(const F(hinge_cells) *cells, ptrdiff_t i, ptrdiff_t j)
+/* `instead` of `a`, for score i of the rows at lanes j, j + 1 ..., where it does not
+ * count. */
+FS_INLINE VEC F(only_cells)(VEC a, const F(hinge_cells) *cells, ptrdiff_t i,
+                            ptrdiff_t j, VEC instead)
 {
-    VEC kept = cells->masked ? V(load)(cells->kept + i * FS_HINGE_TILE + j) : V(set)(1);
-    return V(if_equal)(V(load)(cells->label + j), V(set)((REAL)i), V(set)(0), kept);
+    if (cells->masked) {
+        VEC kept = V(load)(cells->kept + i * FS_HINGE_TILE + j);
+        a = V(if_equal)(kept, V(set)(0), instead, a);
+    }
+    return V(if_equal)(V(load)(cells->label + j), V(set)((REAL)i), instead, a);
 }
 
 /* Adds up the terms of `count` scores of the rows at lanes j, j + 1 ...; what is
@@ -95,8 +99,7 @@ FS_INLINE void F(terms_of_columns)(ptrdiff_t j, ptrdiff_t count, int p,
     for (ptrdiff_t i = 0; i < count; i++) {
         REAL *x = cells->x + i * FS_HINGE_TILE + j;
         VEC here = V(max)(V(set)(0), F(excess)(V(load)(x), hi, lo));
-        if (!cells->all)
-            here = F(only_kept)(here, F(cells_kept)(cells, i, j));
+        here = F(only_cells)(here, cells, i, j, V(set)(0));
         V(store)(t + i * LANES, here);
         if (written != FS_NOTHING)
             V(store)(x, written == FS_GRADIENT ? F(slope_of)(here, slope, p)
@@ -136,12 +139,8 @@ static void F(best_of_columns)(ptrdiff_t j, ptrdiff_t width, ptrdiff_t first,
     VEC hi = V(load)(tile->hi + j);
     for (ptrdiff_t i = 0; i < count; i++) {
         VEC s = V(load)(cells->x + i * FS_HINGE_TILE + j);
-        VEC z = V(add)(s, hi);
-        if (!cells->all) {
-            VEC kept = F(cells_kept)(cells, i, j);
-            z = F(only_kept)(z, kept);
-            s = V(if_equal)(kept, zero, none, s);
-        }
+        VEC z = F(only_cells)(V(add)(s, hi), cells, i, j, zero);
+        s = F(only_cells)(s, cells, i, j, none);
         undefined = V(if_equal)(z, z, undefined, one);
         at = V(if_less)(best, s, index, at);
         best = V(max)(s, best);
@@ -167,7 +166,7 @@ static void F(best_of_columns)(ptrdiff_t j, ptrdiff_t width, ptrdiff_t first,
     }
 }
 
-static void F(hinge_columns)(fs_job *job, fs_line line, ptrdiff_t width,
+static void F(hinge_columns)(fs_job *job, const fs_line *line, ptrdiff_t width,
                              F(hinge_tile) *tile)
 {
     F(hinge_cells) cells;
