@@ -162,25 +162,35 @@ FS_INLINE void F(add_bundle)(int full, const double *x, const double *b,
     }
 }
 
-/* Adds more sums to some. (What rounding takes off rough ones goes where it is too
- * little to be seen.) */
-static inline void F(join_sums)(double *hi, double *lo, const double *more_hi,
+/* Adds more sums to some. */
+static inline void F(join_sums)(int full, double *hi, double *lo, const double *more_hi,
                                 const double *more_lo, ptrdiff_t count)
 {
+    if (!full)
 #pragma omp simd
-    for (ptrdiff_t i = 0; i < count; i++) {
-        fs_pair sum = fs_two_sum(hi[i], more_hi[i]);
-        hi[i] = sum.hi;
-        lo[i] += more_lo[i] + sum.lo;
-    }
+        for (ptrdiff_t i = 0; i < count; i++) {
+            hi[i] += more_hi[i];
+            lo[i] += more_lo[i];
+        }
+    else
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < count; i++) {
+            fs_pair sum = fs_two_sum(hi[i], more_hi[i]);
+            hi[i] = sum.hi;
+            lo[i] += more_lo[i] + sum.lo;
+        }
 }
 
-/* The first `ways` sums of each of `sets` sets become one: the first. */
-static inline void F(join_ways)(F(sums) *sums, ptrdiff_t ways, ptrdiff_t sets)
+/* The first `ways` sums of each of `sets` sets become one, the first: as if there were
+ * WAYS, the others of which are 0. */
+static inline void F(join_ways)(int full, F(sums) *sums, ptrdiff_t ways, ptrdiff_t sets)
 {
     double *hi = (double *)sums->hi, *lo = (double *)sums->lo;
-    for (ptrdiff_t half = ways / 2 * sets; half >= sets; half /= 2)
-        F(join_sums)(hi, lo, hi + half, lo + half, half);
+    for (ptrdiff_t half = WAYS / 2; half > 0; half /= 2) {
+        F(join_sums)(full, hi, lo, hi + half * sets, lo + half * sets,
+                     (ways - half) * sets);
+        ways = fs_least(ways, half);
+    }
 }
 
 /* ---- a set whose elements have all been seen ---- */
@@ -214,13 +224,25 @@ static inline void F(join_maxima)(F(weighted) *sets, const double *max,
     }
 }
 
-static inline void F(join_sets)(F(weighted) *sets, const F(weighted) *part,
+static inline void F(join_sets)(int full, F(weighted) *sets, const F(weighted) *part,
                                 ptrdiff_t count)
 {
     F(join_maxima)(sets, part->max, part->size, count);
-    for (int l = FS_REST; l <= FS_LEAD; l++)
-        F(join_sums)(sets->sums[l][0], sets->sums[l][1], part->sums[l][0],
+    for (int l = FS_REST; l <= full; l++)
+        F(join_sums)(full, sets->sums[l][0], sets->sums[l][1], part->sums[l][0],
                      part->sums[l][1], count);
+}
+
+/* log(sum 2^exponent) for a sum from 2^-500 to 2^500, |exponent| < 2^12: all steps are
+ * rounded, and off by 2^-40 together, of rough results that are 2^-7 or more. */
+static inline double fs_rough_log(double sum, double exponent)
+{
+    const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, magic = 0x4338000000000000,
+                   bias = 512;
+    uint64_t k = (double_to_bits(sum) - sqrt_half + (bias << 52)) >> 52;
+    double n = bits_to_double(magic + k) - (0x1.8p52 + 512) + exponent;
+    double f = sum * bits_to_double((1023 + bias - k) << 52) - 1;
+    return n * FS_LN2_HI + (n * FS_LN2_LO + fs_log1p_rounded(f));
 }
 
 /* log|sum 2^exponent exp(max)| */
@@ -259,11 +281,22 @@ static inline void F(logs_of_sums)(int full, const F(weighted) *sets, ptrdiff_t 
 {
     const double *rest = sets->sums[FS_REST][0], *lack = sets->sums[FS_REST][1];
     const double *lead = sets->sums[FS_LEAD][0], *lead_lack = sets->sums[FS_LEAD][1];
-    double left[WAYS], k[WAYS], hi[WAYS], lo[WAYS], in_full = full;
-    F(split_maxima)(sets->max, count, left, k);
+    const double *max = sets->max, *size = sets->size;
+    double left[WAYS], k[WAYS], hi[WAYS], lo[WAYS];
+    F(split_maxima)(max, count, left, k);
+    if (!full) {
+#pragma omp simd
+        for (ptrdiff_t j = 0; j < count; j++) {
+            double sum = fabs(rest[j]) * (UNSPARE / BASE), off = max[j] - left[j];
+            log[j] = off + fs_rough_log(sum, k[j] + fs_weight_exponent(size[j]));
+            sign[j] = fs_sign(rest[j]);
+            state[j] = fs_state(max[j], size[j], sum, rest[j], lack[j], log[j]);
+        }
+        return;
+    }
 #pragma omp simd
     for (ptrdiff_t j = 0; j < count; j++) {
-        fs_pair sum = fs_two_sum(rest[j], in_full * lack[j]);
+        fs_pair sum = fs_two_sum(rest[j], lack[j]);
         sum = fs_pair_divide(sum, fs_exp_scaled(left[j], k[j], BASE));
         sum.lo = lead_lack[j] + sum.lo * UNSPARE;
         fs_pair with_lead = fs_two_sum(lead[j], sum.hi * UNSPARE);
@@ -273,11 +306,10 @@ static inline void F(logs_of_sums)(int full, const F(weighted) *sets, ptrdiff_t 
     }
 #pragma omp simd
     for (ptrdiff_t j = 0; j < count; j++) {
-        double max = sets->max[j], size = sets->size[j];
         fs_pair sum = {hi[j], lo[j]};
-        log[j] = fs_weighted_log(max, fs_weight_exponent(size), sum);
+        log[j] = fs_weighted_log(max[j], fs_weight_exponent(size[j]), sum);
         sign[j] = fs_sign(sum.hi);
-        state[j] = fs_state(max, size, sum.hi, rest[j], lack[j], log[j]);
+        state[j] = fs_state(max[j], size[j], sum.hi, 0, 0, log[j]);
     }
 }
 
