@@ -209,8 +209,9 @@ static void F(find_factor_of)(F(long_row_state) *row)
     F(factor) factor;
     if (all->max == (REAL)-INFINITY)
         all->sum.hi = NAN;
-    row->care = F(find_factor)(all->sum, all->max, all->least,
-                               !(all->max - DEEP < all->min), all->count, &factor);
+    row->care =
+        F(find_factor)(all->sum, all->max, all->least, all->least < all->max - FAR,
+                       !(all->max - DEEP < all->min), all->count, &factor);
     row->hi = V(largest)(factor.hi);
     row->lo = V(largest)(factor.lo);
     row->rest = V(largest)(factor.rest);

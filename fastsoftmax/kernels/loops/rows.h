@@ -190,6 +190,7 @@ typedef struct {
     REAL max, min;   /* min above -inf */
     REAL off, top;   /* what is taken off x first, and what is left of its max */
     double count;    /* of elements above -inf */
+    int peaked;      /* whether it may be, as far as lanes tell: sums alone do not */
     int clamp, care; /* what its terms and its results need */
 } F(flying);
 
@@ -216,6 +217,13 @@ static inline void F(lanes_of)(F(range) range, REAL *max, REAL *min)
     *min = -V(largest)(V(sub)(V(set)(0), range.min));
 }
 
+/* Whether max is `gap` or more above all lanes but its own, if there are any. */
+static inline int F(stands_out)(VEC lanes, REAL max, REAL gap)
+{
+    VEC others = V(if_equal)(lanes, V(set)(max), V(set)((REAL)-INFINITY), lanes);
+    return !V(any_less)(V(set)(max - gap), others);
+}
+
 /* What the lanes of a range that was found mean. */
 static inline void F(set_range)(ptrdiff_t n, F(range) found, F(flying) *row)
 {
@@ -224,6 +232,7 @@ static inline void F(set_range)(ptrdiff_t n, F(range) found, F(flying) *row)
     row->top = row->max - row->off;
     row->clamp = !(row->max - DEEP < row->min);
     row->count = (double)n;
+    row->peaked = row->min < row->max - FAR && F(stands_out)(found.max, row->max, FAR);
     if (row->clamp && row->min < row->max && isinf(row->min)) {
         row->min = (REAL)INFINITY;
         row->count = (double)F(finite_of)(row->x, n, &row->min);
@@ -251,13 +260,13 @@ static inline F(factor) F(factor_of_row)(fs_pair sum, int deep)
 #endif
 }
 
-/* The factor of a row whose least element above -inf, of `count`, is `least`; the care
- * its results need. */
-static inline int F(find_factor)(fs_pair sum, REAL max, REAL least, int deep,
-                                 double count, F(factor) *factor)
+/* The factor of a row whose least element above -inf, of `count`, is `least`, and which
+ * may be `peaked`; the care its results need. */
+static inline int F(find_factor)(fs_pair sum, REAL max, REAL least, int peaked,
+                                 int deep, double count, F(factor) *factor)
 {
     *factor = F(factor_of_row)(sum, deep);
-    if (least != max && !(least < max - FAR && sum.hi < ALONE))
+    if (least != max && !(peaked && sum.hi < ALONE))
         return deep ? F(DEEP_TOO) : F(PLAIN);
     F(range) range = {V(set)(max), V(set)(least)};
     F(set_exact)(range, F(as_sum)(sum), V(set)((REAL)(1 / count)), factor);
@@ -266,8 +275,8 @@ static inline int F(find_factor)(fs_pair sum, REAL max, REAL least, int deep,
 
 static inline void F(set_factor)(F(flying) *row)
 {
-    row->care = F(find_factor)(F(all_lanes)(row->sum), row->max, row->min, row->clamp,
-                               row->count, &row->factor);
+    row->care = F(find_factor)(F(all_lanes)(row->sum), row->max, row->min, row->peaked,
+                               row->clamp, row->count, &row->factor);
 }
 
 /* Whether the three-row loop has the registers it needs: 0.85 times as long there
@@ -424,14 +433,6 @@ FS_INLINE F(range)
     return known.ahead;
 }
 
-/* Whether max is `gap` or more above all lanes but its own, if there are any: one lane
- * would say yes of each row, and second_of takes .3 of a row's time there. */
-static inline int F(stands_out)(VEC lanes, REAL max, REAL gap)
-{
-    VEC others = V(if_equal)(lanes, V(set)(max), V(set)((REAL)-INFINITY), lanes);
-    return LANES > 1 && !isinf(max) && !V(any_less)(V(set)(max - gap), others);
-}
-
 /* The largest element but one, max if there are two of it. */
 static REAL F(second_of)(const REAL *x, ptrdiff_t n, REAL max)
 {
@@ -456,7 +457,8 @@ static void F(add_up_row)(ptrdiff_t n, REAL gap, const REAL *x, const REAL *ahea
 {
     REAL max = V(largest)(next->max), off = F(off_of)(max), second = max;
     F(sum) terms;
-    int peaked = F(stands_out)(next->max, max, gap);
+    /* One lane would always say yes, and second_of takes .3 of a row's time there. */
+    int peaked = LANES > 1 && !isinf(max) && F(stands_out)(next->max, max, gap);
     if (peaked) {
         second = F(second_of)(x, n, max);
         second = second < max - UNSEEN ? max - UNSEEN : second;
