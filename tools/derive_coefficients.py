@@ -3,8 +3,8 @@
     python tools/derive_coefficients.py            prints polynomials and tables
     python tools/derive_coefficients.py search 53  looks for a better table, for ever
 
-A polynomial 1 + r + r^2 tail(r) is minimax (Remez), relative to exp(r), in 200 bits. A
-table's factor c is the best that a search has found.
+A polynomial, its first terms and r^2 or r^3 tail(r), is minimax (Remez), relative to
+exp(r) or log(1 + r), in 200 bits. A table's factor c is the best that a search found.
 """
 
 from __future__ import annotations
@@ -19,48 +19,67 @@ from mpmath import mp
 mp.prec = 200
 
 Real = Any  # mpmath has no types
-Tail = Sequence[Real]  # coefficients of r^2, r^3, ...
+Tail = Sequence[Real]  # coefficients of r^first, r^(first + 1), ...
+Function = Callable[[Real], Real]
 
 ENTRIES = 8
 
 
 class Use(NamedTuple):
-    """A polynomial's degree, the bits of its coefficients, and for |r| up to what."""
+    """A polynomial's degree, the bits of its coefficients, and for which r; of what."""
 
     degree: int
     bits: int
-    half: Real
+    low: Real
+    high: Real
+    first: int = 2
+    lead: Function = lambda r: 1 + r
+    function: Function = mp.exp
+
+
+def exponential(degree: int, bits: int, half: Real) -> Use:
+    """Return what a polynomial for |r| <= half is."""
+    return Use(degree, bits, -half, half)
+
+
+def logarithm(degree: int, bits: int) -> Use:
+    """Return what a polynomial for 1 + r from sqrt(1/2) to sqrt(2) is."""
+    low, high = mp.sqrt(0.5) - 1, mp.sqrt(2) - 1
+    return Use(degree, bits, low, high, 3, lambda r: r - r * r / 2, mp.log1p)
 
 
 # A little more than half of ln 2, and of an eighth of it: x / ln 2 is itself rounded
 # before it is rounded to an integer.
 WIDE, NARROW = mp.log(2) / 2, mp.log(2) / 16
 USES = {
-    "FS_EXP_TAIL_4": Use(4, 24, NARROW * mp.mpf("1.003")),
-    "FS_EXP_TAIL_6": Use(6, 24, WIDE * mp.mpf("1.002")),
-    "FS_EXP_TAIL_7": Use(7, 53, NARROW * mp.mpf("1.0001")),
-    "FS_EXP_TAIL_12": Use(12, 53, WIDE * mp.mpf("1.002")),
+    "FS_EXP_TAIL_4": exponential(4, 24, NARROW * mp.mpf("1.003")),
+    "FS_EXP_TAIL_6": exponential(6, 24, WIDE * mp.mpf("1.002")),
+    "FS_EXP_TAIL_7": exponential(7, 53, NARROW * mp.mpf("1.0001")),
+    "FS_EXP_TAIL_12": exponential(12, 53, WIDE * mp.mpf("1.002")),
+    "FS_LOG_TAIL_11": logarithm(11, 24),
+    "FS_LOG_TAIL_21": logarithm(21, 53),
 }
 
 
 # ---- polynomials ----
 
 
-def error_at(r: Real, tail: Tail) -> Real:
-    """Return the relative error of the polynomial as exp(r)."""
+def error_at(r: Real, tail: Tail, use: Use) -> Real:
+    """Return the relative error of the polynomial."""
     value = mp.mpf(0)
     for a in reversed(tail):
         value = value * r + a
-    return (1 + r + r * r * value) / mp.exp(r) - 1
+    return (use.lead(r) + r**use.first * value) / use.function(r) - 1
 
 
-def largest_error(tail: Tail, half: Real) -> Real:
-    """Return the largest relative error that a fine grid shows."""
-    grid = (half * mp.mpf(i) / 1000 for i in range(-1000, 1001))
-    return max(abs(error_at(r, tail)) for r in grid)
+def largest_error(tail: Tail, use: Use) -> Real:
+    """Return the largest relative error that a fine grid, but for 0, shows."""
+    width = use.high - use.low
+    grid = (use.low + width * mp.mpf(i) / 2000 for i in range(2001))
+    return max(abs(error_at(r, tail, use)) for r in grid if r)
 
 
-def refined(of: Callable[[Real], Real], low: Real, r: Real, high: Real) -> Real:
+def refined(of: Function, low: Real, r: Real, high: Real) -> Real:
     """Return the extremum near r and between low and high, by parabolas."""
     step = min(r - low, high - r) / 2
     while step > mp.mpf(2) ** -60:
@@ -70,10 +89,16 @@ def refined(of: Callable[[Real], Real], low: Real, r: Real, high: Real) -> Real:
     return r
 
 
-def extrema(of: Callable[[Real], Real], half: Real, count: int) -> list[Real]:
-    """Return where |of| is largest between its changes of sign in [-half, half]."""
+def spaced(use: Use, last: int) -> list[Real]:
+    """Return `last` + 1 numbers from low to high, closer to each other at both ends."""
+    middle, half = (use.low + use.high) / 2, (use.high - use.low) / 2
+    return [middle - half * mp.cos(mp.pi * mp.mpf(i) / last) for i in range(last + 1)]
+
+
+def extrema(of: Function, use: Use, count: int) -> list[Real]:
+    """Return where |of| is largest between its changes of sign."""
     last = 256
-    grid = [-half * mp.cos(mp.pi * mp.mpf(i) / last) for i in range(last + 1)]
+    grid = spaced(use, last)
     values = [of(r) for r in grid]
     found: list[int] = []
     for i, value in enumerate(values):  # 0 where r is
@@ -92,21 +117,21 @@ def extrema(of: Callable[[Real], Real], half: Real, count: int) -> list[Real]:
 
 def minimax(use: Use) -> Tail:
     """Return the best tail of the degree."""
-    powers = range(2, use.degree + 1)
+    powers = range(use.first, use.degree + 1)
     count = len(powers) + 1
-    nodes = [-use.half * mp.cos(mp.pi * mp.mpf(i) / (count - 1)) for i in range(count)]
-    nodes = [r if abs(r) > use.half / 100 else use.half / 10 for r in nodes]
+    nodes = spaced(use, count - 1)
+    nodes = [r if abs(r) > use.high / 100 else use.high / 10 for r in nodes]
     tail: list[Real] = []
     for _ in range(20):
         system, right = mp.matrix(count, count), mp.matrix(count, 1)
         for i, r in enumerate(nodes):
             for k, power in enumerate(powers):
-                system[i, k] = r**power / mp.exp(r)
+                system[i, k] = r**power / use.function(r)
             system[i, count - 1] = (-1) ** i
-            right[i] = 1 - (1 + r) / mp.exp(r)
+            right[i] = 1 - use.lead(r) / use.function(r)
         *tail, level = mp.lu_solve(system, right)
-        nodes = extrema(lambda r, tail=tail: error_at(r, tail), use.half, count)
-        largest = max(abs(error_at(r, tail)) for r in nodes)
+        nodes = extrema(lambda r, tail=tail: error_at(r, tail, use), use, count)
+        largest = max(abs(error_at(r, tail, use)) for r in nodes)
         if largest < abs(level) * (1 + mp.mpf(2) ** -80):
             break
     return tail
@@ -172,7 +197,7 @@ if __name__ == "__main__":
         for name, use in USES.items():
             tail = [rounded(a, use.bits) for a in minimax(use)]
             digits = ", ".join(float(a).hex() for a in reversed(tail))
-            error = mp.nstr(mp.log(largest_error(tail, use.half), 2), 5)
+            error = mp.nstr(mp.log(largest_error(tail, use), 2), 5)
             print(f"{name}: {digits}; relative error 2^{error}")
         for c, shift, as_type, word in TABLES:
             for j, power in enumerate(powers_of(mp.mpf(float.fromhex(c)))):

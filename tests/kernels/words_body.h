@@ -77,6 +77,9 @@ static void V(check_lanes)(void)
 #endif
     CHECK_BITS("power", V(power)(va),
                OF_BITS(V(entries)[TO_BITS(a) % 8] + (TO_BITS(a) << (EXPONENT - 3))));
+    CHECK_BITS("exponent", V(exponent)(va),
+               OF_BITS(TO_BITS(a) >> EXPONENT | TO_BITS((REAL)((BITS)1 << EXPONENT))));
+    CHECK_BITS("to_exponent", V(to_exponent)(va), OF_BITS(TO_BITS(a) << EXPONENT));
     CHECK_BITS("if_equal", V(if_equal)(va, vb, vc, vd), a == b ? c : d);
     CHECK_BITS("if_less", V(if_less)(va, vb, vc, vd), a < b ? c : d);
     int any = 0;

@@ -28,8 +28,12 @@ static inline __m256i f64_first(ptrdiff_t count)
 }
 
 #define M(name) _mm256_##name
+#define TO_BITS(t) _mm256_cast##t##_si256
+#define OF_BITS(t) _mm256_castsi256_##t
 #include "isa/vec_x86.h"
 #undef M
+#undef TO_BITS
+#undef OF_BITS
 
 static inline f32_vec f32_load_part(const float *p, ptrdiff_t count, f32_vec rest)
 {

@@ -28,8 +28,12 @@ static inline __mmask8 f64_first(ptrdiff_t count)
 }
 
 #define M(name) _mm512_##name
+#define TO_BITS(t) _mm512_cast##t##_si512
+#define OF_BITS(t) _mm512_castsi512_##t
 #include "isa/vec_x86.h"
 #undef M
+#undef TO_BITS
+#undef OF_BITS
 
 static inline f32_vec f32_load_part(const float *p, ptrdiff_t count, f32_vec rest)
 {

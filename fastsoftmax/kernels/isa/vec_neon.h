@@ -167,6 +167,27 @@ static inline f64_vec f64_power(f64_vec a)
     return vreinterpretq_f64_u64(n);
 }
 
+static inline f32_vec f32_exponent(f32_vec a)
+{
+    uint32x4_t bits = vshrq_n_u32(vreinterpretq_u32_f32(a), 23);
+    return vreinterpretq_f32_u32(
+        vorrq_u32(bits, vreinterpretq_u32_f32(f32_set(0x1p23f))));
+}
+static inline f64_vec f64_exponent(f64_vec a)
+{
+    uint64x2_t bits = vshrq_n_u64(vreinterpretq_u64_f64(a), 52);
+    return vreinterpretq_f64_u64(
+        vorrq_u64(bits, vreinterpretq_u64_f64(f64_set(0x1p52))));
+}
+static inline f32_vec f32_to_exponent(f32_vec a)
+{
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a), 23));
+}
+static inline f64_vec f64_to_exponent(f64_vec a)
+{
+    return vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(a), 52));
+}
+
 static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
 {
     return vbslq_f32(vceqq_f32(a, b), yes, no);

@@ -156,6 +156,26 @@ static inline f64_vec f64_power(f64_vec a)
     return bits_to_double(entries[n % 8] + (n << 49));
 }
 
+/* T_exponent: 2^23 (f64: 2^52) and the exponent's bits of a > 0, as an integer.
+ * T_to_exponent: of an integer in the low bits of a number that has such exponent's
+ * bits. */
+static inline f32_vec f32_exponent(f32_vec a)
+{
+    return bits_to_float(float_to_bits(a) >> 23 | float_to_bits(0x1p23f));
+}
+static inline f64_vec f64_exponent(f64_vec a)
+{
+    return bits_to_double(double_to_bits(a) >> 52 | double_to_bits(0x1p52));
+}
+static inline f32_vec f32_to_exponent(f32_vec a)
+{
+    return bits_to_float(float_to_bits(a) << 23);
+}
+static inline f64_vec f64_to_exponent(f64_vec a)
+{
+    return bits_to_double(double_to_bits(a) << 52);
+}
+
 /* T_if_equal: a == b ? yes : no; T_if_less: a < b ? yes : no. NaN answers no. */
 static inline f32_vec f32_if_equal(f32_vec a, f32_vec b, f32_vec yes, f32_vec no)
 {

@@ -1,5 +1,6 @@
 /* What AVX2 and AVX-512 say alike, of vectors of two widths. Included by their headers,
- * to which M(add_ps) is the intrinsic of that name. */
+ * to which M(add_ps) is the intrinsic of that name, TO_BITS(ps) and OF_BITS(ps) are the
+ * casts. */
 
 static inline f32_vec f32_set(float a)
 {
@@ -58,6 +59,25 @@ static inline f32_vec f32_times_pair(f32_vec a, f32_vec hi, f32_vec lo)
 static inline f64_vec f64_times_pair(f64_vec a, f64_vec hi, f64_vec lo)
 {
     return M(fmadd_pd)(a, hi, M(mul_pd)(a, lo));
+}
+
+static inline f32_vec f32_exponent(f32_vec a)
+{
+    f32_vec bits = OF_BITS(ps)(M(srli_epi32)(TO_BITS(ps)(a), 23));
+    return M(or_ps)(bits, f32_set(0x1p23f));
+}
+static inline f64_vec f64_exponent(f64_vec a)
+{
+    f64_vec bits = OF_BITS(pd)(M(srli_epi64)(TO_BITS(pd)(a), 52));
+    return M(or_pd)(bits, f64_set(0x1p52));
+}
+static inline f32_vec f32_to_exponent(f32_vec a)
+{
+    return OF_BITS(ps)(M(slli_epi32)(TO_BITS(ps)(a), 23));
+}
+static inline f64_vec f64_to_exponent(f64_vec a)
+{
+    return OF_BITS(pd)(M(slli_epi64)(TO_BITS(pd)(a), 52));
 }
 
 typedef f64_vec f64_wide;

@@ -13,6 +13,7 @@
 #include "math/log_sum.h"
 
 #include "math/exp.h"
+#include "math/log.h"
 
 /* Terms of this many elements fit the first-level cache, three times. Longer rows are
  * loops/long_rows.h's. */

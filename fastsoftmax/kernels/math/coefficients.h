@@ -45,6 +45,20 @@ typedef enum { FS_NOTHING, FS_GRADIENT, FS_PAIRS } fs_written;
     0x1.a01639cd65015p-13, 0x1.6c1cbd7ecc1e4p-10, 0x1.11111125d8883p-7,                \
         0x1.555555480ec44p-5, 0x1.5555555555131p-3, 0x1.000000000010bp-1
 
+/* log(1 + f) = f - f^2 / 2 + f^3 tail(f), 1 + f from sqrt(1/2) to sqrt(2), the highest
+ * power first; relative error 2^-28.2 and 2^-56.2: minimax, rounded. */
+#define FS_LOG_TAIL_11                                                                 \
+    0x1.1457acp-4f, -0x1.de3c16p-4f, 0x1.e6f06ap-4f, -0x1.fc2206p-4f, 0x1.233768p-3f,  \
+        -0x1.555c4ep-3f, 0x1.99a4b6p-3f, -0x1.000006p-2f, 0x1.555548p-2f
+#define FS_LOG_TAIL_21                                                                 \
+    0x1.ac7541b4423efp-6, -0x1.ea05962609098p-5, 0x1.0a620e21b0446p-4,                 \
+        -0x1.d11fb2de33f23p-5, 0x1.d05a7a56def9bp-5, -0x1.fba1c6e067cf0p-5,            \
+        0x1.11ccffba71382p-4, -0x1.24d74e66d628fp-4, 0x1.3b0b8918cdf14p-4,             \
+        -0x1.5550ee78924edp-4, 0x1.745d3f1d27b33p-4, -0x1.9999c26b2a8dep-4,            \
+        0x1.c71c71e011dc8p-4, -0x1.ffffff2bf6883p-4, 0x1.24924922a3e72p-3,             \
+        -0x1.555555566b382p-3, 0x1.999999999f757p-3, -0x1.fffffffffef14p-3,            \
+        0x1.5555555555533p-2
+
 /* c 2^(j/8), j = 0 ... 7. A factor is common to all terms of a set, and cancels: c is
  * chosen so that all eight are numbers of the type to within 0.05
  * half-ulps. ENTRY(bits less those that j << 20, or 49, adds). */

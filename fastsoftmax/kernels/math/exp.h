@@ -27,6 +27,9 @@
 #define LN2 FS_LN2_21_F32
 #define LN2_REST FS_LN2_21_REST_F32
 #define TAIL FS_EXP_TAIL_4
+#define LOG_TAIL FS_LOG_TAIL_11
+#define LOG_2 FS_LN2_15_F32
+#define LOG_2_REST FS_LN2_15_REST_F32
 #else
 #define MAGIC 0x1.8p52
 #define SPARE 512
@@ -38,6 +41,9 @@
 #define LN2 FS_LN2_38
 #define LN2_REST FS_LN2_38_REST
 #define TAIL FS_EXP_TAIL_7
+#define LOG_TAIL FS_LOG_TAIL_21
+#define LOG_2 FS_LN2_HI
+#define LOG_2_REST FS_LN2_LO
 #endif
 
 /* What a line's maximum decides; lanes differ where lanes are columns. */

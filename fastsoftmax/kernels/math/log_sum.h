@@ -1,5 +1,5 @@
 /* What is computed once per line, in double and without any library's exp or log, so
- * that every platform gives the same bits: exp of the maximum and log of the sum, both
+ * that every platform gives the same bits: exp of a maximum and log of a sum, both
  * with some 60 good bits, as pairs.
  */
 #ifndef FASTSOFTMAX_LINE_MATH_H
@@ -130,42 +130,6 @@ static inline fs_pair fs_log(fs_pair sum, double exponent)
     fs_pair log_f = fs_log1p_near(fs_two_sum(sum.hi * scale - 1.0, sum.lo * scale));
     fs_pair high = fs_two_sum(k_real * FS_LN2_HI, log_f.hi);
     return fs_two_sum(high.hi, high.lo + (log_f.lo + k_real * FS_LN2_LO));
-}
-
-/* log(1 + w) for finite w >= 0, relative error below 2^-56. */
-static inline fs_pair fs_log1p(fs_pair w)
-{
-    fs_pair sum = fs_two_sum(1.0, w.hi);
-    sum.lo += w.lo;
-    return fs_log(sum, 0);
-}
-
-/* log(1 + others / exp(max)), where `others` is scaled by base, 1 / unscale and 2^-k; k
- * = max = 0 for a line whose maximum has been subtracted. */
-static inline fs_pair fs_log_term(double max, double k, fs_pair others, double base,
-                                  double unscale)
-{
-    fs_pair w = fs_pair_divide(others, fs_exp_scaled(max, k, base));
-    w.hi *= unscale; /* last: a subnormal w is rounded once */
-    w.lo *= unscale;
-    return fs_log1p(w);
-}
-
-/* The same for lines of float, with a relative error below 2^-49: all steps are
- * rounded, but 1 + w is kept whole. Four to five times as fast. */
-static inline double fs_log_term_f32(double max, double k, double others, double base,
-                                     double unscale)
-{
-    const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, magic = 0x4338000000000000;
-    double r = (max - k * FS_LN2_HI) - k * FS_LN2_LO;
-    double exp_max = base * (1.0 + (r + r * r * fs_exp_tail(r)));
-    double w = others / exp_max * unscale;
-    fs_pair sum = fs_two_sum(1.0, w);
-    uint64_t n = (double_to_bits(sum.hi) - sqrt_half) >> 52;
-    double n_real = bits_to_double(magic + n) - 0x1.8p52;
-    double scale = bits_to_double((1023 - n) << 52);
-    double f = (sum.hi * scale - 1.0) + sum.lo * scale;
-    return n_real * (FS_LN2_HI + FS_LN2_LO) + fs_log1p_rounded(f);
 }
 
 /* max + log_term, which do not overflow together. */

@@ -273,8 +273,8 @@ static int F(find_factors)(ptrdiff_t count, F(sets) *sets)
 
 /* ---- 4: the logarithm of the sum ----
  *
- * It is max + log1p(others / the largest term), in double: what the largest term leaves
- * to 1 is kept accurate.
+ * It is max + log1p(others / the largest term), see math/log.h: what the largest term
+ * leaves to 1 is kept accurate.
  *
  * Where each lane is a set, the largest element is taken for the second in the sum, and
  * the shift suits the second. The sum less the second's term, found again by the same
@@ -304,60 +304,38 @@ static inline void F(split_maxima)(const REAL *max, ptrdiff_t count, REAL *left,
     }
 }
 
-/* max + log1p of each set's others hi + lo. OUT hi + lo of sets. */
-static void F(add_logs)(ptrdiff_t count, const double *hi, const double *lo,
-                        F(sets) *sets)
+/* hi + lo = log(sum(exp(x))) of sets whose others have the shift k. OUT share: others,
+ * over 2^SPARE: what is_special looks at. */
+FS_INLINE F(pair) F(log_of_others)(VEC max, F(pair) others, VEC k, VEC *share)
 {
-    REAL left[FS_TILE], k[FS_TILE];
-    F(split_maxima)(sets->max, count, left, k);
-#pragma omp simd
-    for (ptrdiff_t j = 0; j < count; j++) {
-#if T_IS_F32
-        double others = hi[j] + lo[j];
-        fs_pair log_term = {fs_log_term_f32(left[j], k[j], others, BASE, UNSPARE), 0};
-#else
-        fs_pair others = {hi[j], lo[j]};
-        fs_pair log_term = fs_log_term(left[j], k[j], others, BASE, UNSPARE);
-#endif
-        fs_pair lse = fs_log_total(sets->max[j], log_term);
-        sets->hi[j] = (REAL)(lse.hi + lse.lo);
-        sets->lo[j] = (REAL)((lse.hi - sets->hi[j]) + lse.lo);
-    }
+    VEC x = V(sub)(max, F(subtrahend)(max)), own = F(exponent_of)(x);
+    F(sum) largest = F(term_of)(x, own);
+    F(pair) log = F(log_of_sum)(max, largest, others, V(sub)(k, own), share);
+    *share = V(mul)(*share, V(mul)(largest.total, V(set)((REAL)UNSPARE)));
+    return log;
 }
 
-/* Maxima and sums become logarithms; total becomes what is_special looks at: others,
- * over 2^SPARE. */
+/* The same of a sum, whose shift suits `second`; the largest was taken for that. */
+FS_INLINE F(pair) F(log_of_terms)(VEC max, VEC second, F(sum) sum, VEC *share)
+{
+    VEC x = V(sub)(second, F(subtrahend)(max)), k = F(exponent_of)(x);
+    F(sum) term = F(term_of)(x, k);
+    F(pair) others = F(fast_two_sum)(sum.total, V(sub)(V(set)(0), term.total));
+    others.lo = V(add)(others.lo, V(sub)(sum.lost, term.lost));
+    return F(log_of_others)(max, others, k, share);
+}
+
+/* Maxima and sums become logarithms; total becomes the share. */
 static void F(find_logs)(ptrdiff_t count, F(sets) *sets)
 {
-    double hi[FS_TILE], lo[FS_TILE];
-    REAL down[FS_TILE]; /* from the second's shift to the largest's */
     for (ptrdiff_t j = 0; j < count; j += LANES) {
-        VEC max = V(load)(sets->max + j), off = F(subtrahend)(max);
-        VEC second = V(sub)(V(load)(sets->second + j), off);
-        VEC k = F(exponent_of)(second);
-        F(sum) term = F(term_of)(second, k);
-        V(store)(sets->hi + j, term.total);
-        V(store)(sets->lo + j, term.lost);
-        V(store)(down + j, V(sub)(k, F(exponent_of)(V(sub)(max, off))));
+        VEC share;
+        F(pair) log = F(log_of_terms)(V(load)(sets->max + j), V(load)(sets->second + j),
+                                      F(sum_at)(sets, j), &share);
+        V(store)(sets->hi + j, log.hi);
+        V(store)(sets->lo + j, log.lo);
+        V(store)(sets->total + j, share);
     }
-#pragma omp simd
-    for (ptrdiff_t j = 0; j < count; j++) {
-        double lost = (double)sets->lost[j] - (double)sets->lo[j];
-#if T_IS_F32
-        hi[j] = ((double)sets->total[j] - (double)sets->hi[j]) + lost;
-        hi[j] *= fs_power(down[j]);
-        lo[j] = 0;
-#else
-        double half = (0.5 * down[j] + MAGIC) - MAGIC;
-        double power = fs_power(half), rest = fs_power(down[j] - half);
-        fs_pair others = fs_two_sum(sets->total[j], -sets->hi[j]);
-        others = fs_two_sum(others.hi, others.lo + lost);
-        hi[j] = others.hi * power * rest;
-        lo[j] = others.lo * power * rest;
-#endif
-        sets->total[j] = (REAL)(hi[j] * UNSPARE);
-    }
-    F(add_logs)(count, hi, lo, sets);
 }
 
 /* Maxima, minima and sums become hi + lo; whether some result needs EXACT_TOO. */
@@ -443,19 +421,18 @@ static fs_pair F(sum_but)(fs_job *job, const fs_operand *source, fs_line line,
     return sum;
 }
 
-/* The sum of a set without its only largest element, shifted as the set's sum is: found
- * with a shift that suits the largest of the others. 0 if no result shows it. */
+/* The sum of a set without its only largest element, with the shift k that suits the
+ * largest of the others. 0 if no result shows it. */
 static fs_pair F(sum_of_others)(fs_job *job, const fs_operand *source, fs_line line,
-                                REAL max)
+                                REAL max, VEC *k)
 {
     VEC all = V(set)(max), off = F(subtrahend)(all);
     VEC second = V(set)(F(largest_but)(job, source, line, max));
+    *k = F(exponent_of_max)(all);
     if (!V(any_less)(V(sub)(all, V(set)(UNSEEN)), second))
         return (fs_pair){0, 0};
-    VEC k = F(exponent_of)(V(sub)(second, off));
-    fs_pair sum = F(sum_but)(job, source, line, max, off, k);
-    int down = (int)V(largest)(V(sub)(k, F(exponent_of_max)(all)));
-    return (fs_pair){ldexp(sum.hi, down), ldexp(sum.lo, down)};
+    *k = F(exponent_of)(V(sub)(second, off));
+    return F(sum_but)(job, source, line, max, off, *k);
 }
 
 /* log(sum(exp(x))) in double of a set of float, whatever the job computes in: in the
@@ -544,8 +521,13 @@ static void F(special_log_sum)(int op, fs_job *job, const fs_operand *source,
         }
 #endif
     } else {
-        fs_pair others = F(sum_of_others)(job, source, line, max);
-        F(add_logs)(1, &others.hi, &others.lo, &one);
+        VEC k, share;
+        fs_pair others = F(sum_of_others)(job, source, line, max, &k);
+        REAL hi = (REAL)others.hi, lo = (REAL)((others.hi - hi) + others.lo);
+        F(pair) log =
+            F(log_of_others)(V(set)(max), (F(pair)){V(set)(hi), V(set)(lo)}, k, &share);
+        V(store)(one.hi, log.hi);
+        V(store)(one.lo, log.lo);
     }
     sets->hi[j] = one.hi[0];
     sets->lo[j] = one.lo[0];

@@ -57,13 +57,6 @@ FS_INLINE void F(raise)(const double *x, const double *b, F(bundle) *max,
     }
 }
 
-/* What rounding takes off sum = a + b is exactly a number (Knuth's TwoSum). */
-FS_INLINE VEC F(sum_rest)(VEC a, VEC b, VEC sum)
-{
-    VEC b_part = V(sub)(sum, a);
-    return V(add)(V(sub)(a, V(sub)(sum, b_part)), V(sub)(b, b_part));
-}
-
 /* Sums under way, as pairs; rough ones, and beside them what was added above 0. Sum i
  * of set j is number i * sets + j, of WAYS sets or of 1. */
 typedef struct {
