@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
@@ -214,32 +215,31 @@ def chunks_that_are_far_apart(kind):
     return x.astype(np.float32)
 
 
+@functools.cache
+def exact(kind, whole):
+    """Columns, or some of their rows; logsumexp, log_softmax and softmax of them."""
+    import mpmath
+
+    x = chunks_that_are_far_apart(kind)[slice(None) if whole else slice(200, 260)]
+    with mpmath.workdps(40):
+        columns = [list(map(mpmath.mpf, column)) for column in x.astype(float).T]
+        sums = [mpmath.log(mpmath.fsum(map(mpmath.exp, each))) for each in columns]
+        logs = [[v - s for v in c] for c, s in zip(columns, sums, strict=True)]
+        numbers = [[mpmath.exp(v) for v in each] for each in logs]
+        logs, numbers = (np.array(each, float).T for each in (logs, numbers))
+        return x, np.array(sums, float), logs, numbers
+
+
 @pytest.mark.parametrize("kind", ["steps", "far from 0", "sure", "deep", "equal"])
 @pytest.mark.parametrize("size", [1, 7, 300])
 def test_float32_is_within_2_ulp_of_the_exact_value(size, kind):
-    import mpmath
-
-    if size == 1:
-        x = chunks_that_are_far_apart(kind)[200:260]
-    else:
-        x = chunks_that_are_far_apart(kind)
+    x, log_sums, logs, numbers = exact(kind, size > 1)
     lazy = cut(x, (size, 1))
-    log_sums = []
-    with mpmath.workdps(40):
-        for column in x.astype(float).T:
-            total = mpmath.fsum(map(mpmath.exp, map(mpmath.mpf, column)))
-            log_sums.append(mpmath.log(total))
-        exact = [
-            [mpmath.mpf(v) - s for v, s in zip(r, log_sums, strict=True)]
-            for r in x.astype(float)
-        ]
-        logs = np.array(exact, float)
-        numbers = np.array([[mpmath.exp(v) for v in row] for row in exact], float)
     found = softmax(lazy, 0).compute()
     assert found.max() > 2.0**-12  # nothing trivial
     assert ulps(found, numbers) <= 2
     assert ulps(log_softmax(lazy, 0).compute(), logs) <= 2
-    assert ulps(logsumexp(lazy, 0).compute(), np.array(log_sums, float)) <= 1
+    assert ulps(logsumexp(lazy, 0).compute(), log_sums) <= 1
 
 
 # ---- losses ----

@@ -35,7 +35,7 @@ LEFT_OUT = {
 
 @of_every_dtype
 @of_every_loss
-@pytest.mark.parametrize("n", [1, 3, 24, 25, 129, 2049])
+@pytest.mark.parametrize("n", [1, 3, 24, 25, 2049])
 @pytest.mark.parametrize("why", LEFT_OUT)
 def test_rows_that_do_not_count(why, n, p, variant, dtype):
     """They add 0 whatever they hold, and what is left is as if it were alone."""
@@ -48,7 +48,8 @@ def test_rows_that_do_not_count(why, n, p, variant, dtype):
     if "label" in why:
         labels[UNWANTED] = options["ignore_index"]
         labels[rest] = 0, 1
-    for order, value, whole in itertools.product("CF", SPECIAL, (False, True)):
+    values = SPECIAL if n in (3, 25) else SPECIAL[:2]
+    for order, value, whole in itertools.product("CF", values, (False, True)):
         x = draw((5, n + 1)).astype(dtype, order=order)
         x[UNWANTED, slice(None) if whole else -1] = value
         for reduction in ("sum", "mean", "none"):

@@ -77,6 +77,14 @@ def do(build: Builder, target: Target) -> Callable[[list[Job]], list[list[Array]
     return functools.partial(build(target.machine).do, target.isa)
 
 
+@pytest.fixture(scope="module")
+def terms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Target, str], Build]:
+    """Compile the test of an exponential, once for each target and type."""
+    return functools.cache(
+        lambda *which: compile_terms(tmp_path_factory.mktemp("terms"), *which)
+    )
+
+
 def as_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
@@ -124,9 +132,9 @@ def assert_terms_are_right(target: Target, found: list[Array]) -> None:
     assert entry <= (1.71 if fused else 1.77)
 
 
-def test_exp_of_float32(tmp_path: Path, target: Target):
+def test_exp_of_float32(terms, target):
     """Of every float down to -110, below any result; of some on an emulation."""
-    program = compile_terms(tmp_path, target, "float32")
+    program = terms(target, "float32")
     slower = 1 if not target.slow else 257 if target.native else 1031
     given = [(*where, stride * slower) for *where, stride in RANGES]
     with ThreadPoolExecutor(2) as pool:
@@ -134,8 +142,8 @@ def test_exp_of_float32(tmp_path: Path, target: Target):
     assert_terms_are_right(target, found)
 
 
-def test_exp_of_float64(tmp_path: Path, target: Target):
-    program = compile_terms(tmp_path, target, "float64")
+def test_exp_of_float64(terms, target):
+    program = terms(target, "float64")
     count = 4_000_000 // (100 if target.slow else 1)
     given = [(0, -700, 0), (0, -0.7, 0), (1000, 300, 1000), (-1400, -2000, -1400)]
     found = [windows(program, (*where, count)) for where in given]
@@ -143,9 +151,9 @@ def test_exp_of_float64(tmp_path: Path, target: Target):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_exp_of_what_is_far_below(tmp_path: Path, target: Target, dtype: str):
+def test_exp_of_what_is_far_below(terms, target, dtype):
     """Of -110 to -inf: next to nothing, as the largest float that is clamped is."""
-    program = compile_terms(tmp_path, target, dtype)
+    program = terms(target, dtype)
     far = (0, -110, -np.inf, 1009) if dtype == "float32" else (0, -1064, -2000, 100_000)
     assert abs(windows(program, far)).max() < 2.0
 
