@@ -117,8 +117,8 @@ FS_INLINE VEC F(first_places)(void)
 }
 
 /* `instead` of `a`, for the scores at `places` from i on, where they do not count, or
- * are behind the `count` of the row. No branch says where the positive is: labels are at
- * random, and rows of 64 take .6 of the time so. */
+ * are behind the `count` of the row. No branch says where the positive is: labels are
+ * at random, and rows of 64 take .6 of the time so. */
 FS_INLINE VEC F(only_counted)(VEC a, F(counted) counted, VEC places, ptrdiff_t i,
                               ptrdiff_t count, VEC instead)
 {

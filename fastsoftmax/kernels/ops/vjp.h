@@ -20,14 +20,16 @@ static inline int F(is_vjp)(const fs_job *job)
 
 /* What pass 2 needs of a line, or of several in its lanes: hi + lo is the sum; for
  * log_softmax times the one, exp(y) times the other of 1 and 2^-SPARE, the rest. */
-FS_INLINE F(factor) F(vjp_factor)(VEC hi, VEC lo, VEC rest)
+typedef F(factor) F(vjp_sum);
+
+FS_INLINE F(vjp_sum) F(vjp_sum_of)(VEC hi, VEC lo, VEC rest)
 {
     VEC zero = V(set)(0); /* an infinite sum has no lo */
-    return (F(factor)){hi, V(if_equal)(V(sub)(hi, hi), zero, lo, zero), rest, zero,
-                       zero};
+    lo = V(if_equal)(V(sub)(hi, hi), zero, lo, zero);
+    return (F(vjp_sum)){hi, lo, rest, zero, zero};
 }
 
-static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(factor) *sum)
+static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(vjp_sum) *sum)
 {
     return V(mul)(y, V(sub)(V(sub)(dy, sum->hi), sum->lo));
 }
@@ -36,29 +38,35 @@ static inline VEC F(softmax_vjp)(VEC y, VEC dy, const F(factor) *sum)
  * 2^(SPARE - 1) itself, far above any probability: beyond that it counts as infinite.
  * Below 2^-190 (f64: 2^-1534) it is 0. */
 FS_INLINE void F(log_softmax_vjp)(int abreast, VEC *y, const VEC *dy,
-                                  const F(factor) *sum, const F(shift) *shift)
+                                  const F(vjp_sum) *sum, const F(shift) *shift)
 {
-    VEC s[ABREAST], q[ABREAST], zero = V(set)(0);
-    VEC too_large = V(set)((REAL)((SPARE - 1) * 0.69));
+    VEC s[ABREAST], q[ABREAST], given[ABREAST], zero = V(set)(0);
+    VEC too_large = V(set)((REAL)((SPARE - 1) * 0.69)), largest = too_large;
     fs_pair inverse = fs_pair_divide((fs_pair){1, 0}, (fs_pair){BASE, 0});
-    VEC hi = V(set)((REAL)inverse.hi);
+    VEC hi = V(mul)(V(set)((REAL)inverse.hi), sum->rest);
     VEC lo = V(set)((REAL)((inverse.hi - (REAL)inverse.hi) + inverse.lo));
+    lo = V(mul)(lo, sum->rest);
     F(exp_terms)(1, abreast, y, shift, s, q);
     EACH
     {
         VEC term = F(term)(s[j], q[j]); /* without BASE: of y = 0 exactly 2^SPARE */
-        VEC e = V(mul)(V(muladd)(term, hi, V(mul)(term, lo)), sum->rest);
-        e = V(if_less)(y[j], shift->least, zero, e);
-        VEC finite = V(if_less)(too_large, y[j], zero, e); /* inf has no use for lo */
-        e = V(if_less)(too_large, y[j], V(set)((REAL)INFINITY), e);
-        VEC rest = V(muladd)(V(sub)(zero, e), sum->hi, dy[j]);
-        y[j] = V(muladd)(V(sub)(zero, finite), sum->lo, rest);
+        VEC e = V(muladd)(term, hi, V(mul)(term, lo));
+        e = V(sub)(zero, V(if_less)(y[j], shift->least, zero, e));
+        given[j] = y[j];
+        largest = V(max)(y[j], largest);
+        y[j] = V(muladd)(e, sum->lo, V(muladd)(e, sum->hi, dy[j]));
     }
+    if (V(any_less)(too_large, largest))
+        EACH
+        {
+            VEC infinite = V(muladd)(V(set)((REAL)-INFINITY), sum->hi, dy[j]);
+            y[j] = V(if_less)(too_large, given[j], infinite, y[j]);
+        }
 }
 
 /* INOUT y: the results. */
 FS_INLINE void F(vjp_results)(int abreast, fs_op op, VEC *y, const VEC *dy,
-                              const F(factor) *sum, const F(shift) *shift)
+                              const F(vjp_sum) *sum, const F(shift) *shift)
 {
     if (op == FS_SOFTMAX_VJP)
         EACH y[j] = F(softmax_vjp)(y[j], dy[j], sum);
@@ -134,7 +142,7 @@ FS_INLINE double F(total_of)(const F(double_sums) *sums)
 
 /* The next `abreast` vectors, of which `count` elements are there. */
 FS_INLINE void F(vjp_step)(int abreast, fs_op op, const REAL *y, const REAL *dy,
-                           REAL *to, ptrdiff_t count, const F(factor) *sum,
+                           REAL *to, ptrdiff_t count, const F(vjp_sum) *sum,
                            const F(shift) *shift)
 {
     VEC a[ABREAST], b[ABREAST], zero = V(set)(0);
@@ -161,7 +169,7 @@ FS_INLINE void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *to,
     const ptrdiff_t step = ABREAST * LANES;
     REAL hi, lo, rest;
     F(vjp_norm)(op, sum, &hi, &lo, &rest);
-    F(factor) all = F(vjp_factor)(V(set)(hi), V(set)(lo), V(set)(rest));
+    F(vjp_sum) all = F(vjp_sum_of)(V(set)(hi), V(set)(lo), V(set)(rest));
     F(shift) shift = F(shift_for)(V(set)(0));
     ptrdiff_t i = 0;
     for (; i + step <= count; i += step)
@@ -194,20 +202,25 @@ FS_INLINE F(vjp_part) F(vjp_part_of)(const fs_job *job, fs_line line, ptrdiff_t 
     return part;
 }
 
-FS_INLINE double F(sum_of_part)(fs_op op, const F(vjp_part) *part)
+FS_INLINE double F(sum_of_part)(const fs_job *job, const F(vjp_part) *part)
 {
     F(double_sums) sums = F(no_double_sums)();
-    F(add_to_sums)(op == FS_SOFTMAX_VJP, part->y, part->dy, part->count, &sums);
+    if (job->op == FS_SOFTMAX_VJP) /* constants take the choice out of the loops */
+        F(add_to_sums)(1, part->y, part->dy, part->count, &sums);
+    else
+        F(add_to_sums)(0, part->y, part->dy, part->count, &sums);
     return F(total_of)(&sums);
 }
 
-FS_INLINE void F(finish_part)(fs_op op, const fs_job *job, const F(vjp_part) *part,
-                              fs_pair sum)
+FS_INLINE void F(finish_part)(const fs_job *job, const F(vjp_part) *part, fs_pair sum)
 {
     REAL out[BLOCK];
     fs_type type = job->operand[FS_Y].type;
     REAL *to = type == REAL_TYPE ? (REAL *)part->place : out;
-    F(vjp_block)(op, part->y, part->dy, to, part->count, sum);
+    if (job->op == FS_SOFTMAX_VJP)
+        F(vjp_block)(FS_SOFTMAX_VJP, part->y, part->dy, to, part->count, sum);
+    else
+        F(vjp_block)(FS_LOG_SOFTMAX_VJP, part->y, part->dy, to, part->count, sum);
     F(divide)(to, part->count, job->divisor);
     if (to == out)
         F(write)(out, part->count, part->place, type);
@@ -222,10 +235,7 @@ static fs_pair F(vjp_row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
         F(vjp_part) part = F(vjp_part_of)(job, line, i, count, room.y, room.dy);
-        if (job->op == FS_SOFTMAX_VJP) /* constants take the choice out of the loop */
-            sum += F(sum_of_part)(FS_SOFTMAX_VJP, &part);
-        else
-            sum += F(sum_of_part)(FS_LOG_SOFTMAX_VJP, &part);
+        sum += F(sum_of_part)(job, &part);
     }
     return (fs_pair){sum, 0};
 }
@@ -238,10 +248,7 @@ static void F(vjp_row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
         F(vjp_part) part = F(vjp_part_of)(job, line, i, count, room.y, room.dy);
-        if (job->op == FS_SOFTMAX_VJP)
-            F(finish_part)(FS_SOFTMAX_VJP, job, &part, sum);
-        else
-            F(finish_part)(FS_LOG_SOFTMAX_VJP, job, &part, sum);
+        F(finish_part)(job, &part, sum);
     }
 }
 
@@ -268,14 +275,14 @@ FS_INLINE void F(vjp_factors)(fs_op op, const REAL *y, const REAL *dy, ptrdiff_t
 #pragma omp simd
     for (int k = 0; k < LANES; k++)
         F(vjp_norm)(op, (fs_pair){even[k] + odd[k], 0}, hi + k, lo + k, rest + k);
-    F(factor) sum = F(vjp_factor)(V(load)(hi), V(load)(lo), V(load)(rest));
+    F(vjp_sum) sum = F(vjp_sum_of)(V(load)(hi), V(load)(lo), V(load)(rest));
     V(store)(lo, sum.lo);
 }
 
-FS_INLINE double F(sum_of_short)(fs_op op, const F(vjp_part) *part)
+FS_INLINE double F(sum_of_short)(const fs_job *job, const F(vjp_part) *part)
 {
     const REAL *y = part->y, *dy = part->dy;
-    const int products = op == FS_SOFTMAX_VJP;
+    const int products = job->op == FS_SOFTMAX_VJP;
     double even = 0, odd = 0;
     ptrdiff_t i = 0;
     for (; i + 1 < part->count; i += 2) {
@@ -293,8 +300,7 @@ FS_INLINE double F(sum_of_short)(fs_op op, const F(vjp_part) *part)
 #define SKEWED 256
 
 /* Rows of one block each: read once. */
-FS_INLINE void F(vjp_short_rows)(fs_op op, const fs_job *job, ptrdiff_t first,
-                                 ptrdiff_t last)
+static void F(vjp_rows)(const fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
     ptrdiff_t n = job->n, ahead = n <= SKEWED;
     F(vjp_room) room;
@@ -309,22 +315,14 @@ FS_INLINE void F(vjp_short_rows)(fs_op op, const fs_job *job, ptrdiff_t first,
             line.at[FS_Y] = fs_locate_one(job, FS_Y, next);
             part[slot] =
                 F(vjp_part_of)(job, line, 0, n, room.y + place, room.dy + place);
-            sum[slot].hi = n <= SHORT_GRADIENT ? F(sum_of_short)(op, &part[slot])
-                                               : F(sum_of_part)(op, &part[slot]);
+            sum[slot].hi = n <= SHORT_GRADIENT ? F(sum_of_short)(job, &part[slot])
+                                               : F(sum_of_part)(job, &part[slot]);
         }
         if (row >= first)
-            F(finish_part)(op, job, &part[row & ahead], sum[row & ahead]);
+            F(finish_part)(job, &part[row & ahead], sum[row & ahead]);
     }
 }
 #undef SKEWED
-
-static void F(vjp_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
-{
-    if (job->op == FS_SOFTMAX_VJP)
-        F(vjp_short_rows)(FS_SOFTMAX_VJP, job, first, last);
-    else
-        F(vjp_short_rows)(FS_LOG_SOFTMAX_VJP, job, first, last);
-}
 
 /* ---- columns ---- */
 
@@ -377,17 +375,10 @@ static void F(vjp_tile_sum)(fs_job *job, F(vjp_tile) *tile)
 
 static void F(vjp_tile_norms)(const fs_job *job, F(vjp_tile) *tile)
 {
-    ptrdiff_t columns = tile->shape->columns;
-    for (ptrdiff_t i = 0; i < columns; i++)
-        F(vjp_norm)(job->op, (fs_pair){tile->sum[i], 0}, &tile->hi[i], &tile->lo[i],
-                    &tile->rest[i]);
-    for (ptrdiff_t i = columns; i < tile->shape->width; i++) {
-        tile->hi[i] = tile->hi[i - columns];
-        tile->lo[i] = tile->lo[i - columns];
-        tile->rest[i] = tile->rest[i - columns];
-    }
-    for (ptrdiff_t i = tile->shape->width; i < tile->shape->padded; i++)
-        tile->hi[i] = tile->lo[i] = tile->rest[i] = 0;
+    const F(shape) *shape = tile->shape;
+    for (ptrdiff_t i = 0; i < shape->padded; i++)
+        F(vjp_norm)(job->op, (fs_pair){tile->sum[i % shape->columns], 0}, &tile->hi[i],
+                    &tile->lo[i], &tile->rest[i]);
 }
 
 /* The results of `abreast` rows. */
@@ -397,8 +388,8 @@ FS_INLINE void F(finish_vjp_rows)(int abreast, fs_op op, const REAL *const *y,
 {
     F(shift) shift = F(shift_for)(V(set)(0));
     for (ptrdiff_t i = 0; i < tile->shape->padded; i += LANES) {
-        F(factor) sum = F(vjp_factor)(V(load)(tile->hi + i), V(load)(tile->lo + i),
-                                      V(load)(tile->rest + i));
+        F(vjp_sum) sum = F(vjp_sum_of)(V(load)(tile->hi + i), V(load)(tile->lo + i),
+                                       V(load)(tile->rest + i));
         VEC a[ABREAST], b[ABREAST];
         EACH a[j] = V(load)(y[j] + i);
         EACH b[j] = V(load)(dy[j] + i);
