@@ -54,7 +54,7 @@ static fs_loop F(loop_for)(const fs_job *job)
     if (inner > 1 && (n > MOST_WHOLE || (inner < FS_NARROW && n >= NARROW_TALL)))
         return F(takes_parts)(job) ? FS_PARTS : FS_TALL_COLUMNS;
     if (inner >= LANES && plain && F(is_near)(job) &&
-        (n > FEW_OF_STRIP ? F(HAS_STRIPS) : F(does_few)(job)))
+        (n > FEW ? F(HAS_STRIPS) : F(does_few)(job)))
         return FS_STRIPS;
     if (inner > 1)
         return FS_TILES;

@@ -218,14 +218,13 @@ enum { ROWS_AHEAD = 48 };
  * slab overlaps the one before, whose results are written after its x is read. */
 typedef struct {
     ptrdiff_t slab, column;
-    char *x, *y; /* of the slab; y is x where nothing is written */
+    char *x, *y; /* of the slab */
 } F(place);
 
 FS_INLINE F(place) F(place_of_slab)(const fs_job *job, ptrdiff_t slab, ptrdiff_t column)
 {
-    char *x = fs_locate_one(job, FS_X, slab);
-    return (F(place)){slab, column, x,
-                      F(writes_all)(job->op) ? fs_locate_one(job, FS_Y, slab) : x};
+    return (F(place)){slab, column, fs_locate_one(job, FS_X, slab),
+                      fs_locate_one(job, FS_Y, slab)};
 }
 
 FS_INLINE void F(begin_strip)(const fs_job *job, const F(pitches) *pitch, REAL *cells,
@@ -265,101 +264,116 @@ FS_INLINE void F(know_range)(int op, ptrdiff_t n, ptrdiff_t pitch, F(strip) *str
                       &strip->count);
 }
 
-/* Logarithms of some strips side by side. A set that is looked at again is still in the
- * cells, but for logsumexp, which may need what was not rounded. */
-static void F(find_logs_of_strips)(fs_job *job, ptrdiff_t pitch, ptrdiff_t count,
-                                   F(strip) *strips)
+/* The columns whose logarithms are not results yet. A set that is looked at again is
+ * still in the cells, but for logsumexp, which may need what was not rounded. */
+static void F(settle_strip)(fs_job *job, ptrdiff_t pitch, F(strip) *strip,
+                            fs_line first)
 {
-    const int all = F(writes_all)(job->op);
-    fs_line first = {{NULL}};
+    fs_operand source = job->operand[FS_X];
     F(sets) sets;
-    if (!all)
-        first = fs_along_inner(job, fs_locate(job, strips->slab), strips->column);
-    for (ptrdiff_t i = 0; i < count; i++) {
-        F(keep_range)(strips[i].range, &sets, i * LANES);
-        V(store)(sets.second + i * LANES, strips[i].top);
-        V(store)(sets.total + i * LANES, strips[i].sum.total);
-        V(store)(sets.lost + i * LANES, strips[i].sum.lost);
+    F(keep_range)(strip->range, &sets, 0);
+    V(store)(sets.hi, strip->factor.hi);
+    V(store)(sets.lo, strip->factor.lo);
+    V(store)(sets.total, strip->sum.total); /* nothing is in doubt */
+    if (F(writes_all)(job->op))
+        source = F(plain)(NULL, pitch * (ptrdiff_t)sizeof(REAL));
+    for (ptrdiff_t j = 0; j < strip->columns; j++) {
+        if (!F(is_special)(job->op, 0, &sets, j))
+            continue;
+        fs_line line = fs_along_inner(job, first, j);
+        if (F(writes_all)(job->op))
+            line.at[FS_X] = (char *)(strip->cells + j);
+        F(special_log_sum)(job->op, job, &source, line, &sets, j);
     }
-    F(find_logs)(count * LANES, &sets);
-    for (ptrdiff_t i = 0; i < count; i++) {
-        F(strip) *strip = &strips[i];
-        ptrdiff_t from = strip->column - strips->column;
-        for (ptrdiff_t j = 0; j < strip->columns; j++) {
-            if (!F(is_special)(job->op, 0, &sets, i * LANES + j))
-                continue;
-            fs_line line = fs_along_inner(job, first, from + j);
-            fs_operand source = job->operand[FS_X];
-            if (all) {
-                source = F(plain)(NULL, pitch * (ptrdiff_t)sizeof(REAL));
-                line.at[FS_X] = (char *)(strip->cells + j);
-            }
-            F(special_log_sum)(job->op, job, &source, line, &sets, i * LANES + j);
-        }
-        strip->factor.hi = V(load)(sets.hi + i * LANES);
-        strip->factor.lo = V(load)(sets.lo + i * LANES);
-        if (!all)
-            F(write_sets)(job, first.at[FS_Y] + from * job->operand[FS_Y].inner,
-                          strip->columns, sets.hi + i * LANES);
-    }
+    strip->factor.hi = V(load)(sets.hi);
+    strip->factor.lo = V(load)(sets.lo);
 }
 
-FS_INLINE void F(know_sum)(F(strip) *strip)
+/* What is not a result yet becomes one; logsumexp's are written. */
+static void F(finish_log_of_strip)(fs_job *job, ptrdiff_t pitch, F(strip) *strip)
 {
+    fs_line first = fs_along_inner(job, fs_locate(job, strip->slab), strip->column);
+    REAL lse[LANES];
+    if (F(may_be_special)(job->op, strip->range.max, strip->factor.hi))
+        F(settle_strip)(job, pitch, strip, first);
+    V(store)(lse, strip->factor.hi);
+    if (!F(writes_all)(job->op))
+        F(write_sets)(job, first.at[FS_Y], strip->columns, lse);
+}
+
+/* What results are made by; whether some are not results yet. */
+FS_INLINE int F(know_sum)(int op, int written, F(strip) *strip)
+{
+    if (!F(writes_terms)(op)) {
+        VEC share;
+        F(pair) log = F(log_of_terms)(strip->range.max, strip->top, strip->sum, &share);
+        strip->factor.hi = log.hi;
+        strip->factor.lo = log.lo;
+        return F(may_be_special)(written, strip->range.max, log.hi);
+    }
     strip->factor = F(factor_of)(strip->sum, strip->factor.rest);
     if (F(may_be_exact)(strip->range, strip->sum)) {
         strip->exact = 1;
         F(set_exact)(strip->range, strip->sum, V(div)(V(set)(1), strip->count),
                      &strip->factor);
     }
+    return 0;
 }
 
-/* What results of some strips side by side are made by; whether some need all care. */
+/* The same of some strips side by side; whether some need all care. */
 static int F(know_sums)(fs_job *job, ptrdiff_t pitch, ptrdiff_t count, F(strip) *strips)
 {
     int exact = 0;
-    if (!F(writes_terms)(job->op))
-        F(find_logs_of_strips)(job, pitch, count, strips);
-    for (ptrdiff_t i = 0; F(writes_terms)(job->op) && i < count; i++) {
-        F(know_sum)(&strips[i]);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        if (F(know_sum)(job->op, job->op, &strips[i]) || !F(writes_all)(job->op))
+            F(finish_log_of_strip)(job, pitch, &strips[i]);
         exact |= strips[i].exact;
     }
     return exact;
 }
 
-/* Strips of so few rows are done one by one, softmax only: 3x100000 takes .6 times as
- * long as in one loop (AVX-512). */
-enum { FEW_OF_STRIP = 15, F(HAS_FEW) = LANES > 1 };
+/* Strips of so few rows are done one by one: softmax of 3x100000 takes .6 times as long
+ * as in one loop (AVX-512). */
+enum { FEW = 15, F(HAS_FEW) = LANES > 1 };
 
 /* Two that overlap would be read and written in turn. */
 static inline int F(does_few)(const fs_job *job)
 {
-    return F(HAS_FEW) &&F(writes_terms)(job->op) &&
-           (job->inner % LANES == 0 ||
-            job->operand[FS_X].data != job->operand[FS_Y].data);
+    return F(HAS_FEW) &&(job->inner % LANES == 0 ||
+                         job->operand[FS_X].data != job->operand[FS_Y].data);
 }
 
-static void F(few_rows)(fs_job *job, ptrdiff_t count, const F(pitches) *pitch,
-                        F(place) place, REAL *cells)
+FS_INLINE void F(few_rows)(int op, fs_job *job, ptrdiff_t count,
+                           const F(pitches) *pitch, F(place) place, REAL *cells)
 {
+    const int all = F(writes_all)(job->op);
+    const int plain = job->operand[FS_Y].inner == sizeof(REAL); /* y of logsumexp */
     for (ptrdiff_t i = 0; i < count && !(i % 64 == 63 && fs_poll(job->watch)); i++) {
         F(strip) strip, rare, *const only[3] = {&strip, &strip, &strip};
         F(begin_strip)(job, pitch, cells, &place, &strip);
-        F(do_strips)(FS_SOFTMAX, STRIP_RANGE | STRIP_FEW, 0, job->n, pitch, only);
-        F(know_range)(FS_SOFTMAX, job->n, LANES, &strip);
+        F(do_strips)(op, STRIP_RANGE | STRIP_FEW, 0, job->n, pitch, only);
+        F(know_range)(op, job->n, LANES, &strip);
         if (strip.careful) {
             rare = strip;
-            F(do_part_of)(FS_SOFTMAX, STRIP_TERMS, 1, job->n, pitch, 1, &rare);
+            F(do_part_of)(op, STRIP_TERMS, 1, job->n, pitch, 1, &rare);
             strip.sum = rare.sum;
         } else {
-            F(do_strips)(FS_SOFTMAX, STRIP_TERMS | STRIP_FEW, 0, job->n, pitch, only);
+            F(do_strips)(op, STRIP_TERMS | STRIP_FEW, 0, job->n, pitch, only);
         }
-        F(know_sum)(&strip);
+        if (F(know_sum)(op, job->op, &strip) || !(all || plain)) {
+            rare = strip;
+            F(finish_log_of_strip)(job, LANES, &rare);
+            strip.factor = rare.factor;
+        } else if (!all) {
+            V(store)(strip.y, strip.factor.hi);
+        }
+        if (!all)
+            continue;
         if (strip.exact) {
             rare = strip;
-            F(do_part_of)(FS_SOFTMAX, STRIP_RESULTS, 1, job->n, pitch, 1, &rare);
+            F(do_part_of)(op, STRIP_RESULTS, 1, job->n, pitch, 1, &rare);
         } else {
-            F(do_strips)(FS_SOFTMAX, STRIP_RESULTS | STRIP_FEW, 0, job->n, pitch, only);
+            F(do_strips)(op, STRIP_RESULTS | STRIP_FEW, 0, job->n, pitch, only);
         }
     }
 }
@@ -379,8 +393,11 @@ static void F(all_strips)(fs_job *job, ptrdiff_t first, ptrdiff_t last, REAL *ce
                               (ROWS_AHEAD + job->n - 1) / job->n * 64};
     F(place) place = F(place_of_slab)(job, first / strips, first % strips * LANES);
     F(strip) ring[3];
-    if (F(HAS_FEW) &&job->n <= FEW_OF_STRIP) {
-        F(few_rows)(job, last - first, &pitch, place, cells);
+    if (F(HAS_FEW) &&job->n <= FEW) {
+        if (F(writes_terms)(job->op))
+            F(few_rows)(FS_SOFTMAX, job, last - first, &pitch, place, cells);
+        else
+            F(few_rows)(FS_LOG_SOFTMAX, job, last - first, &pitch, place, cells);
         return;
     }
     for (ptrdiff_t i = first - 1; i <= last; i++) {

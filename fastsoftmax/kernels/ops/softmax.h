@@ -469,6 +469,15 @@ static inline int F(is_special)(int op, double doubt, const F(sets) *sets, ptrdi
            (isinf(sets->max[j]) || F(cancels)(op, sets, j) || sets->total[j] < doubt);
 }
 
+/* Whether that may be so of some set, whose sum tells what the others are. */
+FS_INLINE int F(may_be_special)(int op, VEC max, VEC lse)
+{
+    VEC zero = V(set)(0), size = V(max)(max, V(sub)(zero, max));
+    return V(any_less)(V(set)((REAL)-LOWEST), size) ||
+           (T_IS_F32 && op == FS_LOGSUMEXP &&
+            V(any_less)(V(max)(lse, V(sub)(zero, lse)), V(sub)(lse, max)));
+}
+
 #if T_IS_F32
 /* sum + exp(x) for x < 1; below -100 that of -100. */
 static inline fs_pair fs_plus_exp(fs_pair sum, double x)
