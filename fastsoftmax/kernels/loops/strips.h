@@ -84,8 +84,7 @@ FS_INLINE void F(settle)(F(sum) latest, F(sum) *all)
 {
     VEC more = V(sub)(latest.total, V(set)(ABOVE)); /* exact */
     VEC before = all->total, both = V(add)(before, more);
-    VEC added = V(sub)(both, before); /* TwoSum */
-    VEC lost = V(add)(V(sub)(before, V(sub)(both, added)), V(sub)(more, added));
+    VEC lost = F(sum_rest)(before, more, both);
     all->total = both;
     all->lost = V(add)(all->lost, V(add)(lost, latest.lost));
 }
