@@ -45,11 +45,6 @@ static inline ptrdiff_t F(chunk_at)(ptrdiff_t i, ptrdiff_t last)
     return last - i < 2 * F(CHUNK) ? last - i : F(CHUNK);
 }
 
-static inline ptrdiff_t F(end_of_piece)(const fs_job *job, ptrdiff_t piece)
-{
-    return piece + 1 == F(pieces_of_row)(job) ? job->n : (piece + 1) * FS_PIECE;
-}
-
 /* K of a chunk, from its max less `off`. Where that is too low for n of math/exp.h no
  * result of the chunk is not 0, whichever shift it has. */
 static inline REAL F(chunk_shift)(REAL max, REAL off)
@@ -250,15 +245,16 @@ static void F(begin_piece)(F(piece) *piece)
 static void F(do_piece)(fs_job *job, fs_line line, ptrdiff_t index,
                         const F(long_row_state) *row, F(piece) *piece)
 {
-    ptrdiff_t first = index * FS_PIECE, last = F(end_of_piece)(job, index);
-    if (row->pass == F(ADD_UP) &&row->off == 0)
+    ptrdiff_t first = index * FS_PIECE, last = first + FS_PIECE;
+    if (index + 1 == F(pieces_of_row)(job))
+        last = job->n;
+    if (row->pass != F(FINISH) &&row->off == 0)
         F(begin_piece)(piece);
     if (F(is_vjp)(job) && row->pass == F(ADD_UP)) {
         piece->sum = F(vjp_row_sum)(job, line, first, last);
     } else if (F(is_vjp)(job) && row->pass == F(FINISH)) {
         F(vjp_row_finish)(job, line, first, last, row->all.sum);
     } else if (row->pass == F(FIND_RANGE)) {
-        F(begin_piece)(piece);
         F(find_range)(job, line, first, last, piece);
     } else if (row->pass == F(ADD_UP)) {
         F(add_up)(job, line, first, last, row->off, piece);

@@ -177,13 +177,6 @@ FS_INLINE void F(store_some)(REAL *x, ptrdiff_t count, VEC a)
         V(store_part)(x, count, a);
 }
 
-/* Of lanes that are all the same. */
-static inline int F(is_nan)(VEC a)
-{
-    REAL value = V(largest)(a);
-    return value != value;
-}
-
 /* x and y together. */
 static inline ptrdiff_t F(bytes_of)(const fs_job *job)
 {

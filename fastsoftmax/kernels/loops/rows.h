@@ -402,7 +402,7 @@ static void F(rows_one_by_one)(const fs_job *job, ptrdiff_t first, ptrdiff_t las
         F(results)(FS_SOFTMAX, row.care, e, e, n, &row.factor);
         if (!keeps)
             F(write)(e, n, y, job->operand[FS_Y].type);
-        if (job->operand[FS_MASK].data && F(is_nan)(row.factor.hi))
+        if (job->operand[FS_MASK].data && isnan(V(largest)(row.factor.hi)))
             F(rewrite_masked)(job, fs_locate(job, r), 0, n);
     }
 }
