@@ -38,8 +38,10 @@ typedef struct {
 FS_INLINE double F(read_one)(const fs_operand *source, const char *from)
 {
     double wide;
-    if (source->type == FS_F32 && source->direct)
+    if (source->direct && source->type == FS_F32)
         return *(const float *)from;
+    if (source->direct && source->type == FS_F64)
+        return *(const double *)from;
     fs_stage_f64(from, 0, source->type, source->swapped, 1, &wide);
     return wide;
 }
@@ -86,13 +88,9 @@ static void F(widen)(const fs_operand *source, const char *from, ptrdiff_t pitch
          * 0 take 0.8 times as long (float32, float64; AVX-512, Zen 4). */
         for (ptrdiff_t beside = 0; lines > 1 && step != 0 && beside < 256; beside += 64)
             fs_prefetch(from, 8 * pitch + beside);
-        if (step ==
-            0) { /* one weight for all: 1000x4096 along axis 0 takes .8 of that */
-            double same = is_double ? *(const double *)from : 0;
-            if (is_float)
-                same = *(const float *)from;
-            else if (!is_double)
-                fs_stage_f64(from, 0, source->type, source->swapped, 1, &same);
+        /* One weight for all: 1000x4096 along axis 0 takes .8 of that. */
+        if (step == 0) {
+            const double same = F(read_one)(source, from);
 #pragma omp simd
             for (ptrdiff_t i = 0; i < count; i++) to[i] = same;
         } else if (is_float && step == size)
