@@ -177,7 +177,7 @@ def compile_alone(folder: Path, target: Target, name: str, *flags: str) -> Build
 
 def compile_words(folder: Path, target: Target) -> Build:
     """Compile the test of one vocabulary."""
-    flags = [f'-DVOCABULARY="isa/vec_{target.isa}.h"']
+    flags = [f"-DISA={target.isa}"]
     if target.isa == "scalar":  # plain C: an instruction of another knows its address
         flags += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
     return compile_alone(folder, target, "words", *flags)

@@ -1,6 +1,6 @@
-/* Every word of a vocabulary (VOCABULARY, a vec_*.h), lane by lane, against plain C.
- * Prints what differs. */
-#include VOCABULARY
+/* Every word of a vocabulary (-DISA=avx2), lane by lane, against plain C. Prints what
+ * differs. */
+#include "isa/vocabulary.h"
 
 #include <math.h>
 
@@ -22,11 +22,6 @@ static uint64_t random_bits(void)
     state ^= state << 17;
     return state;
 }
-
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#define V(word) JOIN(T, word)
-#define LANES V(lanes)
 
 static const uint32_t f32_entries[8] = {FS_POWERS_F32(FS_WHOLE)};
 static const uint64_t f64_entries[8] = {FS_POWERS_F64(FS_WHOLE)};

@@ -2,25 +2,15 @@
  * by several processors at once. A unit has defined ISA, of which there is an
  * isa/vec_<ISA>.h, and T_IS_F32; isa/end.h closes it.
  *
- * T stands for f32 or f64, REAL is its C type. V(word) is a word of the vocabulary,
- * F(name) a type or function of this unit alone. What one unit calls of another is
- * fs_..., and HIDDEN from the rest of the process.
+ * T is f32 or f64, as the unit is, V(word) a word of isa/vocabulary.h, F(name) a type
+ * or function of this unit alone. What one unit calls of another is fs_..., and HIDDEN
+ * from the rest of the process.
  */
 #include <float.h>
 #include <math.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "job.h"
-
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#define TEXT_(a) #a
-#define TEXT(a) TEXT_(a)
-
-#include TEXT(JOIN(vec, ISA).h)
+#include "isa/vocabulary.h"
 
 #if T_IS_F32
 #define T f32
@@ -31,10 +21,7 @@
 #define REAL double
 #define REAL_TYPE FS_F64
 #endif
-#define V(word) JOIN(T, word)
 #define F(name) JOIN(JOIN(name, T), ISA)
-#define VEC V(vec)
-#define LANES V(lanes)
 
 /* The units of an ISA whose vectors are half as wide, and whose lanes give the same
  * bits; this one where there is none. */

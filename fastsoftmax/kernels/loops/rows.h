@@ -10,8 +10,6 @@
  * else two: range of r + 3 beside the terms of r, then the results of r - 1. Terms wait
  * in a buffer for their results. Input that is not direct is read into one first.
  */
-#include "math/log_sum.h"
-
 #include "math/exp.h"
 #include "math/log.h"
 
@@ -437,17 +435,14 @@ FS_INLINE F(range)
 /* The largest element but one, max if there are two of it. */
 static REAL F(second_of)(const REAL *x, ptrdiff_t n, REAL max)
 {
-    const VEC none = V(set)((REAL)-INFINITY), all = V(set)(max);
+    const VEC none = V(set)((REAL)-INFINITY);
     VEC second = none, first = none;
-    REAL ones[LANES];
     for (ptrdiff_t i = 0; i < n; i += LANES) {
         VEC here = F(load_some)(x + i, n - i, none);
         second = V(max)(V(min)(here, first), second);
         first = V(max)(here, first);
     }
-    V(store)(ones, V(if_equal)(first, all, V(set)(1), V(set)(0)));
-    int twice = V(wide_total)(V(wide_add)(V(wide_zero)(), ones)) > 1;
-    return twice ? max : V(largest)(V(if_equal)(first, all, second, first));
+    return F(second_of_lanes)(first, second, max);
 }
 
 /* The max, second and sum of row r of those, whose results will be at y. `next` is the

@@ -248,7 +248,6 @@ static void F(write_groups)(int op, int careful, F(groups) *g)
 static void F(range_of_one)(F(groups) *g)
 {
     const VEC none = V(set)((REAL)-INFINITY), all = V(set)((REAL)INFINITY);
-    REAL ones[LANES];
     F(range) range = F(no_range)();
     for (ptrdiff_t i = 0; i < g->n; i += LANES) {
         VEC x = F(load_some)(g->x + i, g->n - i, none);
@@ -256,12 +255,9 @@ static void F(range_of_one)(F(groups) *g)
         range.max = V(max)(x, range.max);
         range.min = V(min)(F(load_some)(g->x + i, g->n - i, all), range.min);
     }
-    VEC max = V(set)(V(largest)(range.max));
-    VEC others = V(if_equal)(range.max, max, range.second, range.max);
-    V(store)(ones, V(if_equal)(range.max, max, V(set)(1), V(set)(0)));
-    int twice = V(wide_total)(V(wide_add)(V(wide_zero)(), ones)) > 1;
-    range.second = twice ? max : V(set)(V(largest)(others));
-    range.max = max;
+    REAL max = V(largest)(range.max);
+    range.second = V(set)(F(second_of_lanes)(range.max, range.second, max));
+    range.max = V(set)(max);
     range.min = V(set)(-V(largest)(V(sub)(V(set)(0), range.min)));
     F(keep_range)(range, &g->sets, 0);
 }

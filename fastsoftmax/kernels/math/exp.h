@@ -15,6 +15,7 @@
  */
 
 #include "math/coefficients.h"
+#include "math/log_sum.h"
 
 #if T_IS_F32
 #define MAGIC 0x1.8p23f /* adding it rounds to an integer, left in the lowest bits */
@@ -128,6 +129,21 @@ FS_INLINE void F(exp_terms)(int clamp, int abreast, const VEC *x, const F(shift)
 FS_INLINE VEC F(term)(VEC s, VEC q)
 {
     return V(muladd)(s, q, s);
+}
+
+/* a * (hi + lo), rounded once (up to 2^-20 ulp): a is a term, hi + lo a factor of
+ * ops/softmax.h. On top of that half the least subnormal number, because the product
+ * with lo may be one. */
+FS_INLINE VEC F(times_pair)(VEC a, VEC hi, VEC lo)
+{
+#if defined(FS_HAS_FMA)
+    return V(muladd)(a, hi, V(mul)(a, lo));
+#elif T_IS_F32
+    return (REAL)((double)a * ((double)hi + (double)lo));
+#else
+    fs_pair product = fs_two_product(a, hi);
+    return product.hi + (product.lo + a * lo);
+#endif
 }
 
 /* A sum of at most BLOCK terms per lane, the largest of the set among them (or of a

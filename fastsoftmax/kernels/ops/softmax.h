@@ -40,6 +40,17 @@ FS_INLINE void F(add_lane_range)(int op, VEC x, F(range) *range)
     F(add_range)(op, x, range);
 }
 
+/* The largest element but one, of the two largest that each lane has had; max if there
+ * are two of it. */
+static inline REAL F(second_of_lanes)(VEC first, VEC second, REAL max)
+{
+    REAL lanes[LANES];
+    int count = 0;
+    V(store)(lanes, first);
+    for (int j = 0; j < LANES; j++) count += lanes[j] == max;
+    return count > 1 ? max : V(largest)(V(if_equal)(first, V(set)(max), second, first));
+}
+
 /* The least element above -inf, and how many elements are. */
 FS_INLINE void F(add_finite)(VEC x, VEC *min, VEC *count)
 {
@@ -166,7 +177,7 @@ FS_INLINE VEC F(result)(int op, int care, VEC a, const F(factor) *factor)
 {
     if (op != FS_SOFTMAX)
         return V(sub)(V(sub)(a, factor->hi), factor->lo);
-    VEC y = V(times_pair)(a, factor->hi, factor->lo);
+    VEC y = F(times_pair)(a, factor->hi, factor->lo);
     if (care >= F(DEEP_TOO))
         y = V(mul)(y, factor->rest);
     return care >= F(EXACT_TOO) ? V(if_equal)(a, factor->top, factor->share, y) : y;

@@ -109,7 +109,7 @@ typedef struct {
 
 FS_INLINE F(double_sums) F(no_double_sums)(void)
 {
-    return (F(double_sums)){V(wide_zero)(), V(wide_zero)()};
+    return (F(double_sums)){0};
 }
 
 /* Adds `count` products, or elements of b. */

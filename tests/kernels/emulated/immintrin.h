@@ -115,18 +115,6 @@ static inline __m256i emulated_cvtps_ph(__m512 from)
     return to;
 }
 
-static inline __m512d emulated_shuffle_f64x2(__m512d from, __m512d from_second,
-                                             int which)
-{
-    LANES_OF(a, __m128d, 4, from);
-    LANES_OF(b, __m128d, 4, from_second);
-    __m128d quarters[4] = {a[which & 3], a[which >> 2 & 3], b[which >> 4 & 3],
-                           b[which >> 6 & 3]};
-    __m512d to;
-    memcpy(&to, quarters, sizeof to);
-    return to;
-}
-
 /* A store past the caches must be aligned. */
 #define STREAM(SUFFIX, T, VEC)                                                         \
     static inline void emulated_stream_##SUFFIX(T *to, VEC from)                       \
@@ -151,7 +139,6 @@ STREAM(pd, double, __m512d)
 #define _mm512_cvtepi32_epi16(from) emulated_cvtepi32_epi16(from)
 #define _mm512_cvtph_ps(from) emulated_cvtph_ps(from)
 #define _mm512_cvtps_ph(from, rounding) emulated_cvtps_ph(from)
-#define _mm512_shuffle_f64x2(a, b, which) emulated_shuffle_f64x2(a, b, which)
 #define _mm512_stream_ps(to, from) emulated_stream_ps(to, from)
 #define _mm512_stream_pd(to, from) emulated_stream_pd(to, from)
 
