@@ -213,12 +213,12 @@ static void F(sum_of_chunk)(const fs_job *job, F(bundles) *tile, ptrdiff_t first
 {
     F(bundle_shift) with;
     ptrdiff_t sets = tile->width ? WAYS : 1, ways = WAYS;
-    double max[WAYS], scale[WAYS];
+    double max[WAYS], size[WAYS];
     for (ptrdiff_t j = 0; j < WAYS; j++) {
         max[j] = tile->whole.max[tile->width ? j : 0];
-        scale[j] = fs_weight_scale(tile->whole.size[tile->width ? j : 0]);
+        size[j] = tile->whole.size[tile->width ? j : 0];
     }
-    F(shift_bundle)(max, scale, &with);
+    F(shift_bundle)(max, size, &with);
     if (tile->width)
         ways = fs_least(ways, last - first); /* others would stay 0 */
     for (int l = FS_REST; l <= tile->full; l++) {
@@ -306,7 +306,7 @@ static void F(look_again)(const fs_job *job, F(bundles) *tile, fs_line line,
             F(take)(job, line, 0, i, count, tile->x, tile->b);
             fs_look_at(&look, tile->x, tile->b, count);
         }
-        fs_look_on(&look, log, sign);
+        F(look_on)(&look, log, sign);
     }
 }
 
@@ -320,17 +320,17 @@ static void F(finish_bundles)(const fs_job *job, F(bundles) *tile)
     const ptrdiff_t sets = F(sets_of)(tile);
     const int full = tile->full;
     double log[WAYS] = {0}, sign[WAYS] = {0}, state[WAYS];
-    F(logs_of_sums)(full, &tile->whole, sets, log, sign, state);
-    for (ptrdiff_t j = 0; j < sets; j++) {
+    const int any = F(logs_of_sums)(full, &tile->whole, sets, log, sign, state);
+    for (ptrdiff_t j = 0; any && j < sets; j++)
         if (state[j] == FS_UNSETTLED)
             F(look_again)(job, tile, fs_along_inner(job, line, j), log + j, sign + j);
-        if (!signs->data && sign[j] < 0)
-            log[j] = NAN;
-    }
+    if (!signs->data)
+#pragma omp simd
+        for (ptrdiff_t j = 0; j < sets; j++) log[j] = sign[j] < 0 ? NAN : log[j];
     F(put_sets)(y, line.at[FS_Y], log, sets);
     if (signs->data)
         F(put_sets)(signs, line.at[FS_SIGNS], sign, sets);
-    for (ptrdiff_t j = 0; !full && j < sets; j++)
+    for (ptrdiff_t j = 0; any && j < sets; j++)
         if (state[j] == FS_ROUGH) {
             F(start)(tile, fs_along_inner(job, line, j), 0, 1);
             F(sum_bundles)(job, tile);

@@ -58,10 +58,15 @@ FS_INLINE F(pair) F(scaled_down)(F(pair) a, VEC k)
 FS_INLINE F(pair) F(log_near_1)(F(pair) f)
 {
     static const REAL tail[] = {LOG_TAIL};
-    VEC minus_half = V(set)((REAL)-0.5), t = V(set)(tail[0]);
-    for (size_t i = 1; i < sizeof tail / sizeof *tail; i++)
-        t = V(muladd)(t, f.hi, V(set)(tail[i]));
+    VEC minus_half = V(set)((REAL)-0.5), t = V(set)(tail[0]), odd = V(set)(tail[1]);
     VEC square = V(mul)(f.hi, f.hi), square_lo = F(product_less)(f.hi, f.hi, square);
+    /* of even powers and of odd ones: neither waits for the other */
+    for (size_t i = 2; i + 1 < sizeof tail / sizeof *tail; i += 2) {
+        t = V(muladd)(t, square, V(set)(tail[i]));
+        odd = V(muladd)(odd, square, V(set)(tail[i + 1]));
+    }
+    t = V(muladd)(t, square, V(set)(tail[sizeof tail / sizeof *tail - 1]));
+    t = V(muladd)(odd, f.hi, t);
     VEC hi = V(muladd)(minus_half, square, f.hi);
     VEC lo = V(muladd)(minus_half, square, V(sub)(f.hi, hi)); /* exact: Fast2Sum */
     lo = V(muladd)(minus_half, square_lo, lo);
@@ -70,41 +75,68 @@ FS_INLINE F(pair) F(log_near_1)(F(pair) f)
     return (F(pair)){hi, V(muladd)(V(mul)(square, f.hi), t, lo)};
 }
 
-/* log(1 + w) for w >= 0; of subnormal w it is w. */
-FS_INLINE F(pair) F(log_1_plus)(F(pair) w)
+/* sum = 2^k (1 + f), 1 + f from sqrt(1/2) to sqrt(2). OUT k. */
+FS_INLINE F(pair) F(off_power)(F(pair) sum, VEC *k)
 {
-    VEC zero = V(set)(0), one = V(set)(1), sum = V(add)(one, w.hi);
-    VEC more = V(max)(one, w.hi), less = V(min)(one, w.hi);
-    VEC lost = V(add)(V(sub)(less, V(sub)(sum, more)), w.lo);
-    /* 1 + w = 2^k (1 + f); f is w where k = 0 */
-    VEC k = V(exponent)(V(mul)(sum, V(set)((REAL)1.4142135623730951)));
-    k = V(sub)(k, V(set)((REAL)(MAGIC / 1.5 + BIAS)));
-    VEC scale = F(power_of_2)(V(sub)(zero, k));
-    F(pair) f = F(fast_two_sum)(V(muladd)(sum, scale, V(set)(-1)), V(mul)(lost, scale));
-    f.hi = V(if_equal)(k, zero, w.hi, f.hi);
-    f.lo = V(if_equal)(k, zero, w.lo, f.lo);
+    VEC above = V(exponent)(V(mul)(sum.hi, V(set)((REAL)1.4142135623730951)));
+    *k = V(sub)(above, V(set)((REAL)(MAGIC / 1.5 + BIAS)));
+    VEC scale = F(power_of_2)(V(sub)(V(set)(0), *k));
+    return F(fast_two_sum)(V(muladd)(sum.hi, scale, V(set)(-1)), V(mul)(sum.lo, scale));
+}
+
+/* log(2^k (1 + f)), |k| < 2^14 (f32: 2^9): k LOG_2 is exact. */
+FS_INLINE F(pair) F(log_of_product)(VEC k, F(pair) f)
+{
     f = F(log_near_1)(f);
-    F(pair) log =
-        F(fast_two_sum)(V(mul)(k, V(set)(LOG_2)), f.hi); /* k LOG_2 is exact */
+    F(pair) log = F(fast_two_sum)(V(mul)(k, V(set)(LOG_2)), f.hi);
     log.lo = V(muladd)(k, V(set)(LOG_2_REST), V(add)(log.lo, f.lo));
     return log;
 }
 
-/* max + log(1 + w), where w is `others` over `largest`, and 2^down; largest + what it
- * has `lost` is the term of max. Each pair's lo may be 2^-12 of hi. */
+/* log(sum 2^exponent), lo being up to .06 of it; off by 2^-26 (f64: 2^-55) of it, also
+ * where sum is next to 1. */
+FS_INLINE F(pair) F(log_of)(F(pair) sum, VEC exponent)
+{
+    VEC k;
+    F(pair) f = F(off_power)(sum, &k);
+    return F(log_of_product)(V(add)(k, exponent), f);
+}
+
+/* log(1 + w) for w >= 0; of subnormal w it is w. */
+FS_INLINE F(pair) F(log_1_plus)(F(pair) w)
+{
+    VEC zero = V(set)(0), one = V(set)(1), sum = V(add)(one, w.hi), k;
+    VEC more = V(max)(one, w.hi), less = V(min)(one, w.hi);
+    VEC lost = V(add)(V(sub)(less, V(sub)(sum, more)), w.lo);
+    F(pair) f = F(off_power)((F(pair)){sum, lost}, &k);
+    f.hi = V(if_equal)(k, zero, w.hi, f.hi);
+    f.lo = V(if_equal)(k, zero, w.lo, f.lo);
+    return F(log_of_product)(k, f);
+}
+
+/* max + log. */
+FS_INLINE F(pair) F(plus_log)(VEC max, F(pair) log)
+{
+    VEC hi = V(add)(max, log.hi);
+    return F(fast_two_sum)(hi, V(add)(F(sum_rest)(max, log.hi, hi), log.lo));
+}
+
+/* A sum of terms over a term, each of which may lack 2^-12 of itself. */
+FS_INLINE F(pair) F(over)(F(pair) sum, F(sum) term)
+{
+    VEC inverse = V(div)(V(set)(1), term.total);
+    sum = F(fast_two_sum)(sum.hi, sum.lo);
+    VEC hi = V(mul)(sum.hi, inverse); /* off by 2 ulp: the rest is exact */
+    VEC rest = V(sub)(sum.lo, F(product_less)(hi, term.total, sum.hi));
+    rest = V(muladd)(V(sub)(V(set)(0), hi), term.lost, rest);
+    return (F(pair)){hi, V(mul)(rest, inverse)};
+}
+
+/* max + log(1 + w), where w is `others` over `largest`, the term of max, and 2^down. */
 FS_INLINE F(pair)
     F(log_of_sum)(VEC max, F(sum) largest, F(pair) others, VEC down, VEC *share)
 {
-    VEC zero = V(set)(0), inverse = V(div)(V(set)(1), largest.total);
-    others = F(fast_two_sum)(others.hi, others.lo);
-    F(pair) w = {V(mul)(others.hi, inverse),
-                 zero}; /* off by 2 ulp: the rest is exact */
-    VEC rest = V(sub)(others.lo, F(product_less)(w.hi, largest.total, others.hi));
-    rest = V(muladd)(V(sub)(zero, w.hi), largest.lost, rest);
-    w.lo = V(mul)(rest, inverse);
-    w = F(scaled_down)(w, down);
+    F(pair) w = F(scaled_down)(F(over)(others, largest), down);
     *share = w.hi;
-    F(pair) log = F(log_1_plus)(w);
-    VEC hi = V(add)(max, log.hi);
-    return F(fast_two_sum)(hi, V(add)(F(sum_rest)(max, log.hi, hi), log.lo));
+    return F(plus_log)(max, F(log_1_plus)(w));
 }

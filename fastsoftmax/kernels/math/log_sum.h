@@ -1,6 +1,6 @@
-/* What is computed once per line, in double and without any library's exp or log, so
- * that every platform gives the same bits: exp of a maximum and log of a sum, both
- * with some 60 good bits, as pairs.
+/* What is computed once per line, in double and without any library's exp, so that
+ * every platform gives the same bits: exp of a maximum with some 60 good bits, as a
+ * pair.
  */
 #ifndef FASTSOFTMAX_LINE_MATH_H
 #define FASTSOFTMAX_LINE_MATH_H
@@ -81,62 +81,6 @@ static inline fs_pair fs_exp_scaled(double max, double k, double base)
     double rest = one_plus_r.lo + (r_rest + r * r * fs_exp_tail(r));
     fs_pair product = fs_two_product(one_plus_r.hi, base);
     return fs_two_sum(product.hi, product.lo + rest * base);
-}
-
-/* 2 atanh(u/2) - u for |u| < 0.35: at most 1 % of u. Dropped: u^23 / (23 * 4^11), 2^-60
- * of u. */
-static inline double fs_atanh_tail(double u)
-{
-    double z = 0.25 * u * u;
-    double t = 1.0 / 21;
-    t = fs_muladd(t, z, 1.0 / 19);
-    t = fs_muladd(t, z, 1.0 / 17);
-    t = fs_muladd(t, z, 1.0 / 15);
-    t = fs_muladd(t, z, 1.0 / 13);
-    t = fs_muladd(t, z, 1.0 / 11);
-    t = fs_muladd(t, z, 1.0 / 9);
-    t = fs_muladd(t, z, 1.0 / 7);
-    t = fs_muladd(t, z, 1.0 / 5);
-    t = fs_muladd(t, z, 1.0 / 3);
-    return u * z * t;
-}
-
-/* log(1 + f) for -0.3 < f < 0.42, as 2 atanh(u/2) for u = f / (1 + f/2), |u| < 0.35; as
- * a pair, and rounded. For tiny f the result is f itself, subnormal or not. */
-static inline fs_pair fs_log1p_near(fs_pair f)
-{
-    fs_pair divisor = fs_two_sum(1.0, 0.5 * f.hi);
-    divisor.lo += 0.5 * f.lo;
-    fs_pair u = fs_pair_divide(f, divisor);
-    return fs_two_sum(u.hi, u.lo + fs_atanh_tail(u.hi));
-}
-
-static inline double fs_log1p_rounded(double f)
-{
-    double u = f / (1.0 + 0.5 * f);
-    return u + fs_atanh_tail(u);
-}
-
-/* log(sum 2^exponent) for a sum between 2^-400 and 2^400, relative error below 2^-56:
- * also next to 1, if what is off 1 is in the pair. */
-static inline fs_pair fs_log(fs_pair sum, double exponent)
-{
-    const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, magic = 0x4338000000000000,
-                   bias = 512;
-    /* sum = 2^(k - bias) (1 + f) with 1 + f between sqrt(1/2) and sqrt(2) */
-    uint64_t k = (double_to_bits(sum.hi) - sqrt_half + (bias << 52)) >> 52;
-    double k_real = bits_to_double(magic + k) - (0x1.8p52 + 512) + exponent;
-    double scale = bits_to_double((1023 + bias - k) << 52);
-    fs_pair log_f = fs_log1p_near(fs_two_sum(sum.hi * scale - 1.0, sum.lo * scale));
-    fs_pair high = fs_two_sum(k_real * FS_LN2_HI, log_f.hi);
-    return fs_two_sum(high.hi, high.lo + (log_f.lo + k_real * FS_LN2_LO));
-}
-
-/* max + log_term, which do not overflow together. */
-static inline fs_pair fs_log_total(double max, fs_pair log_term)
-{
-    fs_pair sum = fs_two_sum(max, log_term.hi);
-    return fs_two_sum(sum.hi, sum.lo + log_term.lo);
 }
 
 #endif

@@ -304,17 +304,6 @@ FS_INLINE VEC F(visible_second)(F(range) range)
     return V(max)(range.second, V(sub)(range.max, V(set)(UNSEEN)));
 }
 
-/* Of each max what its K leaves, with which exp(max) is found: see fs_exp_scaled. */
-static inline void F(split_maxima)(const REAL *max, ptrdiff_t count, REAL *left,
-                                   REAL *k)
-{
-    for (ptrdiff_t j = 0; j < count; j += LANES) {
-        VEC here = V(load)(max + j);
-        V(store)(left + j, V(sub)(here, F(subtrahend)(here)));
-        V(store)(k + j, F(exponent_of_max)(here));
-    }
-}
-
 /* hi + lo = log(sum(exp(x))) of sets whose others have the shift k. OUT share: others,
  * over 2^SPARE: what is_special looks at. */
 FS_INLINE F(pair) F(log_of_others)(VEC max, F(pair) others, VEC k, VEC *share)
@@ -449,8 +438,8 @@ static fs_pair F(sum_of_others)(fs_job *job, const fs_operand *source, fs_line l
 /* log(sum(exp(x))) in double of a set of float, whatever the job computes in: in the
  * unit of float64. Of no more than AGAIN elements in that of halves: those of a short
  * row are added up in one order, whoever takes it. */
-HIDDEN fs_pair JOIN(fs_log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line);
-HIDDEN fs_pair JOIN(fs_log_sum_of_line_f64, NARROWER_ISA)(fs_job *, fs_line);
+HIDDEN double JOIN(fs_log_sum_of_line_f64, ISA)(fs_job *narrow, fs_line line);
+HIDDEN double JOIN(fs_log_sum_of_line_f64, NARROWER_ISA)(fs_job *, fs_line);
 
 /* Below which part of 2^SPARE the others are to be summed again, without the largest
  * term: from there on the sum has lost no more than 2^-26 (f64: 2^-55) of them.
@@ -489,35 +478,6 @@ FS_INLINE int F(may_be_special)(int op, VEC max, VEC lse)
             V(any_less)(V(max)(lse, V(sub)(zero, lse)), V(sub)(lse, max)));
 }
 
-#if T_IS_F32
-/* sum + exp(x) for x < 1; below -100 that of -100. */
-static inline fs_pair fs_plus_exp(fs_pair sum, double x)
-{
-    double least = x < -100 ? -100 : x;
-    double k = (least * FS_LOG2_E + 0x1.8p52) - 0x1.8p52, power = fs_power(k);
-    fs_pair term = fs_exp_scaled(least, k, 1);
-    fs_pair both = fs_two_sum(sum.hi, term.hi * power);
-    return (fs_pair){both.hi, both.lo + (sum.lo + term.lo * power)};
-}
-
-/* logsumexp of a set of two or three, a fourth of which cancel: log of the sum itself,
- * in pairs, 56 bits behind the point. Elements of such a set are below 0, its sum is
- * from .1 to 3. Whether that is enough: not for what is next to max, or to 0. */
-static int F(log_of_few)(fs_job *job, const fs_operand *source, fs_line line, REAL max,
-                         REAL *lse)
-{
-    REAL buffer[F(AGAIN)];
-    if (job->n > 3 || (double)*lse - (double)max <= 0x1p-20)
-        return 0;
-    const REAL *x = F(read_set)(job, source, line, 0, job->n, buffer);
-    fs_pair sum = {0, 0};
-    for (ptrdiff_t i = 0; i < job->n; i++) sum = fs_plus_exp(sum, x[i]);
-    sum = fs_log(fs_two_sum(sum.hi, sum.lo), 0);
-    *lse = (REAL)(sum.hi + sum.lo);
-    return fabs(sum.hi) > 0x1p-28;
-}
-#endif
-
 /* Puts log(sum(exp(x))) of such a set, read from `source`, into its hi + lo. */
 static void F(special_log_sum)(int op, fs_job *job, const fs_operand *source,
                                fs_line line, F(sets) *sets, ptrdiff_t j)
@@ -532,13 +492,9 @@ static void F(special_log_sum)(int op, fs_job *job, const fs_operand *source,
         one.hi[0] = nan ? (REAL)NAN : max;
 #if T_IS_F32
     } else if (F(cancels)(op, sets, j)) {
-        one.hi[0] = sets->hi[j];
-        if (!F(log_of_few)(job, source, line, max, one.hi)) {
-            fs_pair lse = job->n <= F(AGAIN)
-                              ? JOIN(fs_log_sum_of_line_f64, NARROWER_ISA)(job, line)
-                              : JOIN(fs_log_sum_of_line_f64, ISA)(job, line);
-            one.hi[0] = (REAL)(lse.hi + lse.lo);
-        }
+        one.hi[0] = (REAL)(job->n <= F(AGAIN)
+                               ? JOIN(fs_log_sum_of_line_f64, NARROWER_ISA)(job, line)
+                               : JOIN(fs_log_sum_of_line_f64, ISA)(job, line));
 #endif
     } else {
         VEC k, share;
@@ -571,7 +527,7 @@ static void F(log_of_one)(int op, fs_job *job, const fs_operand *source, fs_line
 }
 
 #if !T_IS_F32
-fs_pair F(fs_log_sum_of_line)(fs_job *narrow, fs_line line)
+double F(fs_log_sum_of_line)(fs_job *narrow, fs_line line)
 {
     fs_job job; /* large: only what is looked at */
     job.n = narrow->n;
@@ -581,12 +537,22 @@ fs_pair F(fs_log_sum_of_line)(fs_job *narrow, fs_line line)
     job.operand[FS_X].direct = 0;
     job.operand[FS_X].via_float = 1;
     const fs_operand *source = &job.operand[FS_X];
-    REAL max = F(largest_but)(&job, source, line, (REAL)NAN), hi, lo;
-    VEC all = V(set)(max), off = F(subtrahend)(all), k = F(exponent_of_max)(all);
-    fs_pair terms = F(sum_but)(&job, source, line, (REAL)NAN, off, k);
-    F(sum) sum = {V(set)(terms.hi), V(set)(terms.lo)};
-    F(log_of_one)(FS_LOGSUMEXP, &job, source, line, max, sum,
+    /* max and logarithm cancel: the sum is from 1/n to n. Its own logarithm is off by
+     * 2^-55, which is enough but next to 0. */
+    VEC zero = V(set)(0);
+    fs_pair sum = F(sum_but)(&job, source, line, (REAL)NAN, zero, zero);
+    F(pair) terms = {V(set)(sum.hi), V(set)(sum.lo)};
+    F(sum) one = {V(set)(BASE / UNSPARE), zero};
+    F(pair) log = F(log_of)(F(over)(terms, one), zero);
+    REAL hi = V(largest)(V(add)(log.hi, log.lo)), lo;
+    if (fabs(hi) > 0x1p-28)
+        return hi;
+    REAL max = F(largest_but)(&job, source, line, (REAL)NAN);
+    sum = F(sum_but)(&job, source, line, (REAL)NAN, zero,
+                     F(exponent_of_max)(V(set)(max)));
+    F(log_of_one)(FS_LOGSUMEXP, &job, source, line, max,
+                  (F(sum)){V(set)(sum.hi), V(set)(sum.lo)},
                   F(doubt)(F(AGAIN), F(AGAIN) / LANES), &hi, &lo);
-    return (fs_pair){hi, lo};
+    return hi;
 }
 #endif

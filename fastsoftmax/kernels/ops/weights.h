@@ -18,8 +18,6 @@
  * terms have cancelled to nothing and hide others that are too small to be seen beside
  * them. Those sets, and such as hold infinities, are looked at again: fs_look.
  */
-#include "math/log_sum.h"
-
 static inline int F(is_weighted)(const fs_job *job)
 {
     return job->op == FS_WEIGHTED;
@@ -42,6 +40,11 @@ typedef struct {
 
 #define EACH_PART for (int i = 0; i < WAYS / LANES; i++)
 
+FS_INLINE VEC F(magnitude)(VEC a)
+{
+    return V(max)(a, V(sub)(V(set)(0), a));
+}
+
 /* The largest x and |b| so far. INOUT max, size. NaN is passed over. */
 FS_INLINE void F(raise)(const double *x, const double *b, F(bundle) *max,
                         F(bundle) *size)
@@ -51,9 +54,8 @@ FS_INLINE void F(raise)(const double *x, const double *b, F(bundle) *max,
     {
         VEC weight = V(load)(b + i * LANES);
         VEC entry = V(if_equal)(weight, zero, none, V(load)(x + i * LANES));
-        VEC magnitude = V(max)(weight, V(sub)(zero, weight));
         max->part[i] = V(max)(entry, max->part[i]);
-        size->part[i] = V(max)(magnitude, size->part[i]);
+        size->part[i] = V(max)(F(magnitude)(weight), size->part[i]);
     }
 }
 
@@ -76,11 +78,7 @@ FS_INLINE void F(add_to)(VEC *hi, VEC *lo, VEC term, VEC lack)
 FS_INLINE VEC F(weighted_term)(VEC w, VEC s, VEC q, VEC *lack)
 {
     VEC product = V(mul)(w, s), term = V(muladd)(product, q, product);
-#if defined(FS_HAS_FMA)
-    VEC left = V(muladd)(w, s, V(sub)(V(set)(0), term));
-#else /* a vector is a double */
-    VEC left = product - term + fs_two_product(w, s).lo;
-#endif
+    VEC left = F(product_less)(w, s, term);
     *lack = V(muladd)(product, q, left);
     return term;
 }
@@ -93,17 +91,25 @@ typedef struct {
     F(bundle) scale;        /* 2^-E */
 } F(bundle_shift);
 
-FS_INLINE void F(shift_bundle)(const double *max, const double *scale,
+/* The E of a set's weights: within what 2^-E and sums of weights can be. */
+FS_INLINE VEC F(weight_exponent)(VEC size)
+{
+    VEC exponent = V(sub)(V(exponent)(size), V(set)(MAGIC / 1.5 + BIAS));
+    return V(max)(V(set)(-1000), V(min)(V(set)(1000), exponent));
+}
+
+FS_INLINE void F(shift_bundle)(const double *max, const double *size,
                                F(bundle_shift) *with)
 {
     EACH_PART
     {
         VEC of_max = with->max.part[i] = V(load)(max + i * LANES);
         VEC above = V(add)(F(exponent_of_max)(of_max), V(set)(-1100));
+        VEC exponent = F(weight_exponent)(V(load)(size + i * LANES));
         with->off.part[i] = F(subtrahend)(of_max);
         with->magic.part[i] = F(shift_for)(of_max).magic;
         with->least.part[i] = V(mul)(above, V(set)(FS_LN2_HI));
-        with->scale.part[i] = V(load)(scale + i * LANES);
+        with->scale.part[i] = F(power_of_2)(V(sub)(V(set)(0), exponent));
     }
 }
 
@@ -188,20 +194,6 @@ static inline void F(join_ways)(int full, F(sums) *sums, ptrdiff_t ways, ptrdiff
 
 /* ---- a set whose elements have all been seen ---- */
 
-/* The E of a set's weights: within what 2^-E and sums of weights can be. */
-static inline double fs_weight_exponent(double size)
-{
-    const uint64_t magic = 0x4338000000000000;
-    double exponent =
-        bits_to_double(magic + (double_to_bits(size) >> 52)) - (0x1.8p52 + 1023);
-    return exponent < -1000 ? -1000 : exponent > 1000 ? 1000 : exponent;
-}
-
-static inline double fs_weight_scale(double size)
-{
-    return bits_to_double((uint64_t)(1023 - fs_weight_exponent(size)) << 52);
-}
-
 /* What is known of the sets of a tile, over all of it or a chunk. */
 typedef struct {
     double max[WAYS], size[WAYS];
@@ -226,84 +218,72 @@ static inline void F(join_sets)(int full, F(weighted) *sets, const F(weighted) *
                      part->sums[l][1], count);
 }
 
-/* log(sum 2^exponent) for a sum from 2^-500 to 2^500, |exponent| < 2^12: all steps are
- * rounded, and off by 2^-40 together, of rough results that are 2^-7 or more. */
-static inline double fs_rough_log(double sum, double exponent)
-{
-    const uint64_t sqrt_half = 0x3fe6a09e667f3bcd, magic = 0x4338000000000000,
-                   bias = 512;
-    uint64_t k = (double_to_bits(sum) - sqrt_half + (bias << 52)) >> 52;
-    double n = bits_to_double(magic + k) - (0x1.8p52 + 512) + exponent;
-    double f = sum * bits_to_double((1023 + bias - k) << 52) - 1;
-    return n * FS_LN2_HI + (n * FS_LN2_LO + fs_log1p_rounded(f));
-}
-
 /* log|sum 2^exponent exp(max)| */
-static inline double fs_weighted_log(double max, double exponent, fs_pair sum)
+FS_INLINE VEC F(weighted_log)(VEC max, VEC exponent, F(pair) sum)
 {
-    double sign = sum.hi < 0 ? -1 : 1;
-    sum = (fs_pair){sign * sum.hi, sign * sum.lo};
-    return fs_log_total(max, fs_log(sum, exponent)).hi;
+    VEC sign = V(if_less)(sum.hi, V(set)(0), V(set)(-1), V(set)(1));
+    sum = (F(pair)){V(mul)(sign, sum.hi), V(mul)(sign, sum.lo)};
+    return F(plus_log)(max, F(log_of)(sum, exponent)).hi;
 }
 
-static inline double fs_sign(double sum)
+/* The sums in full of sets from j on, over 2^E exp(max); max = off + left. */
+FS_INLINE F(pair) F(sum_in_full)(const F(weighted) *sets, ptrdiff_t j, VEC left, VEC k)
 {
-    return sum > 0 ? 1 : sum < 0 ? -1 : sum;
+    const double (*of)[2][WAYS] = sets->sums;
+    F(pair) rest = {V(load)(of[FS_REST][0] + j), V(load)(of[FS_REST][1] + j)};
+    rest = F(over)(rest, F(term_of)(left, k));
+    VEC lead = V(load)(of[FS_LEAD][0] + j), all = V(add)(lead, rest.hi);
+    VEC lost = V(add)(V(load)(of[FS_LEAD][1] + j), rest.lo);
+    return F(fast_two_sum)(all, V(add)(F(sum_rest)(lead, rest.hi, all), lost));
 }
 
 enum { FS_SETTLED, FS_ROUGH, FS_UNSETTLED };
 
-/* Whether the logarithm stands (NaN does), as a number. A rough sum is off by 2^-32.2
- * of its terms' absolute values, which are 2 above - rest. What rounding to float
- * leaves of an ulp is 2^-25 of the logarithm or more; the sign is right however large
- * that is, as the sum is above 2^-24 of them. */
-static inline double fs_state(double max, double size, double sum, double rest,
-                              double above, double log)
+/* Whether logarithms stand (NaN does), as numbers. A rough sum is off by 2^-32.2 of its
+ * terms' absolute values, which are 2 above - rest. What rounding to float leaves of an
+ * ulp is 2^-25 of the logarithm or more; the sign is right however large that is, as
+ * the sum is above 2^-24 of them. */
+FS_INLINE VEC F(state_of)(VEC max, VEC size, VEC sum, VEC rest, VEC above, VEC log)
 {
-    double by = fabs(log) > 0x1p17 ? 0x1p17 : fabs(log);
-    double state =
-        fabs(rest) * by < 0x1p-7 * (2 * above - rest) ? FS_ROUGH : FS_SETTLED;
-    state = fabs(sum) < LEAST ? FS_UNSETTLED : state;
-    state = size < INFINITY ? state : FS_UNSETTLED;
-    return fabs(max) < INFINITY ? state : FS_UNSETTLED;
+    VEC unsettled = V(set)(FS_UNSETTLED), terms = V(sub)(V(add)(above, above), rest);
+    VEC product = V(mul)(F(magnitude)(rest), V(min)(V(set)(0x1p17), F(magnitude)(log)));
+    VEC state = V(if_less)(product, V(mul)(V(set)(0x1p-7), terms), V(set)(FS_ROUGH),
+                           V(set)(FS_SETTLED));
+    state = V(if_less)(F(magnitude)(sum), V(set)(LEAST), unsettled, state);
+    VEC largest = V(max)(F(magnitude)(max), size);
+    return V(if_less)(largest, V(set)(INFINITY), state, unsettled);
 }
 
-/* Logarithms and signs of b exp(x)'s sums, from what the sums of terms are. */
-static inline void F(logs_of_sums)(int full, const F(weighted) *sets, ptrdiff_t count,
-                                   double *log, double *sign, double *state)
+/* Logarithms and signs of b exp(x)'s sums, from what the sums of terms are, and states;
+ * returns whether some do not stand. */
+static inline int F(logs_of_sums)(int full, const F(weighted) *sets, ptrdiff_t count,
+                                  double *log, double *sign, double *states)
 {
-    const double *rest = sets->sums[FS_REST][0], *lack = sets->sums[FS_REST][1];
-    const double *lead = sets->sums[FS_LEAD][0], *lead_lack = sets->sums[FS_LEAD][1];
-    const double *max = sets->max, *size = sets->size;
-    double left[WAYS], k[WAYS], hi[WAYS], lo[WAYS];
-    F(split_maxima)(max, count, left, k);
-    if (!full) {
-#pragma omp simd
-        for (ptrdiff_t j = 0; j < count; j++) {
-            double sum = fabs(rest[j]) * (UNSPARE / BASE), off = max[j] - left[j];
-            log[j] = off + fs_rough_log(sum, k[j] + fs_weight_exponent(size[j]));
-            sign[j] = fs_sign(rest[j]);
-            state[j] = fs_state(max[j], size[j], sum, rest[j], lack[j], log[j]);
+    VEC zero = V(set)(0), one = V(set)(1), minus_one = V(set)(-1), state;
+    int any = 0;
+    for (ptrdiff_t j = 0; j < count; j += LANES) {
+        VEC max = V(load)(sets->max + j), size = V(load)(sets->size + j);
+        VEC off = F(subtrahend)(max), left = V(sub)(max, off), k = F(exponent_of)(left);
+        VEC exponent = F(weight_exponent)(size), to_log;
+        F(pair) sum;
+        if (full) {
+            sum = F(sum_in_full)(sets, j, left, k);
+            to_log = F(weighted_log)(max, exponent, sum);
+            state = F(state_of)(max, size, sum.hi, zero, zero, zero);
+        } else {
+            VEC rest = V(load)(sets->sums[FS_REST][0] + j);
+            VEC above = V(load)(sets->sums[FS_REST][1] + j);
+            sum = (F(pair)){V(mul)(rest, V(set)(UNSPARE / BASE)), zero};
+            to_log = F(weighted_log)(off, V(add)(exponent, k), sum);
+            state = F(state_of)(max, size, sum.hi, rest, above, to_log);
         }
-        return;
+        VEC below = V(if_less)(sum.hi, zero, minus_one, sum.hi);
+        any |= V(any_less)(zero, state);
+        V(store)(log + j, to_log);
+        V(store)(sign + j, V(if_less)(zero, sum.hi, one, below));
+        V(store)(states + j, state);
     }
-#pragma omp simd
-    for (ptrdiff_t j = 0; j < count; j++) {
-        fs_pair sum = fs_two_sum(rest[j], lack[j]);
-        sum = fs_pair_divide(sum, fs_exp_scaled(left[j], k[j], BASE));
-        sum.lo = lead_lack[j] + sum.lo * UNSPARE;
-        fs_pair with_lead = fs_two_sum(lead[j], sum.hi * UNSPARE);
-        sum = fs_two_sum(with_lead.hi, with_lead.lo + sum.lo);
-        hi[j] = sum.hi;
-        lo[j] = sum.lo;
-    }
-#pragma omp simd
-    for (ptrdiff_t j = 0; j < count; j++) {
-        fs_pair sum = {hi[j], lo[j]};
-        log[j] = fs_weighted_log(max[j], fs_weight_exponent(size[j]), sum);
-        sign[j] = fs_sign(sum.hi);
-        state[j] = fs_state(max[j], size[j], sum.hi, 0, 0, log[j]);
-    }
+    return any;
 }
 
 /* ---- the sets that are looked at again ---- */
@@ -376,12 +356,14 @@ static void fs_look_at(fs_look *look, const double *x, const double *b, ptrdiff_
 }
 
 /* What follows a walk; the result, log and sign, after the last. */
-static void fs_look_on(fs_look *look, double *log, double *sign)
+static void F(look_on)(fs_look *look, double *log, double *sign)
 {
     int infinite = look->plus || look->minus;
     if (look->walk == FS_ADD_TERMS) {
-        *log = fs_weighted_log(look->largest.x, look->largest.power, look->sum);
-        *sign = fs_sign(look->sum.hi);
+        F(pair) sum = {V(set)(look->sum.hi), V(set)(look->sum.lo)};
+        VEC max = V(set)(look->largest.x), power = V(set)(look->largest.power);
+        *log = V(largest)(F(weighted_log)(max, power, sum));
+        *sign = (look->sum.hi > 0) - (look->sum.hi < 0);
         look->walk = fabs(look->sum.hi) < LEAST ? FS_FIND_TERM : FS_LOOKED;
         look->cancelled = look->largest;
         look->largest = fs_new_look.largest;
