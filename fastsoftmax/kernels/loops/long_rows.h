@@ -250,10 +250,9 @@ static void F(do_piece)(fs_job *job, fs_line line, ptrdiff_t index,
         last = job->n;
     if (row->pass != F(FINISH) &&row->off == 0)
         F(begin_piece)(piece);
-    if (F(is_vjp)(job) && row->pass == F(ADD_UP)) {
-        piece->sum = F(vjp_row_sum)(job, line, first, last);
-    } else if (F(is_vjp)(job) && row->pass == F(FINISH)) {
-        F(vjp_row_finish)(job, line, first, last, row->all.sum);
+    if (F(is_vjp)(job)) {
+        const fs_pair *sum = row->pass == F(FINISH) ? &row->all.sum : NULL;
+        piece->sum = F(vjp_pass)(job, line, first, last, sum);
     } else if (row->pass == F(FIND_RANGE)) {
         F(find_range)(job, line, first, last, piece);
     } else if (row->pass == F(ADD_UP)) {

@@ -146,21 +146,10 @@ FS_INLINE void F(vjp_step)(int abreast, fs_op op, const REAL *y, const REAL *dy,
                            const F(shift) *shift)
 {
     VEC a[ABREAST], b[ABREAST], zero = V(set)(0);
-    EACH
-    {
-        ptrdiff_t i = j * LANES;
-        int whole = count >= i + LANES;
-        a[j] = whole ? V(load)(y + i) : V(load_part)(y + i, count - i, zero);
-        b[j] = whole ? V(load)(dy + i) : V(load_part)(dy + i, count - i, zero);
-    }
+    EACH a[j] = F(load_some)(y + j * LANES, count - j * LANES, zero);
+    EACH b[j] = F(load_some)(dy + j * LANES, count - j * LANES, zero);
     F(vjp_results)(abreast, op, a, b, sum, shift);
-    EACH
-    {
-        if (count >= (j + 1) * LANES)
-            V(store)(to + j * LANES, a[j]);
-        else
-            V(store_part)(to + j * LANES, count - j * LANES, a[j]);
-    }
+    EACH F(store_some)(to + j * LANES, count - j * LANES, a[j]);
 }
 
 FS_INLINE void F(vjp_block)(fs_op op, const REAL *y, const REAL *dy, REAL *to,
@@ -226,30 +215,22 @@ FS_INLINE void F(finish_part)(const fs_job *job, const F(vjp_part) *part, fs_pai
         F(write)(out, part->count, part->place, type);
 }
 
-/* Pass 1 over [first, last). */
-static fs_pair F(vjp_row_sum)(const fs_job *job, fs_line line, ptrdiff_t first,
-                              ptrdiff_t last)
+/* Over [first, last) of a row: pass 1, which returns the sum; pass 2, if that is known.
+ */
+static fs_pair F(vjp_pass)(const fs_job *job, fs_line line, ptrdiff_t first,
+                           ptrdiff_t last, const fs_pair *sum)
 {
     F(vjp_room) room;
-    double sum = 0;
+    fs_pair found = {0, 0};
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i);
         F(vjp_part) part = F(vjp_part_of)(job, line, i, count, room.y, room.dy);
-        sum += F(sum_of_part)(job, &part);
+        if (sum)
+            F(finish_part)(job, &part, *sum);
+        else
+            found.hi += F(sum_of_part)(job, &part);
     }
-    return (fs_pair){sum, 0};
-}
-
-/* Pass 2 over [first, last). */
-static void F(vjp_row_finish)(const fs_job *job, fs_line line, ptrdiff_t first,
-                              ptrdiff_t last, fs_pair sum)
-{
-    F(vjp_room) room;
-    for (ptrdiff_t i = first; i < last; i += BLOCK) {
-        ptrdiff_t count = fs_least(BLOCK, last - i);
-        F(vjp_part) part = F(vjp_part_of)(job, line, i, count, room.y, room.dy);
-        F(finish_part)(job, &part, sum);
-    }
+    return found;
 }
 
 /* ---- short rows ----
@@ -281,17 +262,14 @@ FS_INLINE void F(vjp_factors)(fs_op op, const REAL *y, const REAL *dy, ptrdiff_t
 
 FS_INLINE double F(sum_of_short)(const fs_job *job, const F(vjp_part) *part)
 {
-    const REAL *y = part->y, *dy = part->dy;
-    const int products = job->op == FS_SOFTMAX_VJP;
-    double even = 0, odd = 0;
-    ptrdiff_t i = 0;
-    for (; i + 1 < part->count; i += 2) {
-        even = fs_muladd(products ? y[i] : 1, dy[i], even);
-        odd = fs_muladd(products ? y[i + 1] : 1, dy[i + 1], odd);
+    double sum = 0, other = 0;
+    for (ptrdiff_t i = 0; i < part->count; i++) {
+        double y = job->op == FS_SOFTMAX_VJP ? part->y[i] : 1;
+        double next = fs_muladd(y, part->dy[i], sum);
+        sum = other;
+        other = next;
     }
-    if (i < part->count)
-        even = fs_muladd(products ? y[i] : 1, dy[i], even);
-    return even + odd;
+    return sum + other;
 }
 
 /* Up to this n a row's sum is found before the results of the row before it, which need
@@ -410,21 +388,19 @@ static void F(vjp_tile_finish)(fs_job *job, char *result, const F(vjp_tile) *til
     for (ptrdiff_t row = 0; row < shape->rows; row += FINISHED_ABREAST) {
         if (row > 0 && row % FS_TILE == 0 && fs_poll(job->watch))
             return;
-        const REAL *y[FINISHED_ABREAST] = {NULL}, *dy[FINISHED_ABREAST] = {NULL};
-        REAL *to[FINISHED_ABREAST] = {NULL};
+        const REAL *y[FINISHED_ABREAST], *dy[FINISHED_ABREAST];
+        REAL *to[FINISHED_ABREAST];
         int abreast = (int)fs_least(FINISHED_ABREAST, shape->rows - row);
-        EACH
-        {
-            y[j] = F(read_row)(shape, &tile->y, row + j, y_block[j]);
-            dy[j] = F(read_row)(shape, &tile->dy, row + j, dy_block[j]);
-            to[j] = F(y_row)(job, shape, result, row + j, y_block[j]);
+        for (int j = 0; j < FINISHED_ABREAST; j++) { /* the last one twice */
+            ptrdiff_t here = row + fs_least(j, abreast - 1);
+            y[j] = F(read_row)(shape, &tile->y, here, y_block[j]);
+            dy[j] = F(read_row)(shape, &tile->dy, here, dy_block[j]);
+            to[j] = F(y_row)(job, shape, result, here, y_block[j]);
         }
-        if (abreast == FINISHED_ABREAST && job->op == FS_SOFTMAX_VJP)
+        if (job->op == FS_SOFTMAX_VJP)
             F(finish_vjp_rows)(FINISHED_ABREAST, FS_SOFTMAX_VJP, y, dy, to, tile);
-        else if (abreast == FINISHED_ABREAST)
-            F(finish_vjp_rows)(FINISHED_ABREAST, FS_LOG_SOFTMAX_VJP, y, dy, to, tile);
         else
-            F(finish_vjp_rows)(abreast, job->op, y, dy, to, tile);
+            F(finish_vjp_rows)(FINISHED_ABREAST, FS_LOG_SOFTMAX_VJP, y, dy, to, tile);
         EACH
         {
             F(divide)(to[j], F(elements_of_row)(shape, row + j), job->divisor);
