@@ -106,7 +106,7 @@ typedef enum {
     FS_TILES,
     FS_STRIPS,
     FS_TALL_COLUMNS,
-    FS_PARTS, /* of so many tall columns that their chunks' states take memory */
+    FS_PARTS, /* tall columns, some by each unit all by itself */
     FS_GRADIENT_TILES,
     FS_LOSS_ROWS,
     FS_LOSS_COLUMNS,
@@ -138,9 +138,10 @@ typedef struct fs_job {
     fs_watch *watch;    /* IN */
     double total;       /* OUT: the sum of the losses */
     fs_flag overflow;   /* OUT: what an operand's may point at */
-    fs_loop loop;       /* these five are the kernels' own */
+    fs_loop loop;       /* these six are the kernels' own */
     int past_caches;    /* no cache will hold y until it is read */
     ptrdiff_t step;     /* rows or columns to a unit; no result depends on it */
+    ptrdiff_t chunk;    /* elements of a chunk of a tall column */
     void *partial;      /* what units of one step leave for the next */
     fs_flag lacks_memory; /* raised by a unit that found none */
 } fs_job;

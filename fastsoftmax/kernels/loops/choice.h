@@ -1,5 +1,5 @@
 /* Which loop takes a job: all of that choice, and what it is made by, but for two that
- * change no bit: few_rows (strips.h), takes_tiles (tall_results.h).
+ * change no bit: few_rows (strips.h), tiles_of_part (tall_results.h).
  * Included by loops/rows.h. Bits depend on n, and of narrow columns on inner: bounds on
  * these are the same on every machine. Bounds on bytes, which are parts of the largest
  * cache, choose between loops of the same bits, as threads do.
@@ -52,7 +52,7 @@ static fs_loop F(loop_for)(const fs_job *job)
     if (inner > 1 && F(is_vjp)(job))
         return FS_GRADIENT_TILES;
     if (inner > 1 && (n > MOST_WHOLE || (inner < FS_NARROW && n >= NARROW_TALL)))
-        return F(takes_parts)(job) ? FS_PARTS : FS_TALL_COLUMNS;
+        return F(tiles_of_part)(job) ? FS_PARTS : FS_TALL_COLUMNS;
     if (inner >= LANES && plain && F(is_near)(job) &&
         (n > FEW ? F(HAS_STRIPS) : F(does_few)(job)))
         return FS_STRIPS;

@@ -195,3 +195,14 @@ static inline int F(is_in_cache)(const fs_job *job)
 {
     return F(bytes_of)(job) <= F(cache_of)(job) / 8 * 3;
 }
+
+/* Rows, tiles or chunks of so many elements: some of them to a unit, if there are
+ * enough for all threads. How many units there are. */
+static ptrdiff_t F(cut_into_units)(fs_job *job, ptrdiff_t count, ptrdiff_t elements)
+{
+    job->step = 4 * FS_PIECE / elements;
+    if (job->threads > 1)
+        job->step = fs_least(job->step, count / (4 * job->threads));
+    job->step = job->step < 1 ? 1 : job->step;
+    return (count + job->step - 1) / job->step;
+}

@@ -12,11 +12,6 @@
  * r % LANES however rows are folded: no bit depends on how many columns there are.
  */
 
-static inline ptrdiff_t F(chunk_of)(const fs_job *job)
-{
-    return job->inner < FS_NARROW ? 1024 : 256;
-}
-
 /* Columns of a block, at most: x stays in the second-level cache from its range to its
  * terms. Less than FS_TILE by a vector: see F(spread). */
 enum { CHUNK_COLUMNS = 960 / (int)sizeof(REAL) };
@@ -26,14 +21,12 @@ enum { STRETCH = 32768, ROWS_AHEAD_OF_RESULTS = 8 };
 
 enum { SUMS, JOIN_CHUNKS, PUT_RESULTS };
 
-/* What is kept of a column: the states of its chunks, and behind them what PUT_RESULTS
- * needs. Doubles hold REALs exactly. */
-enum { MAX_, MIN_, COUNT_, SHIFT_, SUM_, COMPENSATION_, FIELDS = 7 };
-enum { HI_ = 1, LO_, REST_, TOP_, SHARE_, CARE_ };
+/* What is kept of a chunk of a column: its state. Doubles hold REALs exactly. */
+enum { MAX_, MIN_, COUNT_, SHIFT_, SUM_, COMPENSATION_, FIELDS };
 
 static inline ptrdiff_t F(chunks_of)(const fs_job *job)
 {
-    return (job->n + F(chunk_of)(job) - 1) / F(chunk_of)(job);
+    return job->n <= job->chunk ? 1 : (job->n + job->chunk - 1) / job->chunk;
 }
 
 /* Columns that the first tile lacks, so that the others begin where lines of y do. */
@@ -63,8 +56,20 @@ static inline ptrdiff_t F(columns_of)(const fs_job *job, ptrdiff_t first)
 static inline double *F(kept)(const fs_job *job, ptrdiff_t slab, ptrdiff_t chunk,
                               int field, ptrdiff_t column)
 {
-    ptrdiff_t index = (slab * (F(chunks_of)(job) + 1) + chunk) * FIELDS + field;
+    ptrdiff_t index = (slab * F(chunks_of)(job) + chunk) * FIELDS + field;
     return (double *)job->partial + index * job->inner + column;
+}
+
+/* What is known of a tile's columns after JOIN; behind the chunks' states. */
+typedef struct {
+    F(sets) sets;
+    int careful; /* whether results need all care */
+} F(joined);
+
+static inline F(joined) *F(joined_of)(const fs_job *job, ptrdiff_t slab, ptrdiff_t tile)
+{
+    F(joined) *joined = (F(joined) *)F(kept)(job, job->outer, 0, 0, 0);
+    return joined + slab * F(tiles_of)(job) + tile;
 }
 
 typedef struct {
@@ -86,22 +91,13 @@ static inline fs_operand F(x_or_converted)(const fs_job *job, fs_line *line)
     return F(plain)(NULL, job->operand[FS_Y].n);
 }
 
-/* Whether y keeps the terms, each chunk's with its own shift: a power of two apart from
- * those made again, so that results are the same. float32 5000x100 takes 0.88 times as
- * long; from memory, terms are made again. */
-static inline int F(keeps_in_y)(const fs_job *job)
-{
-    const fs_operand *x = &job->operand[FS_X], *y = &job->operand[FS_Y];
-    ptrdiff_t row = job->inner * (ptrdiff_t)sizeof(REAL);
-    return F(writes_terms)(job->op) && x->direct && y->type == REAL_TYPE &&
-           x->data != y->data && x->n == row && y->n == row && F(is_in_cache)(job);
-}
-
-/* As many rows side by side as leave the fewest lanes idle. */
+/* As many rows side by side as leave the fewest lanes idle; of rows with gaps one. */
 static inline ptrdiff_t F(fold_for)(const fs_job *job, ptrdiff_t columns)
 {
     ptrdiff_t best = 1, lanes = (columns + LANES - 1) / LANES * LANES;
-    ptrdiff_t most = columns < job->inner ? 1 : fs_least(LANES, FS_TILE / columns);
+    const fs_operand *x = &job->operand[FS_X];
+    const int gaps = x->n != columns * x->inner;
+    ptrdiff_t most = gaps ? 1 : fs_least(LANES, FS_TILE / columns);
     for (ptrdiff_t fold = 2; fold <= most; fold *= 2) {
         ptrdiff_t here = (fold * columns + LANES - 1) / LANES * LANES;
         if (here * best <= lanes * fold) {
@@ -110,6 +106,16 @@ static inline ptrdiff_t F(fold_for)(const fs_job *job, ptrdiff_t columns)
         }
     }
     return best;
+}
+
+/* Whether y keeps the terms, each chunk's with its own shift: a power of two apart from
+ * those made again, so that results are the same. float32 5000x100 takes 0.88 times as
+ * long; from memory, terms are made again. */
+static inline int F(keeps_in_y)(const fs_job *job)
+{
+    const fs_operand *x = &job->operand[FS_X], *y = &job->operand[FS_Y];
+    return F(writes_terms)(job->op) && x->direct && y->type == REAL_TYPE &&
+           x->data != y->data && x->n == y->n && !job->past_caches;
 }
 
 /* Row `first` of slab and column. */
@@ -130,7 +136,7 @@ static fs_line F(line_of_block)(const fs_job *job, ptrdiff_t index)
 {
     ptrdiff_t tiles = F(tiles_of)(job), chunks = F(chunks_of)(job);
     return F(line_of_row)(job, index / tiles / chunks,
-                          index / tiles % chunks * F(chunk_of)(job),
+                          index / tiles % chunks * job->chunk,
                           F(start_of_tile)(job, index % tiles));
 }
 
@@ -142,7 +148,7 @@ static void F(begin_block)(const fs_job *job, ptrdiff_t index, F(block) *b)
     b->column = F(start_of_tile)(job, index % tiles);
     b->line = F(line_of_block)(job, index);
     ptrdiff_t columns = F(columns_of)(job, b->column);
-    ptrdiff_t rows = fs_least(F(chunk_of)(job), job->n - b->chunk * F(chunk_of)(job));
+    ptrdiff_t rows = fs_least(job->chunk, job->n - b->chunk * job->chunk);
     b->shape = F(shape_of)(rows, columns, F(fold_for)(job, columns));
     b->whole = b->shape.rows - (b->shape.last < b->shape.width);
     b->from = F(rows_from)(&b->shape, &job->operand[FS_X], b->line.at[FS_X],
@@ -208,7 +214,7 @@ static void F(find_range_of_block)(const fs_job *job, F(block) *b)
 {
     F(sets) *sets = &b->lanes.sets;
     ptrdiff_t columns = b->shape.columns,
-              rows = fs_least(F(chunk_of)(job), job->n - b->chunk * F(chunk_of)(job));
+              rows = fs_least(job->chunk, job->n - b->chunk * job->chunk);
     F(no_ranges)(sets, 0, b->shape.padded);
     F(walk_range)(b, 0);
     F(join_ranges)(&b->shape, sets);
@@ -365,11 +371,12 @@ static void F(sums_of_block)(const fs_job *job, ptrdiff_t index, ptrdiff_t next)
 
 /* ---- JOIN ---- */
 
-/* exp(off - column_off) 2^(k - column_k), at most some 1; 0 below 2^-1000. */
-static fs_pair F(weight_of_chunk)(double off, double k, double column_off,
-                                  double column_k)
+/* exp(off - column_off) 2^down, at most some 1, for what is taken off max and
+ * column_max; 0 below 2^-1000. */
+static fs_pair F(weight_of_chunk)(double max, double column_max, double down)
 {
-    double x = off - column_off, down = k - column_k;
+    double x = (fabs(max) < SUBTRACT_FROM ? 0 : max) -
+               (fabs(column_max) < SUBTRACT_FROM ? 0 : column_max);
     if (!(x * FS_LOG2_E + down > -1000))
         return (fs_pair){0, 0};
     double whole = rint(x * FS_LOG2_E);
@@ -378,50 +385,35 @@ static fs_pair F(weight_of_chunk)(double off, double k, double column_off,
     return (fs_pair){weight.hi * power, weight.lo * power};
 }
 
-/* Adds a chunk's sums to those of the columns; k NaN or -inf: only a NaN shows. */
-static void F(add_chunk)(ptrdiff_t columns, const double *k, const double *more,
-                         const double *more_compensation, const double *column_k,
-                         double *sum, double *compensation)
+/* Adds a chunk's sums to those of the columns, whose shifts are k; its own NaN or -inf:
+ * only a NaN shows. It `lowers` if some max is so large that it was taken off first. */
+FS_INLINE void F(add_chunk)(int lowers, ptrdiff_t inner, ptrdiff_t columns,
+                            const double *kept, const REAL *max, const double *k,
+                            double *sum, double *compensation)
 {
 #pragma omp simd
     for (ptrdiff_t c = 0; c < columns; c++) {
-        double down = k[c] - column_k[c];
-        down = down > -1022 ? down : -1022;
-        double power = fs_power(down);
-        fs_pair all = fs_two_sum(sum[c], more[c] * power);
-        sum[c] = all.hi;
-        compensation[c] += all.lo + more_compensation[c] * power;
-    }
-}
-
-/* The same where some max is so large that it was taken off first. */
-static void F(add_lowered_chunk)(ptrdiff_t columns, const double *max, const double *k,
-                                 const double *more, const double *more_compensation,
-                                 const REAL *column_max, const double *column_k,
-                                 double *sum, double *compensation)
-{
-    for (ptrdiff_t c = 0; c < columns; c++) {
-        double off = fabs(max[c]) < SUBTRACT_FROM ? 0 : max[c];
-        double column_off = fabs(column_max[c]) < SUBTRACT_FROM ? 0 : column_max[c];
-        fs_pair weight = F(weight_of_chunk)(off, k[c], column_off, column_k[c]);
-        fs_pair product = fs_two_product(more[c], weight.hi);
-        product.lo += more[c] * weight.lo + more_compensation[c] * weight.hi;
+        double down = kept[SHIFT_ * inner + c] - k[c], more = kept[SUM_ * inner + c];
+        double power = fs_power(down > -1022 ? down : -1022);
+        fs_pair weight = {power, 0}, product = {more * power, 0};
+        if (lowers) {
+            weight = F(weight_of_chunk)(kept[MAX_ * inner + c], max[c], down);
+            product = fs_two_product(more, weight.hi);
+        }
+        product.lo += more * weight.lo + kept[COMPENSATION_ * inner + c] * weight.hi;
         fs_pair all = fs_two_sum(sum[c], product.hi);
         sum[c] = all.hi;
         compensation[c] += all.lo + product.lo;
     }
 }
 
-/* The columns' range and count; whether some chunk's max is to be taken off. */
+/* The columns' range and count; whether some chunk's max is to be taken off. OUT
+ * second: min of all elements, which where some are -inf is not that of the others. */
 static int F(join_ranges_of_chunks)(const fs_job *job, ptrdiff_t slab, ptrdiff_t first,
                                     ptrdiff_t columns, F(sets) *sets)
 {
     double count[FS_TILE] = {0}, largest = 0;
-    for (ptrdiff_t c = 0; c < FS_TILE; c++) {
-        sets->max[c] = (REAL)-INFINITY;
-        sets->min[c] = (REAL)INFINITY;
-        sets->total[c] = sets->lost[c] = 0;
-    }
+    F(no_ranges)(sets, 0, FS_TILE);
     for (ptrdiff_t chunk = 0; chunk < F(chunks_of)(job); chunk++) {
         const double *max = F(kept)(job, slab, chunk, MAX_, first);
         const double *min = F(kept)(job, slab, chunk, MIN_, first);
@@ -435,8 +427,12 @@ static int F(join_ranges_of_chunks)(const fs_job *job, ptrdiff_t slab, ptrdiff_t
             largest = size > largest ? size : largest;
         }
     }
+    memcpy(sets->second, sets->min, sizeof sets->min);
 #pragma omp simd
-    for (ptrdiff_t c = 0; c < columns; c++) sets->count[c] = (REAL)count[c];
+    for (ptrdiff_t c = 0; c < columns; c++) {
+        sets->second[c] = count[c] < (double)job->n ? (REAL)-INFINITY : sets->min[c];
+        sets->count[c] = (REAL)count[c];
+    }
     return largest >= SUBTRACT_FROM;
 }
 
@@ -445,19 +441,19 @@ static void F(join_sums_of_chunks)(const fs_job *job, ptrdiff_t slab, ptrdiff_t 
                                    ptrdiff_t columns, int lowers, F(sets) *sets)
 {
     double sum[FS_TILE] = {0}, compensation[FS_TILE] = {0}, k[FS_TILE];
-    for (ptrdiff_t c = 0; c < columns; c += LANES)
+    for (ptrdiff_t c = 0; c < columns; c += LANES) {
         V(store)(sets->hi + c, F(exponent_of_max)(V(load)(sets->max + c)));
+        V(store)(sets->total + c, V(set)(0));
+        V(store)(sets->lost + c, V(set)(0));
+    }
 #pragma omp simd
     for (ptrdiff_t c = 0; c < columns; c++) k[c] = sets->hi[c];
     for (ptrdiff_t chunk = 0; chunk < F(chunks_of)(job); chunk++) {
         const double *kept = F(kept)(job, slab, chunk, 0, first);
-        const double *here = kept + SHIFT_ * job->inner,
-                     *more = kept + SUM_ * job->inner;
         if (lowers)
-            F(add_lowered_chunk)(columns, kept, here, more, more + job->inner,
-                                 sets->max, k, sum, compensation);
+            F(add_chunk)(1, job->inner, columns, kept, sets->max, k, sum, compensation);
         else
-            F(add_chunk)(columns, here, more, more + job->inner, k, sum, compensation);
+            F(add_chunk)(0, job->inner, columns, kept, sets->max, k, sum, compensation);
     }
 #pragma omp simd
     for (ptrdiff_t c = 0; c < columns; c++) {
@@ -467,53 +463,38 @@ static void F(join_sums_of_chunks)(const fs_job *job, ptrdiff_t slab, ptrdiff_t 
     }
 }
 
-/* Columns some of whose elements are -inf: their min is that of the others. */
-static int F(depth_of_columns)(const fs_job *job, ptrdiff_t columns, F(sets) *sets)
+/* What results are multiplied with at last; whether some column is deep. IN second. */
+static int F(depth_of_columns)(ptrdiff_t columns, F(sets) *sets)
 {
-    REAL min[FS_TILE], count[FS_TILE];
-    memcpy(min, sets->min, sizeof min);
-    memcpy(count, sets->count, sizeof count);
-    for (ptrdiff_t c = 0; c < columns; c++)
-        sets->min[c] = count[c] < (REAL)job->n ? (REAL)-INFINITY : min[c];
-    int depth = F(find_depth)(job->op, job->n, columns, sets);
-    memcpy(sets->min, min, sizeof min);
-    memcpy(sets->count, count, sizeof count);
-    return depth & F(IS_DEEP);
+    int deep = 0;
+    for (ptrdiff_t c = 0; c < columns; c += LANES) {
+        F(range) range = F(range_at)(sets, c);
+        VEC rest = F(rest_of)((F(range)){range.max, range.second, range.max});
+        V(store)(sets->rest + c, rest);
+        deep |= V(any_less)(rest, V(set)(1));
+    }
+    return deep;
 }
 
 static void F(join_columns)(fs_job *job, ptrdiff_t index)
 {
-    ptrdiff_t slab = index / F(tiles_of)(job),
-              first = F(start_of_tile)(job, index % F(tiles_of)(job));
-    ptrdiff_t columns = F(columns_of)(job, first);
-    F(sets) sets;
-    int lowers = F(join_ranges_of_chunks)(job, slab, first, columns, &sets);
-    F(join_sums_of_chunks)(job, slab, first, columns, lowers, &sets);
-    int deep = F(depth_of_columns)(job, columns, &sets);
-    memcpy(sets.second, sets.max, sizeof sets.max);
-    int exact = F(finish_sets)(job->op, columns, &sets);
+    ptrdiff_t slab = index / F(tiles_of)(job), tile = index % F(tiles_of)(job);
+    ptrdiff_t first = F(start_of_tile)(job, tile), columns = F(columns_of)(job, first);
+    F(joined) *joined = F(joined_of)(job, slab, tile);
+    F(sets) *sets = &joined->sets;
+    int lowers = F(join_ranges_of_chunks)(job, slab, first, columns, sets);
+    F(join_sums_of_chunks)(job, slab, first, columns, lowers, sets);
+    joined->careful = F(depth_of_columns)(columns, sets) | lowers;
+    memcpy(sets->second, sets->max, sizeof sets->max);
+    joined->careful |= F(finish_sets)(job->op, columns, sets);
     fs_line line = fs_along_inner(job, fs_locate(job, slab), first);
-    const double doubt = F(doubt)(F(chunk_of)(job), F(chunk_of)(job) / LANES);
+    const double doubt = F(doubt)(job->chunk, job->chunk / LANES);
     for (ptrdiff_t c = 0; c < columns; c++)
-        if (F(is_special)(job->op, doubt, &sets, c)) {
+        if (F(is_special)(job->op, doubt, sets, c)) {
             fs_line from = fs_along_inner(job, line, c);
             fs_operand source = F(x_or_converted)(job, &from);
-            F(special_log_sum)(job->op, job, &source, from, &sets, c);
+            F(special_log_sum)(job->op, job, &source, from, sets, c);
         }
-    if (!F(writes_all)(job->op)) {
-        F(write_sets)(job, line.at[FS_Y], columns, sets.hi);
-        return;
-    }
-    double *kept = F(kept)(job, slab, F(chunks_of)(job), 0, first);
-    for (ptrdiff_t c = 0; c < columns; c++) {
-        kept[MAX_ * job->inner + c] = sets.max[c];
-        kept[HI_ * job->inner + c] = sets.hi[c];
-        kept[LO_ * job->inner + c] = sets.lo[c];
-        kept[REST_ * job->inner + c] = deep ? sets.rest[c] : 1;
-        kept[TOP_ * job->inner + c] = exact ? sets.top[c] : (REAL)NAN;
-        kept[SHARE_ * job->inner + c] = exact ? sets.share[c] : 0;
-        kept[CARE_ * job->inner + c] = exact            ? F(EXACT_TOO)
-                                       : deep || lowers ? F(DEEP_TOO)
-                                                        : F(PLAIN);
-    }
+    if (!F(writes_all)(job->op))
+        F(write_sets)(job, line.at[FS_Y], columns, sets->hi);
 }

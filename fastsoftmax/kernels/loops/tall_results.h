@@ -1,51 +1,40 @@
 /* Tall columns: the last of their steps, and units. Included by loops/rows.h. */
 
 /* What brings a chunk's terms to the columns' shift. */
-static void F(find_powers)(const fs_job *job, ptrdiff_t slab, ptrdiff_t chunk,
-                           ptrdiff_t column, ptrdiff_t columns, F(run) *r)
+static void F(find_powers)(const double *k, ptrdiff_t columns, F(run) *r)
 {
-    const double *kept = F(kept)(job, slab, F(chunks_of)(job), MAX_, column);
-    const double *k = F(kept)(job, slab, chunk, SHIFT_, column);
-#pragma omp simd
-    for (ptrdiff_t c = 0; c < columns; c++) r->lanes.sets.max[c] = (REAL)kept[c];
     for (ptrdiff_t c = 0; c < columns; c += LANES)
         V(store)(r->power + c, F(exponent_of_max)(V(load)(r->lanes.sets.max + c)));
 #pragma omp simd
-    for (ptrdiff_t c = 0; c < columns; c++) {
-        double bits = k[c] - (double)r->power[c] + (0x1.8p52 + 1023);
-        r->power[c] = (REAL)bits_to_double(double_to_bits(bits) << 52);
-    }
+    for (ptrdiff_t c = 0; c < columns; c++)
+        r->power[c] = (REAL)fs_power(k[c] - (double)r->power[c]);
     F(spread)(columns, r->period + LANES, r->power);
 }
 
-static void F(begin_results)(const fs_job *job, ptrdiff_t slab, ptrdiff_t chunk,
-                             ptrdiff_t column, ptrdiff_t columns, F(run) *r)
+static void F(begin_results)(const fs_job *job, const F(joined) *joined,
+                             const double *k, ptrdiff_t columns, F(run) *r)
 {
+    const F(sets) *of = &joined->sets;
     F(sets) *sets = &r->lanes.sets;
-    const double *kept = F(kept)(job, slab, F(chunks_of)(job), 0, column);
-    const double *care = kept + CARE_ * job->inner;
+    const REAL *from[] = {of->max, of->hi, of->lo, of->rest, of->top, of->share};
     REAL *to[] = {sets->max, sets->hi, sets->lo, sets->rest, sets->top, sets->share};
     r->period = (FS_TILE - LANES) / columns * columns;
-    r->careful = 0;
-    for (ptrdiff_t c = 0; c < columns; c++) r->careful |= care[c] != F(PLAIN);
+    r->careful = joined->careful;
     r->made = F(keeps_in_y)(job) && !r->careful ? RESCALED : NOT_MADE;
-    const int first = r->made ? HI_ : MAX_, last = r->careful ? SHARE_ : LO_;
-    for (int field = first; field <= last; field++) {
-        const double *from = kept + field * job->inner;
-#pragma omp simd
-        for (ptrdiff_t c = 0; c < columns; c++) to[field][c] = (REAL)from[c];
+    for (int field = 0; field < (r->careful ? 6 : 3); field++) {
+        memcpy(to[field], from[field], (size_t)columns * sizeof(REAL));
         F(spread)(columns, r->period + LANES, to[field]);
     }
     if (r->made)
-        F(find_powers)(job, slab, chunk, column, columns, r);
+        F(find_powers)(k, columns, r);
     else
-        F(begin_terms)(columns, r->period + LANES, r->lanes.sets.max, &r->lanes);
+        F(begin_terms)(columns, r->period + LANES, sets->max, &r->lanes);
 }
 
 static inline ptrdiff_t F(rows_of_stretch)(const fs_job *job)
 {
     ptrdiff_t rows = STRETCH / fs_least(job->inner, CHUNK_COLUMNS);
-    return fs_least(F(keeps_in_y)(job) ? F(chunk_of)(job) : rows, job->n);
+    return fs_least(F(keeps_in_y)(job) ? job->chunk : rows, job->n);
 }
 
 /* Stretch `index`, in the order of memory. */
@@ -60,7 +49,8 @@ static void F(results_of_stretch)(const fs_job *job, ptrdiff_t index)
     ptrdiff_t columns = F(columns_of)(job, column);
     REAL buffer[FS_TILE];
     F(run) r;
-    F(begin_results)(job, slab, first / most, column, columns, &r);
+    F(begin_results)(job, F(joined_of)(job, slab, index % tiles),
+                     F(kept)(job, slab, first / most, SHIFT_, column), columns, &r);
     fs_line line = F(line_of_row)(job, slab, first, column), from = line;
     fs_operand source = F(x_or_converted)(job, &from);
     ptrdiff_t whole = columns * (ptrdiff_t)sizeof(REAL); /* where rows have no gaps */
@@ -94,69 +84,32 @@ static inline ptrdiff_t F(stretches_of)(const fs_job *job)
     return (job->n + rows - 1) / rows;
 }
 
-/* Whether a unit takes all of a tile, step after step, as a cache holds it meanwhile:
- * float32 2100x5000 takes 0.7 times as long. */
-static inline int F(takes_tiles)(const fs_job *job)
-{
-    ptrdiff_t columns = fs_least(job->inner, CHUNK_COLUMNS);
-    ptrdiff_t bytes = job->n * columns * (ptrdiff_t)sizeof(REAL);
-    return bytes <= F(cache_of)(job) / 8 &&
-           (job->threads == 1 || job->outer * F(tiles_of)(job) >= 4 * job->threads);
-}
-
-static ptrdiff_t F(units_of_chunks)(const fs_job *job, int step)
-{
-    ptrdiff_t tiles = job->outer * F(tiles_of)(job);
-    if (step == SUMS)
-        return (tiles * F(chunks_of)(job) + job->step - 1) / job->step;
-    return step == JOIN_CHUNKS ? tiles : tiles * F(stretches_of)(job);
-}
-
-/* Blocks of some 64 thousand elements to a unit, if there are enough of them. */
 static ptrdiff_t F(begin_chunks)(fs_job *job, int step)
 {
-    ptrdiff_t chunks = F(chunks_of)(job), tiles = job->outer * F(tiles_of)(job);
-    int last = F(writes_all)(job->op) ? PUT_RESULTS : JOIN_CHUNKS;
-    if (step == 0) {
-        job->step = FS_PIECE / (F(chunk_of)(job) * fs_least(job->inner, CHUNK_COLUMNS));
-        if (job->threads > 1)
-            job->step = fs_least(job->step, tiles * chunks / (4 * job->threads));
-        job->step = job->step < 1 ? 1 : job->step;
-        ptrdiff_t kept = job->outer * (chunks + 1) * FIELDS * job->inner;
-        job->partial = malloc((size_t)kept * sizeof(double));
+    ptrdiff_t tiles = job->outer * F(tiles_of)(job), chunks = tiles * F(chunks_of)(job);
+    if (step == SUMS) {
+        job->partial =
+            malloc((size_t)(job->outer * F(chunks_of)(job) * FIELDS * job->inner) *
+                       sizeof(double) +
+                   (size_t)tiles * sizeof(F(joined)));
         if (!job->partial)
             return -1;
+        return F(cut_into_units)(job, chunks,
+                                 job->chunk * fs_least(job->inner, CHUNK_COLUMNS));
     }
-    if (F(takes_tiles)(job) && step == 0)
+    if (step == JOIN_CHUNKS && !fs_stopped(job->watch))
         return tiles;
-    if (!F(takes_tiles)(job) && step <= last && !fs_stopped(job->watch))
-        return F(units_of_chunks)(job, step);
+    if (step == PUT_RESULTS && F(writes_all)(job->op) && !fs_stopped(job->watch))
+        return tiles * F(stretches_of)(job);
     free(job->partial);
     return 0;
-}
-
-static void F(all_of_tall_tile)(fs_job *job, ptrdiff_t index)
-{
-    const ptrdiff_t tiles = F(tiles_of)(job), chunks = F(chunks_of)(job);
-    const ptrdiff_t stretches = F(stretches_of)(job);
-    ptrdiff_t slab = index / tiles, tile = index % tiles;
-    for (ptrdiff_t i = 0; i < chunks && !F(stopped)(job, i); i++)
-        F(sums_of_block)(job, (slab * chunks + i) * tiles + tile,
-                         (slab * chunks + fs_least(i + 1, chunks - 1)) * tiles + tile);
-    if (!fs_stopped(job->watch))
-        F(join_columns)(job, index);
-    for (ptrdiff_t i = 0;
-         i < stretches && F(writes_all)(job->op) && !fs_poll(job->watch); i++)
-        F(results_of_stretch)(job, (slab * stretches + i) * tiles + tile);
 }
 
 static void F(unit_of_chunks)(fs_job *job, int step, ptrdiff_t unit)
 {
     ptrdiff_t all = job->outer * F(tiles_of)(job) * F(chunks_of)(job);
     ptrdiff_t last = fs_least(all, (unit + 1) * job->step);
-    if (F(takes_tiles)(job))
-        F(all_of_tall_tile)(job, unit);
-    else if (step == JOIN_CHUNKS)
+    if (step == JOIN_CHUNKS)
         F(join_columns)(job, unit);
     else if (step == PUT_RESULTS)
         F(results_of_stretch)(job, unit);
@@ -167,44 +120,60 @@ static void F(unit_of_chunks)(fs_job *job, int step, ptrdiff_t unit)
 
 /* ---- in parts ---- */
 
-/* The states of all chunks take some hundredth to tenth of x: where that is more than
- * so many bytes, each unit does so many columns, or fewer than twice as many at the
- * end, all by itself. No bit depends on it. */
-enum { MOST_KEPT_BYTES = 256 << 20, PART = 4096 };
+/* Tiles that a unit does all by itself, step after step: one, where a cache holds it
+ * meanwhile (float32 2100x5000 takes .7 times as long); some, where the states of all
+ * chunks, a hundredth to a tenth of x, would take more than so many bytes; or 0. No bit
+ * depends on it. */
+enum { MOST_KEPT_BYTES = 256 << 20, SOME_TILES = 16 };
+
+static ptrdiff_t F(tiles_of_part)(const fs_job *job)
+{
+    const ptrdiff_t tiles = job->outer * F(tiles_of)(job), size = sizeof(REAL);
+    ptrdiff_t of_tile = job->n * fs_least(job->inner, CHUNK_COLUMNS) * size;
+    ptrdiff_t of_column = F(chunks_of)(job) * FIELDS * (ptrdiff_t)sizeof(double);
+    if (of_tile <= F(cache_of)(job) / 8 &&
+        (job->threads == 1 || tiles >= 4 * job->threads))
+        return 1;
+    return tiles >= 2 * SOME_TILES * job->threads &&
+                   job->outer * job->inner > MOST_KEPT_BYTES / of_column
+               ? SOME_TILES
+               : 0;
+}
 
 static inline ptrdiff_t F(parts_of)(const fs_job *job)
 {
-    return job->inner < PART ? 1 : job->inner / PART;
-}
-
-static inline int F(takes_parts)(const fs_job *job)
-{
-    ptrdiff_t of_column = (F(chunks_of)(job) + 1) * FIELDS * (ptrdiff_t)sizeof(double);
-    return job->outer * F(parts_of)(job) >= 2 * job->threads &&
-           job->outer * job->inner > MOST_KEPT_BYTES / of_column;
+    return (F(tiles_of)(job) - 1) / F(tiles_of_part)(job) + 1;
 }
 
 static ptrdiff_t F(begin_parts)(fs_job *job, int step)
 {
-    if (step == 0) {
-        job->lacks_memory = 0;
-        return job->outer * F(parts_of)(job);
-    }
-    return FS_RAISED(&job->lacks_memory) ? -1 : 0;
+    if (step > 0)
+        return FS_RAISED(&job->lacks_memory) ? -1 : 0;
+    job->lacks_memory = 0;
+    return F(cut_into_units)(job, job->outer * F(parts_of)(job), job->n * job->inner);
+}
+
+static void F(all_of_part)(fs_job *job, ptrdiff_t index, fs_job *part)
+{
+    const ptrdiff_t parts = F(parts_of)(job), tiles = F(tiles_of_part)(job);
+    ptrdiff_t first = F(start_of_tile)(job, index % parts * tiles), units;
+    ptrdiff_t next = F(start_of_tile)(job, (index % parts + 1) * tiles);
+    fs_line line = fs_along_inner(job, fs_locate(job, index / parts), first);
+    for (int a = 0; a < FS_OPERANDS; a++) part->operand[a].data = line.at[a];
+    part->inner = fs_least(next, job->inner) - first;
+    for (int step = 0; (units = F(begin_chunks)(part, step)) > 0; step++)
+        for (ptrdiff_t i = 0; i < units && !fs_poll(job->watch); i++)
+            F(unit_of_chunks)(part, step, i);
+    if (units < 0)
+        FS_RAISE(&job->lacks_memory);
 }
 
 static void F(unit_of_parts)(fs_job *job, ptrdiff_t unit)
 {
-    ptrdiff_t parts = F(parts_of)(job), first = unit % parts * PART, units;
-    fs_line line = fs_along_inner(job, fs_locate(job, unit / parts), first);
     fs_job part = *job;
-    for (int a = 0; a < FS_OPERANDS; a++) part.operand[a].data = line.at[a];
     part.outer = part.threads = 1;
     part.n_outer = 0;
-    part.inner = unit % parts < parts - 1 ? PART : job->inner - first;
-    for (int step = 0; (units = F(begin_chunks)(&part, step)) > 0; step++)
-        for (ptrdiff_t i = 0; i < units && !fs_poll(job->watch); i++)
-            F(unit_of_chunks)(&part, step, i);
-    if (units < 0)
-        FS_RAISE(&job->lacks_memory);
+    ptrdiff_t all = job->outer * F(parts_of)(job), i = unit * job->step;
+    for (; i < fs_least(all, (unit + 1) * job->step); i++)
+        F(all_of_part)(job, i, &part);
 }

@@ -77,15 +77,6 @@ static void F(unit_of_rows)(fs_job *job, ptrdiff_t unit)
         F(rows_of_a_block)(job, first, last);
 }
 
-static ptrdiff_t F(begin_rows)(fs_job *job)
-{
-    job->step = 4 * FS_PIECE / job->n;
-    if (job->threads > 1)
-        job->step = fs_least(job->step, job->outer / (4 * job->threads));
-    job->step = job->step < 1 ? 1 : job->step;
-    return (job->outer + job->step - 1) / job->step;
-}
-
 static ptrdiff_t F(begin_gradients)(fs_job *job)
 {
     job->step = FS_TILE;
@@ -159,6 +150,7 @@ static ptrdiff_t F(begin)(fs_job *job, int step)
 {
     if (step == 0) {
         job->past_caches = F(fills_the_cache)(job);
+        job->chunk = job->inner < FS_NARROW ? 1024 : 256;
         job->loop = F(loop_for)(job);
     }
     switch (job->loop) {
@@ -175,7 +167,7 @@ static ptrdiff_t F(begin)(fs_job *job, int step)
     case FS_TILES:
     case FS_STRIPS: return F(begin_tiles)(job, step);
     case FS_GRADIENT_TILES: return step > 0 ? 0 : F(begin_gradients)(job);
-    default: return step > 0 ? 0 : F(begin_rows)(job);
+    default: return step > 0 ? 0 : F(cut_into_units)(job, job->outer, job->n);
     }
 }
 
