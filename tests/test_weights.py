@@ -69,7 +69,8 @@ def test_what_remains_of_terms_that_cancel(dtype, level, rest):
 
 
 @pytest.mark.parametrize(
-    ("shape", "most"), [((50_000, 3), 0), ((100, 700), -12), ((7, 70_000), -13)]
+    ("shape", "most"),
+    [((50_000, 3), 0), ((100, 700), -12), ((7, 70_000), -13), ((1, 70_000), -13)],
 )
 def test_what_float32_makes_of_terms_that_cancel_in_part(shape, most, use_threads):
     """From all to 2^-14 of the terms is left: around where rough sums will not do."""

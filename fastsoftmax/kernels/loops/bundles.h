@@ -387,6 +387,15 @@ static inline int F(are_shared_bundles)(const fs_job *job)
            F(tiles_of_bundles)(job) < 2 * job->threads;
 }
 
+/* Whether a tile of one set is to be summed again, in full. */
+static int F(is_rough)(const F(bundles) *tile)
+{
+    double log[WAYS], sign[WAYS], state[WAYS];
+    return !tile->full && tile->width == 0 &&
+           F(logs_of_sums)(0, &tile->whole, 1, log, sign, state) &&
+           state[0] == FS_ROUGH;
+}
+
 static ptrdiff_t F(begin_bundles)(fs_job *job, int step)
 {
     if (step == 0)
@@ -409,10 +418,13 @@ static ptrdiff_t F(begin_bundles)(fs_job *job, int step)
     const F(weighted) *part = job->partial;
     for (ptrdiff_t t = 0; t < tiles && !fs_stopped(job->watch); t++) {
         F(start_tile_of_bundles)(job, &tile, t);
+        tile.full |= step == 3;
         for (ptrdiff_t c = 0; c < chunks; c++, part++) {
             F(join_sets)(tile.full, &tile.whole, part, F(sets_of)(&tile));
             F(join_sets)(tile.full, &tile.whole, part + parts, F(sets_of)(&tile));
         }
+        if (tiles == 1 && F(is_rough)(&tile))
+            return parts; /* by all threads */
         F(finish_bundles)(job, &tile);
     }
     free(job->partial);
@@ -436,6 +448,7 @@ static void F(unit_of_bundles)(fs_job *job, int step, ptrdiff_t unit)
                     last = fs_least(job->n, first + CHUNK_OF_BUNDLES);
     F(weighted) *part = job->partial;
     F(start_tile_of_bundles)(job, &tile, unit / chunks);
+    tile.full |= step == 2;
     if (step == 0) {
         F(max_of_chunk)(job, &tile, first, last);
         part[unit] = tile.whole;
