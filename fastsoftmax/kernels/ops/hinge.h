@@ -81,12 +81,6 @@ static void F(start_tile)(const fs_job *job, const fs_line *line, ptrdiff_t widt
 
 /* ---- one vector ---- */
 
-/* margin - s+ + s */
-static inline VEC F(excess)(VEC s, VEC hi, VEC lo)
-{
-    return V(add)(V(add)(s, hi), lo);
-}
-
 /* The gradient for a term t = max(0, ...): NaN where t is, 0 where t is, whatever the
  * weight. */
 static inline VEC F(slope_of)(VEC t, VEC slope, int p)
@@ -102,131 +96,110 @@ static inline VEC F(pair_of)(VEC t, VEC slope, int p)
     return V(if_less)(V(set)(0), power, V(mul)(power, slope), power);
 }
 
-/* Which scores of a block count. */
+/* ---- some vectors of scores ---- */
+
+/* Of one row, whose scores are side by side; or of as many rows as there are lanes, in
+ * columns, where vectors are `pitch` elements apart. */
 typedef struct {
-    const REAL *kept; /* 1 and 0; NULL where the mask takes none out */
-    int has_label;    /* whether the row's positive is among them: */
-    REAL label;       /* its place */
-} F(counted);
+    const REAL *x, *kept; /* 1 and 0; NULL where the mask takes none out */
+    REAL *out;            /* for what is written, may be x */
+    ptrdiff_t pitch, end; /* elements up to there */
+    int has_label;        /* whether the rows' positives are to be left out: */
+    VEC label;            /* their places */
+    VEC places, step;     /* the first vector's places; from vector to vector */
+    VEC hi, lo, slope;    /* of the rows */
+} F(scores);
 
-/* The places of a block's first vector. */
-FS_INLINE VEC F(first_places)(void)
-{
-    static const REAL places[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return V(load)(places);
-}
-
-/* `instead` of `a`, for the scores at `places` from i on, where they do not count, or
- * are behind the `count` of the row. No branch says where the positive is: labels are
- * at random, and rows of 64 take .6 of the time so. */
-FS_INLINE VEC F(only_counted)(VEC a, F(counted) counted, VEC places, ptrdiff_t i,
-                              ptrdiff_t count, VEC instead)
+/* `instead` of `a`, for the vector at i, whose `places` these are, where scores do not
+ * count, or are behind the end. No branch says where the positive is: labels are at
+ * random, and rows of 64 take .6 of the time so. */
+FS_INLINE VEC F(only_counted)(VEC a, const F(scores) *s, VEC places, ptrdiff_t i,
+                              VEC instead)
 {
     static const REAL ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     const VEC zero = V(set)(0);
-    if (counted.kept || count < LANES) {
-        const REAL *kept = counted.kept ? counted.kept + i : ones;
-        a = V(if_equal)(F(load_some)(kept, count, zero), zero, instead, a);
+    const ptrdiff_t here = s->end - i;
+    if (s->kept || here < LANES) {
+        const REAL *kept = s->kept ? s->kept + i : ones;
+        a = V(if_equal)(F(load_some)(kept, here, zero), zero, instead, a);
     }
-    if (counted.has_label)
-        a = V(if_equal)(places, V(set)(counted.label), instead, a);
-    return a;
+    return s->has_label ? V(if_equal)(places, s->label, instead, a) : a;
 }
-
-/* ---- one block of a row ---- */
-
-/* A row of a tile. */
-typedef struct {
-    REAL hi, lo, slope;
-} F(row);
 
 /* Terms are added up so many vectors at a time: those to be converted come from memory,
  * see T_wide_add. */
 #define HINGE_STEP (T_IS_F32 ? 16 : 1)
 
-/* Adds up `count` terms; writes the gradient or the terms to `out`. */
-FS_INLINE void F(hinge_terms)(F(row) row, const REAL *x, const F(counted) *counted,
-                              REAL *out, ptrdiff_t count, int p, fs_written written,
-                              fs_hinge_part *part)
+/* Adds up the terms, of columns in each lane one after the other; puts the gradient or
+ * the terms to s->out. */
+FS_INLINE void F(hinge_terms)(int columns, const F(scores) *s, int p,
+                              fs_written written, F(double_sums) *of_terms,
+                              F(double_sums) *of_slopes)
 {
-    VEC hi = V(set)(row.hi), lo = V(set)(row.lo), slope = V(set)(row.slope);
-    VEC zero = V(set)(0), places = F(first_places)();
+    VEC zero = V(set)(0), places = s->places;
     REAL terms[HINGE_STEP * LANES], slopes[HINGE_STEP * LANES];
-    F(double_sums) of_terms = F(no_double_sums)(), of_slopes = F(no_double_sums)();
-    for (ptrdiff_t i = 0; i < count;) {
+    for (ptrdiff_t i = 0; i < s->end;) {
         int k = 0;
-        for (; k < HINGE_STEP && i < count; k++, i += LANES) {
-            ptrdiff_t here = fs_least(LANES, count - i);
-            VEC s = F(load_some)(x + i, here, zero);
-            VEC t = V(max)(zero, F(excess)(s, hi, lo));
-            fs_prefetch(x, (i + AHEAD) * (ptrdiff_t)sizeof *x);
-            t = F(only_counted)(t, *counted, places, i, here, zero);
-            places = V(add)(places, V(set)(LANES));
+        for (; k < HINGE_STEP && i < s->end; k++, i += s->pitch) {
+            VEC x = F(load_some)(s->x + i, s->end - i, zero);
+            VEC t = V(max)(zero, V(add)(V(add)(x, s->hi), s->lo));
+            if (!columns)
+                fs_prefetch(s->x, (i + AHEAD) * (ptrdiff_t)sizeof *s->x);
+            t = F(only_counted)(t, s, places, i, zero);
+            places = V(add)(places, s->step);
             V(store)(terms + k * LANES, t);
             if (written == FS_NOTHING)
                 continue;
-            VEC y = written == FS_GRADIENT ? F(slope_of)(t, slope, p)
-                                           : F(pair_of)(t, slope, p);
+            VEC y = written == FS_GRADIENT ? F(slope_of)(t, s->slope, p)
+                                           : F(pair_of)(t, s->slope, p);
             V(store)(slopes + k * LANES, y);
-            F(store_some)(out + i, here, y);
+            F(store_some)(s->out + i, s->end - i, y);
         }
-        F(add_to_sums)(p == 2, terms, terms, k * LANES, &of_terms);
-        if (written != FS_NOTHING)
-            F(add_to_sums)(0, NULL, slopes, k * LANES, &of_slopes);
+        const ptrdiff_t count = k * LANES, some = columns ? LANES : count;
+        for (ptrdiff_t j = 0; j < count; j += some) {
+            F(add_to_sums)(p == 2, terms + j, terms + j, some, of_terms);
+            if (written != FS_NOTHING)
+                F(add_to_sums)(0, NULL, slopes + j, some, of_slopes);
+        }
     }
-    part->terms += F(total_of)(&of_terms);
-    part->slopes += F(total_of)(&of_slopes);
 }
 #undef HINGE_STEP
 
-/* Where the first NaN among the terms of `count` scores is; there is one. */
-static ptrdiff_t F(first_nan)(REAL hi, const REAL *x, const F(counted) *counted,
-                              ptrdiff_t count)
+/* Of each lane the largest score; NaN if one of its terms is. */
+FS_INLINE VEC F(largest_scores)(int columns, const F(scores) *s)
 {
-    ptrdiff_t i = 0;
-    for (; i < count - 1; i++) {
-        int out = (counted->kept && !counted->kept[i]) || counted->label == (REAL)i;
-        if (!out && isnan(x[i] + hi))
-            break;
+    VEC zero = V(set)(0), none = V(set)((REAL)-INFINITY), undefined = zero;
+    VEC places = s->places, best = none, nan = V(set)((REAL)NAN);
+    for (ptrdiff_t i = 0; i < s->end; i += s->pitch) {
+        VEC x = F(load_some)(s->x + i, s->end - i, none);
+        VEC z = F(only_counted)(V(add)(x, s->hi), s, places, i, zero);
+        if (!columns)
+            fs_prefetch(s->x, (i + AHEAD) * (ptrdiff_t)sizeof *s->x);
+        x = F(only_counted)(x, s, places, i, none);
+        places = V(add)(places, s->step);
+        undefined = V(if_equal)(z, z, undefined, nan);
+        best = V(max)(x, best); /* a NaN leaves it as it is */
     }
-    return i;
+    return V(if_equal)(undefined, zero, best, nan);
 }
 
-/* The largest of `count` scores, and where it is first. */
-static inline void F(hinge_best)(F(row) row, const REAL *x, const F(counted) *counted,
-                                 ptrdiff_t first, ptrdiff_t count, fs_hinge_part *part)
+/* A row's largest scores so far, `best` among those from `first` on. Where they are is
+ * looked for where gradients go; in the loop, rows of 100 to 1000 took 1.04 times as
+ * long. */
+static fs_hinge_part F(join_best)(const fs_job *job, fs_hinge_part before, REAL best,
+                                  REAL hi, ptrdiff_t first, ptrdiff_t label,
+                                  ptrdiff_t count, const REAL *x, const REAL *kept,
+                                  ptrdiff_t pitch)
 {
-    VEC hi = V(set)(row.hi), zero = V(set)(0), one = V(set)(1);
-    VEC none = V(set)((REAL)-INFINITY), best = none;
-    VEC vector = zero, at = zero, undefined = zero, places = F(first_places)();
-    for (ptrdiff_t i = 0; i < count; i += LANES) {
-        ptrdiff_t here = fs_least(LANES, count - i);
-        VEC s = F(load_some)(x + i, here, none);
-        VEC z = F(only_counted)(V(add)(s, hi), *counted, places, i, here, zero);
-        fs_prefetch(x, (i + AHEAD) * (ptrdiff_t)sizeof *x);
-        s = F(only_counted)(s, *counted, places, i, here, none);
-        places = V(add)(places, V(set)(LANES));
-        undefined = V(if_equal)(z, z, undefined, one);
-        at = V(if_less)(best, s, vector, at);
-        best = V(max)(s, best); /* a NaN leaves it as it is */
-        vector = V(add)(vector, one);
-    }
-    fs_hinge_part here = fs_hinge_nothing();
-    if (V(largest)(undefined) > 0) {
-        here.best = NAN;
-        here.best_at = first + F(first_nan)(row.hi, x, counted, count);
-    } else {
-        REAL lanes[LANES], vectors[LANES];
-        V(store)(lanes, best);
-        V(store)(vectors, at);
-        here.best = V(largest)(best);
-        for (ptrdiff_t j = 0; j < LANES && here.best > -INFINITY; j++) {
-            ptrdiff_t place = first + (ptrdiff_t)vectors[j] * LANES + j;
-            if (lanes[j] == here.best && (here.best_at < 0 || place < here.best_at))
-                here.best_at = place;
+    ptrdiff_t i = 0;
+    if (job->written == FS_GRADIENT && (best > before.best || isnan(best)))
+        for (; i < count - 1; i++) {
+            REAL here = x[i * pitch];
+            if ((here == best || (isnan(best) && isnan(here + hi))) && i != label &&
+                (!kept || kept[i * pitch] != 0))
+                break;
         }
-    }
-    *part = fs_hinge_join(*part, here);
+    return fs_hinge_join(before, (fs_hinge_part){0, 0, best, first + i});
 }
 
 /* ---- writing ---- */
@@ -269,7 +242,7 @@ static inline double F(largest_loss)(const fs_job *job, const F(hinge_tile) *til
                                      ptrdiff_t j, REAL *slope)
 {
     REAL t = 0;
-    if (tile->best_at[j] >= 0)
+    if (tile->best[j] != -INFINITY)
         t = (REAL)tile->best[j] + tile->hi[j] + tile->lo[j];
     t = t < 0 ? 0 : t;
     *slope = !(t > 0) ? t : job->p == 1 ? tile->slope[j] : t * tile->slope[j];
@@ -284,7 +257,7 @@ static void F(finish_largest)(const fs_job *job, const fs_line *line, ptrdiff_t 
         REAL slope;
         tile->terms[j] = F(largest_loss)(job, tile, j, &slope);
         tile->slopes[j] = slope;
-        if (job->written == FS_GRADIENT && tile->best_at[j] >= 0)
+        if (job->written == FS_GRADIENT && tile->best[j] != -INFINITY)
             F(write)(&slope, 1, F(score_at)(job, line, FS_Y, tile->best_at[j], j),
                      job->operand[FS_Y].type);
     }
@@ -361,37 +334,55 @@ static void F(hinge_span)(const fs_job *job, const fs_line *line,
                           ptrdiff_t last, fs_hinge_part *part)
 {
     const fs_operand *x = &job->operand[FS_X], *y = &job->operand[FS_Y];
-    const F(row) row = {tile->hi[j], tile->lo[j], tile->slope[j]};
     const int in_place = y->type == REAL_TYPE && y->n == sizeof(REAL);
+    static const REAL places[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     REAL scores[BLOCK], kept[BLOCK], out[BLOCK];
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
-        ptrdiff_t count = fs_least(BLOCK, last - i);
+        ptrdiff_t count = fs_least(BLOCK, last - i), label = tile->label[j] - i;
+        const char *mask = F(score_at)(job, line, FS_MASK, i, j);
+        char *place = F(score_at)(job, line, FS_Y, i, j);
+        F(double_sums) terms = F(no_double_sums)(), slopes = F(no_double_sums)();
         const REAL *from = F(read)(x, F(score_at)(job, line, FS_X, i, j), x->n, NULL, 0,
                                    count, scores);
-        const char *mask = F(score_at)(job, line, FS_MASK, i, j);
-        const ptrdiff_t label = tile->label[j] - i;
-        F(counted) counted = {NULL, 0 <= label && label < count, (REAL)label};
-        char *place = F(score_at)(job, line, FS_Y, i, j);
-        REAL *to = in_place ? (REAL *)place : out;
+        F(scores) s = {from,
+                       mask ? kept : NULL,
+                       in_place ? (REAL *)place : out,
+                       LANES,
+                       count,
+                       0 <= label && label < count,
+                       V(set)((REAL)label),
+                       V(load)(places),
+                       V(set)(LANES),
+                       V(set)(tile->hi[j]),
+                       V(set)(tile->lo[j]),
+                       V(set)(tile->slope[j])};
         if (mask)
-            F(keep)(mask, job->operand[FS_MASK].n, count, kept), counted.kept = kept;
+            F(keep)(mask, job->operand[FS_MASK].n, count, kept);
         if (job->largest && job->written != FS_PAIRS) {
-            F(hinge_best)(row, from, &counted, i, count, part);
+            REAL best[LANES];
+            V(store)(best, F(largest_scores)(0, &s));
+            for (int k = 1; k < LANES; k++)
+                if (best[k] > best[0] || isnan(best[k]))
+                    best[0] = best[k];
+            *part = F(join_best)(job, *part, best[0], tile->hi[j], i, label, count, s.x,
+                                 s.kept, 1);
             if (job->written == FS_GRADIENT)
-                memset(to, 0, (size_t)count * sizeof *to);
-        } else if (job->written == FS_NOTHING && job->p == 1 && !counted.has_label) {
+                memset(s.out, 0, (size_t)count * sizeof *s.out);
+        } else if (job->written == FS_NOTHING && job->p == 1 && !s.has_label) {
             /* Constants leave out of the loop what the common calls do not need. */
-            counted.has_label = 0;
-            F(hinge_terms)(row, from, &counted, NULL, count, 1, FS_NOTHING, part);
+            s.has_label = 0;
+            F(hinge_terms)(0, &s, 1, FS_NOTHING, &terms, &slopes);
         } else if (job->written == FS_NOTHING && job->p == 1) {
-            F(hinge_terms)(row, from, &counted, NULL, count, 1, FS_NOTHING, part);
+            F(hinge_terms)(0, &s, 1, FS_NOTHING, &terms, &slopes);
         } else if (job->written == FS_GRADIENT && job->p == 1) {
-            F(hinge_terms)(row, from, &counted, to, count, 1, FS_GRADIENT, part);
+            F(hinge_terms)(0, &s, 1, FS_GRADIENT, &terms, &slopes);
         } else {
-            F(hinge_terms)(row, from, &counted, to, count, job->p, job->written, part);
+            F(hinge_terms)(0, &s, job->p, job->written, &terms, &slopes);
         }
+        part->terms += F(total_of)(&terms);
+        part->slopes += F(total_of)(&slopes);
         if (job->written != FS_NOTHING && !in_place)
-            F(put)(to, count, place, y->n, y->type);
+            F(put)(s.out, count, place, y->n, y->type);
     }
 }
 

@@ -75,116 +75,67 @@ static void F(put_cells)(const fs_job *job, const fs_line *line, ptrdiff_t width
                to + i * y->n + some * y->inner, y->inner, y->type);
 }
 
-/* `instead` of `a`, for score i of the rows at lanes j, j + 1 ..., where it does not
- * count. */
-FS_INLINE VEC F(only_cells)(VEC a, const F(hinge_cells) *cells, ptrdiff_t i,
-                            ptrdiff_t j, VEC instead)
+/* The rows at lanes j, j + 1 ... of a tile. */
+FS_INLINE F(scores)
+    F(scores_of_columns)(ptrdiff_t j, ptrdiff_t count, int has_label,
+                         F(hinge_cells) *cells, const F(hinge_tile) *tile)
 {
-    if (cells->masked) {
-        VEC kept = V(load)(cells->kept + i * FS_HINGE_TILE + j);
-        a = V(if_equal)(kept, V(set)(0), instead, a);
-    }
-    return V(if_equal)(V(load)(cells->label + j), V(set)((REAL)i), instead, a);
+    return (F(scores)){cells->x + j,
+                       cells->masked ? cells->kept + j : NULL,
+                       cells->x + j,
+                       FS_HINGE_TILE,
+                       count * FS_HINGE_TILE,
+                       has_label,
+                       V(load)(cells->label + j),
+                       V(set)(0),
+                       V(set)(1),
+                       V(load)(tile->hi + j),
+                       V(load)(tile->lo + j),
+                       V(load)(tile->slope + j)};
 }
 
-/* Adds up the terms of `count` scores of the rows at lanes j, j + 1 ...; what is
- * written of them takes the place of the scores. */
-FS_INLINE void F(terms_of_columns)(ptrdiff_t j, ptrdiff_t count, int p,
-                                   fs_written written, F(hinge_cells) *cells,
-                                   F(hinge_tile) *tile)
+FS_INLINE void F(terms_of_columns)(const F(scores) *s, ptrdiff_t j, int p,
+                                   fs_written written, F(hinge_tile) *tile)
 {
-    VEC hi = V(load)(tile->hi + j), lo = V(load)(tile->lo + j);
-    VEC slope = V(load)(tile->slope + j);
-    REAL t[HINGE_CHUNK * LANES];
-    for (ptrdiff_t i = 0; i < count; i++) {
-        REAL *x = cells->x + i * FS_HINGE_TILE + j;
-        VEC here = V(max)(V(set)(0), F(excess)(V(load)(x), hi, lo));
-        here = F(only_cells)(here, cells, i, j, V(set)(0));
-        V(store)(t + i * LANES, here);
-        if (written != FS_NOTHING)
-            V(store)(x, written == FS_GRADIENT ? F(slope_of)(here, slope, p)
-                                               : F(pair_of)(here, slope, p));
-    }
-    V(wide) terms = V(wide_load)(tile->terms + j);
-    V(wide) slopes = V(wide_load)(tile->slopes + j);
-    for (ptrdiff_t i = 0; i < count; i++) {
-        terms = F(add_wide)(p == 2, terms, t + i * LANES, t + i * LANES);
-        if (written != FS_NOTHING)
-            slopes = V(wide_add)(slopes, cells->x + i * FS_HINGE_TILE + j);
-    }
-    V(wide_store)(tile->terms + j, terms);
-    V(wide_store)(tile->slopes + j, slopes);
-}
-
-static ptrdiff_t F(first_nan_of_column)(REAL hi, const F(hinge_cells) *cells,
-                                        ptrdiff_t count, ptrdiff_t j)
-{
-    ptrdiff_t i = 0;
-    for (; i < count - 1; i++) {
-        ptrdiff_t at = i * FS_HINGE_TILE + j;
-        int kept = (!cells->masked || cells->kept[at]) && cells->label[j] != (REAL)i;
-        if (kept && isnan(cells->x[at] + hi))
-            break;
-    }
-    return i;
-}
-
-/* What F(hinge_best) does for a row, for the rows at lanes j, j + 1 ... */
-static void F(best_of_columns)(ptrdiff_t j, ptrdiff_t width, ptrdiff_t first,
-                               ptrdiff_t count, const F(hinge_cells) *cells,
-                               F(hinge_tile) *tile)
-{
-    VEC zero = V(set)(0), one = V(set)(1), none = V(set)((REAL)-INFINITY);
-    VEC best = none, at = zero, undefined = zero, index = zero;
-    VEC hi = V(load)(tile->hi + j);
-    for (ptrdiff_t i = 0; i < count; i++) {
-        VEC s = V(load)(cells->x + i * FS_HINGE_TILE + j);
-        VEC z = F(only_cells)(V(add)(s, hi), cells, i, j, zero);
-        s = F(only_cells)(s, cells, i, j, none);
-        undefined = V(if_equal)(z, z, undefined, one);
-        at = V(if_less)(best, s, index, at);
-        best = V(max)(s, best);
-        index = V(add)(index, one);
-    }
-    REAL bests[LANES], places[LANES], nans[LANES];
-    V(store)(bests, best);
-    V(store)(places, at);
-    V(store)(nans, undefined);
-    for (ptrdiff_t k = 0; k < fs_least(LANES, width - j); k++) {
-        fs_hinge_part before = {0, 0, tile->best[j + k], tile->best_at[j + k]};
-        fs_hinge_part here = {0, 0, bests[k], -1};
-        if (nans[k] > 0) {
-            here.best = NAN;
-            here.best_at =
-                first + F(first_nan_of_column)(tile->hi[j + k], cells, count, j + k);
-        } else if (here.best > -INFINITY) {
-            here.best_at = first + (ptrdiff_t)places[k];
-        }
-        here = fs_hinge_join(before, here);
-        tile->best[j + k] = here.best;
-        tile->best_at[j + k] = here.best_at;
-    }
+    F(double_sums) terms = F(no_double_sums)(), slopes = terms;
+    terms.even = V(wide_load)(tile->terms + j);
+    slopes.even = V(wide_load)(tile->slopes + j);
+    F(hinge_terms)(1, s, p, written, &terms, &slopes);
+    V(wide_store)(tile->terms + j, terms.even);
+    V(wide_store)(tile->slopes + j, slopes.even);
 }
 
 static void F(hinge_columns)(fs_job *job, const fs_line *line, ptrdiff_t width,
                              F(hinge_tile) *tile)
 {
     F(hinge_cells) cells;
-    int best = job->largest && job->written != FS_PAIRS;
+    const int largest = job->largest && job->written != FS_PAIRS;
+    const int has_label = line->at[FS_LABELS] != NULL;
     for (ptrdiff_t first = 0; first < job->n; first += HINGE_CHUNK) {
         ptrdiff_t count = fs_least(HINGE_CHUNK, job->n - first);
         if (first > 0 && first % BLOCK == 0 && fs_poll(job->watch))
             return;
         F(fill_cells)(job, line, width, first, count, tile, &cells);
         for (ptrdiff_t j = 0; j < width; j += LANES) {
-            if (best)
-                F(best_of_columns)(j, width, first, count, &cells, tile);
+            F(scores) s = F(scores_of_columns)(j, count, has_label, &cells, tile);
+            REAL best[LANES];
+            if (largest)
+                V(store)(best, F(largest_scores)(1, &s));
             else if (job->written == FS_NOTHING) /* constants leave out of the loop */
-                F(terms_of_columns)(j, count, job->p, FS_NOTHING, &cells, tile);
+                F(terms_of_columns)(&s, j, job->p, FS_NOTHING, tile);
             else
-                F(terms_of_columns)(j, count, job->p, job->written, &cells, tile);
+                F(terms_of_columns)(&s, j, job->p, job->written, tile);
+            for (ptrdiff_t k = j; largest && k < fs_least(width, j + LANES); k++) {
+                fs_hinge_part so_far = {0, 0, tile->best[k], tile->best_at[k]};
+                so_far =
+                    F(join_best)(job, so_far, best[k - j], tile->hi[k], first,
+                                 tile->label[k] - first, count, cells.x + k,
+                                 cells.masked ? cells.kept + k : NULL, FS_HINGE_TILE);
+                tile->best[k] = so_far.best;
+                tile->best_at[k] = so_far.best_at;
+            }
         }
-        if (best && job->written != FS_NOTHING) /* zeros, at first */
+        if (largest && job->written != FS_NOTHING) /* zeros, at first */
             memset(cells.x, 0, sizeof cells.x);
         if (job->written != FS_NOTHING)
             F(put_cells)(job, line, width, first, count, &cells);
