@@ -100,7 +100,6 @@ typedef enum {
     FS_ROWS_ONE_BY_ONE,
     FS_LOG_ROWS,
     FS_GRADIENT_ROWS,
-    FS_SHORT_GRADIENTS,
     FS_LONG_ROWS,
     FS_SHARED_ROWS, /* long ones, each by some threads */
     FS_TILES,

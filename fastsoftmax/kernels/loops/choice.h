@@ -64,7 +64,7 @@ static fs_loop F(loop_for)(const fs_job *job)
     if (n > BLOCK)
         return FS_LONG_ROWS;
     if (F(is_vjp)(job))
-        return n <= SHORT_GRADIENT ? FS_SHORT_GRADIENTS : FS_GRADIENT_ROWS;
+        return n <= SHORT_GRADIENT ? FS_SHORT_ROWS : FS_GRADIENT_ROWS;
     if (n <= SHORT)
         return FS_SHORT_ROWS;
     if (!F(writes_terms)(job->op))

@@ -148,6 +148,12 @@ FS_INLINE void F(terms_of_group)(int writes, int careful, int abreast, REAL *cel
     }
 }
 
+static inline void F(keep_sum)(F(sum) sum, F(sets) *sets, ptrdiff_t r)
+{
+    V(store)(sets->total + r, V(sub)(sum.total, V(set)(ABOVE))); /* exact */
+    V(store)(sets->lost + r, sum.lost);
+}
+
 /* Pass 2. */
 FS_INLINE void F(sums_of_groups)(int writes, int careful, F(groups) *g)
 {
@@ -164,8 +170,7 @@ FS_INLINE void F(sums_of_groups)(int writes, int careful, F(groups) *g)
             F(terms_of_group)(writes, careful, ABREAST, cells, &shift, top, off, &sum);
         for (; i < g->n; i++, cells += LANES)
             F(terms_of_group)(writes, careful, 1, cells, &shift, top, off, &sum);
-        V(store)(g->sets.total + r, V(sub)(sum.total, V(set)(ABOVE))); /* exact */
-        V(store)(g->sets.lost + r, sum.lost);
+        F(keep_sum)(sum, &g->sets, r);
     }
 }
 
@@ -210,7 +215,7 @@ FS_INLINE void F(results_of_groups)(int op, int care, F(groups) *g)
     for (ptrdiff_t r = 0; r < g->count; r += LANES, cells += n * LANES) {
         F(factor) by = F(factor_at)(op, care, &g->sets, r);
         VEC quad[4];
-        if (!F(is_gradient)(op) && g->far)
+        if (g->far)
             F(ask_for)(g->x, (g->count + r) * g->x_pitch, n);
         for (ptrdiff_t i = 0; n >= 4 && i < n; i += 4) {
             ptrdiff_t at = fs_least(i, n - 4);
@@ -245,21 +250,25 @@ static void F(write_groups)(int op, int careful, F(groups) *g)
  * group has. Only sums are made one by one. */
 
 /* Pass 1. */
-static void F(range_of_one)(F(groups) *g)
+static void F(range_of_one)(int op, F(groups) *g)
 {
-    const VEC none = V(set)((REAL)-INFINITY), all = V(set)((REAL)INFINITY);
+    /* Behind the row is what counts neither for min nor for second. */
+    const VEC rest = V(set)(F(writes_terms)(op) ? (REAL)NAN : (REAL)-INFINITY);
     F(range) range = F(no_range)();
-    for (ptrdiff_t i = 0; i < g->n; i += LANES) {
-        VEC x = F(load_some)(g->x + i, g->n - i, none);
-        range.second = V(max)(V(min)(x, range.max), range.second);
-        range.max = V(max)(x, range.max);
-        range.min = V(min)(F(load_some)(g->x + i, g->n - i, all), range.min);
-    }
+    for (ptrdiff_t i = 0; i < g->n; i += LANES)
+        F(add_lane_range)(op, F(load_some)(g->x + i, g->n - i, rest), &range);
     REAL max = V(largest)(range.max);
     range.second = V(set)(F(second_of_lanes)(range.max, range.second, max));
     range.max = V(set)(max);
     range.min = V(set)(-V(largest)(V(sub)(V(set)(0), range.min)));
     F(keep_range)(range, &g->sets, 0);
+}
+
+static void F(finite_of_one)(F(groups) *g)
+{
+    REAL min = (REAL)INFINITY, count = (REAL)F(finite_of)(g->x, g->n, &min);
+    V(store)(g->sets.min, V(set)(min));
+    V(store)(g->sets.count, V(set)(count));
 }
 
 /* V(muladd) of numbers. */
@@ -273,7 +282,7 @@ FS_INLINE REAL F(muladd_one)(REAL a, REAL b, REAL c)
 }
 
 /* Pass 2. */
-FS_INLINE void F(sum_of_one)(int writes, F(groups) *g)
+static void F(sum_of_one)(int writes, F(groups) *g)
 {
     REAL s[SHORT + LANES], q[SHORT + LANES], *terms = g->cells;
     F(range) range = F(range_at)(&g->sets, 0);
@@ -297,23 +306,7 @@ FS_INLINE void F(sum_of_one)(int writes, F(groups) *g)
         total += terms[i];
         lost += F(muladd_one)(s[i], q[i], s[i] - (total - before));
     }
-    V(store)(g->sets.total, V(set)(total - ABOVE));
-    V(store)(g->sets.lost, V(set)(lost));
-}
-
-static int F(add_up_one)(int op, F(groups) *g)
-{
-    F(range_of_one)(g);
-    if (F(find_depth)(op, g->n, 1, &g->sets) & F(HAS_HOLES)) {
-        REAL min = (REAL)INFINITY, count = (REAL)F(finite_of)(g->x, g->n, &min);
-        V(store)(g->sets.min, V(set)(min));
-        V(store)(g->sets.count, V(set)(count));
-    }
-    if (F(writes_terms)(op))
-        F(sum_of_one)(1, g);
-    else
-        F(sum_of_one)(0, g);
-    return 1;
+    F(keep_sum)((F(sum)){V(set)(total), V(set)(lost)}, &g->sets, 0);
 }
 
 /* Pass 3. */
@@ -324,46 +317,81 @@ static void F(write_one)(int op, F(groups) *g)
     factor.lo = V(set)(g->sets.lo[0]);
     for (ptrdiff_t i = 0; i < g->n; i += LANES) {
         ptrdiff_t left = g->n - i;
-        if (F(writes_terms)(op)) {
-            VEC term = V(load)(g->cells + i);
-            term = F(result)(FS_SOFTMAX, F(EXACT_TOO), term, &factor);
-            F(store_some)(g->y + i, left, term);
-        } else {
-            VEC x = F(load_some)(g->x + i, left, factor.hi);
-            F(store_some)(g->y + i, left,
-                          F(result)(FS_LOG_SOFTMAX, F(PLAIN), x, &factor));
-        }
+        VEC a = F(writes_terms)(op) ? V(load)(g->cells + i)
+                                    : F(load_some)(g->x + i, left, factor.hi);
+        F(store_some)(g->y + i, left, F(result)(op, F(EXACT_TOO), a, &factor));
     }
 }
 
-/* Whether rows of x, dy or y are `*pitch` elements apart, and used where they are:
- * those of less than a quad without a gap. */
-static int F(is_regular)(const fs_job *job, int operand, ptrdiff_t *pitch)
+/* ---- all passes ---- */
+
+FS_INLINE void F(do_gradients)(int op, F(groups) *g)
 {
-    ptrdiff_t step = job->outer_step[0][operand], size = sizeof(REAL);
-    *pitch = step / size;
-    return job->n_outer == 1 && step % size == 0 && (job->n >= 4 || *pitch == job->n) &&
-           (operand == FS_Y ? job->operand[FS_Y].type == REAL_TYPE
-                            : job->operand[operand].direct);
+    F(add_up_gradients)(op, g);
+    F(results_of_groups)(op, F(DEEP_TOO), g);
 }
 
-/* Reads `count` rows, the first of which is `first`, and zeros up to a whole group. */
-static void F(read_short_rows)(const fs_job *job, ptrdiff_t first, ptrdiff_t count,
-                               REAL *to)
+/* Ranges and sums; whether results need care. */
+static int F(add_up_groups)(int op, int one, F(groups) *g)
 {
-    const fs_operand *x = &job->operand[FS_X], *mask = &job->operand[FS_MASK];
+    if (one)
+        F(range_of_one)(op, g);
+    else if (F(writes_terms)(op))
+        F(ranges_of_groups)(FS_SOFTMAX, g);
+    else
+        F(ranges_of_groups)(FS_LOG_SOFTMAX, g);
+    int depth = F(find_depth)(op, g->n, g->count, &g->sets);
+    if (depth & F(HAS_HOLES) &&one)
+        F(finite_of_one)(g);
+    else if (depth & F(HAS_HOLES))
+        F(finite_of_groups)(g);
+    int deep = depth & F(IS_DEEP);
+    if (one)
+        F(sum_of_one)(F(writes_terms)(op), g);
+    else if (!F(writes_terms)(op))
+        F(sums_of_groups)(0, 1, g);
+    else if (deep || F(some_lowered)(g))
+        F(sums_of_groups)(1, 1, g);
+    else
+        F(sums_of_groups)(1, 0, g);
+    return deep;
+}
+
+/* ---- rows in and out ---- */
+
+/* How many elements rows of x, dy or y are apart if they are used where they are; else
+ * 0. */
+static ptrdiff_t F(pitch_of)(const fs_job *job, int operand)
+{
+    const fs_operand *of = &job->operand[operand];
+    ptrdiff_t step = job->outer_step[0][operand], size = sizeof(REAL);
+    int direct = operand == FS_Y ? of->type == REAL_TYPE : of->direct;
+    int regular = direct && job->n_outer == 1 && step % size == 0;
+    return regular && (job->n >= 4 || step == job->n * size) ? step / size : 0;
+}
+
+/* `count` rows of x or dy, the first of which is `first`, where they are; without a
+ * pitch in `buffer`, with zeros up to a whole group. */
+static const REAL *F(read_short_rows)(const fs_job *job, int operand, ptrdiff_t first,
+                                      ptrdiff_t count, ptrdiff_t *pitch, REAL *buffer)
+{
+    const fs_operand *x = &job->operand[operand], *mask = &job->operand[FS_MASK];
     ptrdiff_t n = job->n, some = 1;
-    if (job->n_outer == 1 && job->outer_step[0][FS_X] == n * x->n &&
+    if (*pitch)
+        return (const REAL *)fs_locate_one(job, operand, first);
+    *pitch = n;
+    if (job->n_outer == 1 && job->outer_step[0][operand] == n * x->n &&
         (!mask->data || job->outer_step[0][FS_MASK] == n * mask->n))
         some = count; /* as if they were one row */
     for (ptrdiff_t row = 0; row < count; row += some) {
         fs_line line = fs_locate(job, first + row);
-        F(stage)(x, line.at[FS_X], x->n, line.at[FS_MASK], mask->n, some * n,
-                 to + row * n);
+        F(stage)(x, line.at[operand], x->n, line.at[FS_MASK], mask->n, some * n,
+                 buffer + row * n);
     }
     for (ptrdiff_t i = count * n, end = (count + LANES - 1) / LANES * LANES * n;
          i < end; i++)
-        to[i] = 0;
+        buffer[i] = 0;
+    return buffer;
 }
 
 /* Writes n elements of each of `count` rows. */
@@ -379,31 +407,18 @@ static void F(write_short_rows)(const fs_job *job, ptrdiff_t first, ptrdiff_t co
                  y->type);
 }
 
-/* Ranges and sums of groups; whether results need care. */
-static int F(add_up_groups)(int op, F(groups) *g)
-{
-    if (F(writes_terms)(op))
-        F(ranges_of_groups)(FS_SOFTMAX, g);
-    else
-        F(ranges_of_groups)(FS_LOG_SOFTMAX, g);
-    int depth = F(find_depth)(op, g->n, g->count, &g->sets);
-    if (depth & F(HAS_HOLES))
-        F(finite_of_groups)(g);
-    int deep = depth & F(IS_DEEP);
-    if (!F(writes_terms)(op))
-        F(sums_of_groups)(0, 1, g);
-    else if (deep || F(some_lowered)(g))
-        F(sums_of_groups)(1, 1, g);
-    else
-        F(sums_of_groups)(1, 0, g);
-    return deep;
-}
-
 /* `count` rows, the first of which is `first`, in g. */
 static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups) *g)
 {
-    const int op = job->op, one = g->count == 1 && LANES > 1;
-    int careful = one ? F(add_up_one)(op, g) : F(add_up_groups)(op, g);
+    const int op = job->op, one = g->count == 1;
+    if (F(adds_products)(op)) {
+        F(do_gradients)(FS_SOFTMAX_VJP, g);
+        return;
+    } else if (F(is_gradient)(op)) {
+        F(do_gradients)(FS_LOG_SOFTMAX_VJP, g);
+        return;
+    }
+    int careful = F(add_up_groups)(op, one, g);
     careful |= F(finish_sets)(op, g->count, &g->sets);
     for (ptrdiff_t j = 0; j < count; j++)
         if (F(is_special)(op, 0, &g->sets, j))
@@ -417,82 +432,50 @@ static void F(do_groups)(fs_job *job, ptrdiff_t first, ptrdiff_t count, F(groups
         F(write_groups)(op, careful, g);
 }
 
-FS_INLINE void F(do_gradients)(int op, F(groups) *g)
-{
-    F(add_up_gradients)(op, g);
-    F(results_of_groups)(op, F(DEEP_TOO), g);
-}
-
-HIDDEN void NARROWER(fs_short_gradients)(fs_job *job, ptrdiff_t first, ptrdiff_t last);
-
-/* VJPs: what does not make a group, and what is to be converted, row by row. */
-HIDDEN void F(fs_short_gradients)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
-{
-    F(groups) g; /* large: not initialized as a whole */
-    const ptrdiff_t least = LANES / (1 + HAS_NARROWER);
-    const ptrdiff_t most = fs_least(F(SHORT_SOME) / 2 / job->n, FS_TILE);
-    int regular = last - first >= least && F(is_regular)(job, FS_X, &g.x_pitch) &&
-                  F(is_regular)(job, FS_DY, &g.dy_pitch) &&
-                  F(is_regular)(job, FS_Y, &g.y_pitch);
-    g.n = job->n;
-    g.divisor = V(set)((REAL)job->divisor);
-    for (; LANES > 1 && regular && last - first >= LANES; first += g.count) {
-        g.count = fs_least(most, last - first) / LANES * LANES;
-        g.x = (const REAL *)fs_locate_one(job, FS_X, first);
-        g.dy = (const REAL *)fs_locate_one(job, FS_DY, first);
-        g.y = (REAL *)fs_locate_one(job, FS_Y, first);
-        if (job->op == FS_SOFTMAX_VJP)
-            F(do_gradients)(FS_SOFTMAX_VJP, &g);
-        else
-            F(do_gradients)(FS_LOG_SOFTMAX_VJP, &g);
-    }
-    if (HAS_NARROWER && regular && last - first >= least)
-        NARROWER(fs_short_gradients)(job, first, last);
-    else
-        F(vjp_rows)(job, first, last);
-}
-
 HIDDEN void NARROWER(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last);
 
 HIDDEN void F(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
 {
     F(groups) g; /* large: not initialized as a whole */
     REAL buffer[F(SHORT_ROOM)];
-    const ptrdiff_t n = job->n, some = F(SHORT_SOME) / n / LANES * LANES;
-    const int writes = F(writes_all)(job->op);
-    ptrdiff_t x_pitch, y_pitch = n, count;
-    int x_regular = F(is_regular)(job, FS_X, &x_pitch);
-    int y_regular = writes && F(is_regular)(job, FS_Y, &y_pitch);
+    const int gradient = F(is_gradient)(job->op), writes = F(writes_all)(job->op);
+    const ptrdiff_t n = job->n, some = (F(SHORT_SOME) >> gradient) / n;
+    const ptrdiff_t most =
+        some > LANES ? fs_least(some, FS_TILE) / LANES * LANES : LANES;
+    const ptrdiff_t x_pitch = F(pitch_of)(job, FS_X),
+                    dy_pitch = F(pitch_of)(job, FS_DY);
+    const ptrdiff_t y_pitch = writes ? F(pitch_of)(job, FS_Y) : 0;
     g.n = n;
-    g.far = x_regular && x_pitch == n && y_regular && y_pitch == n &&
+    g.divisor = V(set)((REAL)job->divisor);
+    g.far = !gradient && x_pitch == n && y_pitch == n &&
             F(bytes_of)(job) > F(cache_of)(job) / 4;
-    for (; LANES > 1 && first < last; first += count) {
-        /* Alone each: a call for 2x64 takes .7 times as long so, its logarithm .88. */
-        const int two = last - first == 2 && n >= 16;
+    for (ptrdiff_t count; LANES > 1 && first < last; first += count) {
+        /* Two alone each: a call for 2x64 takes .7 times as long so, its logarithm .88.
+         */
+        const ptrdiff_t rows = last - first;
+        if (gradient && rows < LANES / (1 + HAS_NARROWER)) {
+            F(vjp_rows)(job, first, last);
+            return;
+        }
+        const int alone = !gradient && (rows == 1 || (rows == 2 && n >= 16));
         /* A call for 8x20 floats takes .77 times as long so, for 8x96 .64. */
-        if (HAS_NARROWER && !two && last - first > 1 && last - first <= LANES / 2) {
+        if (HAS_NARROWER && !alone && rows <= LANES / 2) {
             NARROWER(fs_short_rows)(job, first, last);
             return;
         }
-        count = fs_least(some > LANES ? fs_least(some, FS_TILE) : LANES, last - first);
-        if (two)
+        count = rows < LANES ? rows : fs_least(most, rows) / LANES * LANES;
+        if (alone)
             count = 1;
-        if (count > LANES)
-            count = count / LANES * LANES;
-        g.count = count == 1 ? 1 : (count + LANES - 1) / LANES * LANES;
-        int whole = count == g.count;
-        g.x = g.y = buffer;
-        g.x_pitch = g.y_pitch = n;
-        if (whole && x_regular) {
-            g.x = (const REAL *)fs_locate_one(job, FS_X, first);
-            g.x_pitch = x_pitch;
-        } else {
-            F(read_short_rows)(job, first, count, buffer);
-        }
-        if (whole && y_regular) {
-            g.y = (REAL *)fs_locate_one(job, FS_Y, first);
-            g.y_pitch = y_pitch;
-        }
+        g.count = alone ? 1 : (count + LANES - 1) / LANES * LANES;
+        const int whole = count == g.count;
+        g.x_pitch = whole ? x_pitch : 0;
+        g.x = F(read_short_rows)(job, FS_X, first, count, &g.x_pitch, buffer);
+        g.dy_pitch = whole ? dy_pitch : 0;
+        if (gradient)
+            g.dy = F(read_short_rows)(job, FS_DY, first, count, &g.dy_pitch,
+                                      buffer + F(SHORT_ROOM) / 2);
+        g.y_pitch = whole && y_pitch ? y_pitch : n;
+        g.y = whole && y_pitch ? (REAL *)fs_locate_one(job, FS_Y, first) : buffer;
         F(do_groups)(job, first, count, &g);
         if (writes && g.y == buffer)
             F(write_short_rows)(job, first, count, n, buffer);

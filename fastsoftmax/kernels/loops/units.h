@@ -67,8 +67,6 @@ static void F(unit_of_rows)(fs_job *job, ptrdiff_t unit)
     ptrdiff_t first = unit * job->step, last = fs_least(job->outer, first + job->step);
     if (job->loop == FS_LONG_ROWS)
         for (ptrdiff_t row = first; row < last; row++) F(long_row)(job, row);
-    else if (job->loop == FS_SHORT_GRADIENTS)
-        F(fs_short_gradients)(job, first, last);
     else if (job->loop == FS_GRADIENT_ROWS)
         F(vjp_rows)(job, first, last);
     else if (job->loop == FS_SHORT_ROWS)

@@ -16,6 +16,12 @@ static inline int F(is_vjp)(const fs_job *job)
     return F(is_gradient)(job->op);
 }
 
+/* Whether its sum is that of products, not of dy alone. */
+FS_INLINE int F(adds_products)(int op)
+{
+    return op == FS_SOFTMAX_VJP;
+}
+
 /* ---- one vector ---- */
 
 /* What pass 2 needs of a line, or of several in its lanes: hi + lo is the sum; for
