@@ -17,6 +17,12 @@
 #include "math/coefficients.h"
 #include "process/watch.h"
 
+#if defined(__x86_64__) || defined(_M_X64)
+#define FS_X86 1
+#elif defined(__AARCH64EL__)
+#define FS_ARM 1
+#endif
+
 typedef enum {
     FS_SOFTMAX,
     FS_LOG_SOFTMAX,

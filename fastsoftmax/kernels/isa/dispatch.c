@@ -1,7 +1,7 @@
 /* Which kernels this machine can run: asked of the CPU once, by _cpu.pyx at import. */
 #include "job.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if FS_X86
 #if defined(_MSC_VER)
 #include <intrin.h>
 #else
@@ -63,12 +63,12 @@ static int has_avx512(void)
 #endif
 
 /* The ISAs of this build, best first: WITH(isa, whether this machine can run it). */
-#if defined(__x86_64__) || defined(_M_X64)
+#if FS_X86
 #define EACH_ISA(WITH)                                                                 \
     WITH(avx512, has_avx512())                                                         \
     WITH(avx2, has_avx2())                                                             \
     WITH(scalar, 1)
-#elif defined(__AARCH64EL__)
+#elif FS_ARM
 #define EACH_ISA(WITH)                                                                 \
     WITH(neon, 1)                                                                      \
     WITH(scalar, 1)

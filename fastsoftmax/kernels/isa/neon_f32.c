@@ -1,10 +1,5 @@
 /* The kernels of float32: NEON. */
-#include "job.h"
-
-#if defined(__AARCH64EL__)
 #define ISA neon
 #define T_IS_F32 1
-#include "isa/begin.h"
-#include "loops/rows.h"
-#include "isa/end.h"
-#endif
+#define MACHINE FS_ARM
+#include "isa/unit.h"

@@ -27,10 +27,10 @@ enum { F(FIND_RANGE), F(ADD_UP), F(FINISH), F(DONE) };
 
 /* A row; `pass` is what is to be done to its pieces next. */
 typedef struct {
-    int pass, care;
+    int pass;
     REAL off; /* what is to be taken off all elements first */
     F(piece) all;
-    REAL hi, lo, rest, top, share; /* of the factor; the logarithm hi + lo */
+    REAL hi, lo; /* the logarithm */
 } F(long_row_state);
 
 static inline ptrdiff_t F(pieces_of_row)(const fs_job *job)
@@ -148,19 +148,20 @@ static void F(add_up)(const fs_job *job, fs_line line, ptrdiff_t first, ptrdiff_
 
 /* The factor of a chunk whose shift is by d <= 0 below the row's. Far below, results
  * may be subnormal although the row's factor is not: they are scaled down at last. */
-static int F(shift_factor)(REAL d, const F(long_row_state) *row, F(factor) *factor)
+static int F(shift_factor)(REAL d, int care, F(factor) *factor)
 {
     if (d == 0)
-        return row->care;
-    REAL scale = (REAL)ldexp(1, (int)d);
+        return care;
+    VEC scale = V(set)((REAL)ldexp(1, (int)d)), rest = factor->rest;
+    const int deep = d < -20;
     factor->top = V(set)((REAL)NAN);
-    if (d < -20) {
-        factor->rest = V(set)(scale);
-        scale = row->rest;
+    if (deep) {
+        factor->rest = scale;
+        scale = rest;
     }
-    factor->hi = V(set)(row->hi * scale);
-    factor->lo = V(set)(row->lo * scale);
-    return d < -20 || row->rest != 1 ? F(DEEP_TOO) : F(PLAIN);
+    factor->hi = V(mul)(factor->hi, scale);
+    factor->lo = V(mul)(factor->lo, scale);
+    return deep || V(any_less)(rest, V(set)(1)) ? F(DEEP_TOO) : F(PLAIN);
 }
 
 /* The results of a piece. */
@@ -169,18 +170,21 @@ static void F(finish_piece)(const fs_job *job, fs_line line, ptrdiff_t first,
                             const F(piece) *piece)
 {
     REAL buffer[2 * F(CHUNK)];
-    int keeps = F(keeps_terms)(job), terms = F(writes_terms)(job->op);
+    int keeps = F(keeps_terms)(job), terms = F(writes_terms)(job->op), care = F(PLAIN);
+    const F(piece) *all = &row->all;
+    F(factor) of_row = {V(set)(row->hi), V(set)(row->lo)};
+    if (terms)
+        care =
+            F(find_factor)(all->sum, all->max, all->least, all->least < all->max - FAR,
+                           !(all->max - DEEP < all->min), all->count, &of_row);
     for (ptrdiff_t i = first, count, c = 0; i < last; i += count, c++) {
         count = F(chunk_at)(i, last);
         char *y = line.at[FS_Y] + i * job->operand[FS_Y].n;
         REAL *to = keeps ? (REAL *)y : buffer;
         const REAL *from = to;
-        F(factor) factor = {V(set)(row->hi), V(set)(row->lo), V(set)(row->rest),
-                            V(set)(row->top), V(set)(row->share)};
-        int care = row->care;
+        F(factor) factor = of_row;
         REAL k = piece->k_of[c];
-        if (terms)
-            care = F(shift_factor)(k - (REAL)row->all.k, row, &factor);
+        int needed = terms ? F(shift_factor)(k - (REAL)all->k, care, &factor) : care;
         if (!terms || !keeps)
             from = F(read_chunk)(job, line, i, count, buffer);
         if (terms && !keeps) { /* y could not hold the terms: once more */
@@ -188,31 +192,15 @@ static void F(finish_piece)(const fs_job *job, fs_line line, ptrdiff_t first,
             F(do_chunk)(FS_SOFTMAX, from, count, row->off, k, 1, buffer, NULL, &sum);
             from = buffer;
         }
-        F(results)(job->op, care, from, to, count, &factor);
+        F(results)(job->op, needed, from, to, count, &factor);
         if (!keeps)
             F(write)(to, count, y, job->operand[FS_Y].type);
     }
-    if (line.at[FS_MASK] && row->hi != row->hi)
+    if (line.at[FS_MASK] && isnan(V(largest)(of_row.hi)))
         F(rewrite_masked)(job, line, first, last);
 }
 
 /* ---- a row ---- */
-
-static void F(find_factor_of)(F(long_row_state) *row)
-{
-    F(piece) *all = &row->all;
-    F(factor) factor;
-    if (all->max == (REAL)-INFINITY)
-        all->sum.hi = NAN;
-    row->care =
-        F(find_factor)(all->sum, all->max, all->least, all->least < all->max - FAR,
-                       !(all->max - DEEP < all->min), all->count, &factor);
-    row->hi = V(largest)(factor.hi);
-    row->lo = V(largest)(factor.lo);
-    row->rest = V(largest)(factor.rest);
-    row->top = V(largest)(factor.top);
-    row->share = V(largest)(factor.share);
-}
 
 static void F(find_log)(fs_job *job, fs_line line, F(long_row_state) *row)
 {
@@ -220,7 +208,6 @@ static void F(find_log)(fs_job *job, fs_line line, F(long_row_state) *row)
     F(log_of_one)(job->op, job, &job->operand[FS_X], line, row->all.max,
                   F(as_sum)(row->all.sum), F(doubt)(longest, longest / LANES), &row->hi,
                   &row->lo);
-    row->care = F(PLAIN);
     if (!F(writes_all)(job->op))
         F(write)(&row->hi, 1, line.at[FS_Y], job->operand[FS_Y].type);
 }
@@ -283,9 +270,9 @@ static void F(join_pieces)(fs_job *job, fs_line line, const F(piece) *piece,
     } else if (row->pass == F(FIND_RANGE) || row->off != old_off) {
         row->pass = F(ADD_UP);
     } else {
-        if (F(writes_terms)(job->op))
-            F(find_factor_of)(row);
-        else if (!F(is_vjp)(job))
+        if (F(writes_terms)(job->op) && all.max == (REAL)-INFINITY)
+            row->all.sum.hi = NAN;
+        if (!F(writes_terms)(job->op) && !F(is_vjp)(job))
             F(find_log)(job, line, row);
         row->pass = !F(writes_all)(job->op) ? F(DONE) : F(FINISH);
     }

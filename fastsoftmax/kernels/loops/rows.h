@@ -423,8 +423,7 @@ FS_INLINE F(range)
     F(work) w = {F(lowered)(x, n, off, lowered), NULL, ahead, NULL, (REAL *)y, cap};
     F(knowledge) known;
     known.shift = F(shift_by)(F(exponent_of)(cap));
-    if (capped)
-        w.ahead = ahead ? ahead : x;
+    w.ahead = capped && !ahead ? x : ahead;
     if (capped)
         F(do_block)(FS_LOG_SOFTMAX, F(RANGE) | F(CAPPED), 1, F(PLAIN), w, n, &known);
     else if (ahead)

@@ -246,8 +246,7 @@ enum { F(IS_DEEP) = 1, F(HAS_HOLES) = 2 };
  * instead of a search for min. */
 static int F(find_depth)(int op, ptrdiff_t n, ptrdiff_t count, F(sets) *sets)
 {
-    VEC one = V(set)(1),
-        lowest = V(set)((REAL)(T_IS_F32 ? -0x1.fffffep127 : -0x1.fffffffffffffp1023));
+    VEC one = V(set)(1), lowest = V(set)((REAL)LOWEST);
     int found = op == FS_SOFTMAX ? 0 : F(IS_DEEP);
     for (ptrdiff_t j = 0; op == FS_SOFTMAX && j < count; j += LANES) {
         F(range) range = F(range_at)(sets, j);
