@@ -312,8 +312,9 @@ static void F(look_again)(const fs_job *job, F(bundles) *tile, fs_line line,
 
 static void F(sum_bundles)(const fs_job *job, F(bundles) *tile);
 
-/* Writes the results of a tile whose sums are known. */
-static void F(finish_bundles)(const fs_job *job, F(bundles) *tile)
+/* Writes the results of a tile whose sums are known. Returns whether its set, of one
+ * that is `shared`, is to be summed again in full by all threads. */
+static int F(finish_bundles)(const fs_job *job, F(bundles) *tile, int shared)
 {
     const fs_operand *y = &job->operand[FS_Y], *signs = &job->operand[FS_SIGNS];
     const fs_line line = tile->line;
@@ -332,9 +333,12 @@ static void F(finish_bundles)(const fs_job *job, F(bundles) *tile)
         F(put_sets)(signs, line.at[FS_SIGNS], sign, sets);
     for (ptrdiff_t j = 0; any && j < sets; j++)
         if (state[j] == FS_ROUGH) {
+            if (shared && tile->width == 0)
+                return 1;
             F(start)(tile, fs_along_inner(job, line, j), 0, 1);
             F(sum_bundles)(job, tile);
         }
+    return 0;
 }
 
 /* All of a tile that has been started. */
@@ -347,7 +351,7 @@ static void F(sum_bundles)(const fs_job *job, F(bundles) *tile)
     for (ptrdiff_t i = 0; i < n; i += chunk)
         if (i == 0 || !fs_poll(job->watch))
             F(sum_of_chunk)(job, tile, i, fs_least(n, i + chunk));
-    F(finish_bundles)(job, tile);
+    F(finish_bundles)(job, tile, 0);
 }
 
 /* ---- units ---- */
@@ -387,15 +391,6 @@ static inline int F(are_shared_bundles)(const fs_job *job)
            F(tiles_of_bundles)(job) < 2 * job->threads;
 }
 
-/* Whether a tile of one set is to be summed again, in full. */
-static int F(is_rough)(const F(bundles) *tile)
-{
-    double log[WAYS], sign[WAYS], state[WAYS];
-    return !tile->full && tile->width == 0 &&
-           F(logs_of_sums)(0, &tile->whole, 1, log, sign, state) &&
-           state[0] == FS_ROUGH;
-}
-
 static ptrdiff_t F(begin_bundles)(fs_job *job, int step)
 {
     if (step == 0)
@@ -423,9 +418,8 @@ static ptrdiff_t F(begin_bundles)(fs_job *job, int step)
             F(join_sets)(tile.full, &tile.whole, part, F(sets_of)(&tile));
             F(join_sets)(tile.full, &tile.whole, part + parts, F(sets_of)(&tile));
         }
-        if (tiles == 1 && F(is_rough)(&tile))
-            return parts; /* by all threads */
-        F(finish_bundles)(job, &tile);
+        if (F(finish_bundles)(job, &tile, tiles == 1))
+            return parts;
     }
     free(job->partial);
     return 0;

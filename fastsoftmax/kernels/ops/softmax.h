@@ -402,7 +402,7 @@ static fs_pair F(sum_but)(fs_job *job, const fs_operand *source, fs_line line,
             F(exp_terms)(1, 1, &a, &shift, &s, &q);
             F(add_term)(&here, s, q, F(term)(s, q));
         }
-        sum = fs_pair_add(sum, F(all_lanes)(here));
+        sum = i > 0 ? fs_pair_add(sum, F(all_lanes)(here)) : F(all_lanes)(here);
     }
     return sum;
 }
