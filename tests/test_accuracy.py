@@ -215,6 +215,18 @@ def test_logsumexp_of_log_probabilities(n):
         assert_right(y[deepest], softmaxes.Judge(expected.logsumexp, allowed))
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 6])
+def test_logsumexp_of_columns_that_cancel_in_part(n):
+    """By down to the 20th bit; few floats are told by a plain sum in double."""
+    rng = np.random.default_rng(n)
+    [x] = SOFTMAXES[2].draw(4000, n, np.float32, "log-probabilities")
+    off = rng.choice([-1, 1], (4000, 1)) * 2.0 ** -rng.uniform(0, 24, (4000, 1))
+    x = (x + off).astype(np.float32)
+    [judge] = SOFTMAXES[2].judge(x)
+    assert np.count_nonzero(abs(judge.value) < abs(x.max(axis=1)) / 8) > 2000
+    assert_right(logsumexp(x.T.copy(), axis=0), judge)
+
+
 def by_mpmath(x: Array) -> Exact:
     """`oracle.softmaxes.exact`, by mpmath."""
     with mp.workdps(60):

@@ -143,6 +143,7 @@ static void F(all_of_tile)(fs_job *job, F(tile) *tile)
                          (uintptr_t)to % sizeof(VEC) == 0;
     if (!in_place)
         F(stage_tile)(job, tile);
+    int told = 1;
     for (ptrdiff_t i = 0; i < strips; i++) { /* the last two may overlap */
         F(strip) *strip = &tile->strip[i];
         ptrdiff_t j = whole ? fs_least(i * LANES, shape->width - LANES) : 0;
@@ -154,7 +155,13 @@ static void F(all_of_tile)(fs_job *job, F(tile) *tile)
         strip->cells = tile->cells + i * LANES;
         strip->soon_x = tile->soon_x + j * size;
         strip->soon_y = tile->soon_y + j * size;
+        REAL lse[LANES] = {0};
+        told = told && F(plain_logs)(job, strip->x, pitch->x, lse);
+        if (told)
+            F(write_sets)(job, tile->line.at[FS_Y] + j * y->inner, strip->columns, lse);
     }
+    if (told)
+        return;
     F(do_part_of)(job->op, STRIP_RANGE, 0, job->n, pitch, strips, tile->strip);
     int careful = 0;
     for (ptrdiff_t i = 0; i < strips; i++) {
