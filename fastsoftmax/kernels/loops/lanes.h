@@ -83,7 +83,7 @@ FS_INLINE void F(put_results)(int op, int made, int careful, int past_caches,
 {
     const int care = careful ? F(EXACT_TOO) : F(PLAIN);
     for (int j = 0; j < abreast; j++, c += LANES) {
-        F(factor) factor = F(factor_at)(op, care, &r->lanes.sets, c);
+        F(factor) factor = F(factor_at)(&r->lanes.sets, c);
         VEC here = F(load_some)(x + j * LANES, count, V(set)(0)), s, q;
         if (!made)
             fs_prefetch(x, (j * LANES + r->ahead) * (ptrdiff_t)sizeof *x);

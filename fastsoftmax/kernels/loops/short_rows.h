@@ -213,7 +213,7 @@ FS_INLINE void F(results_of_groups)(int op, int care, F(groups) *g)
                                                V(any_less)(V(set)(1), divisor));
     REAL *cells = g->cells, *y = g->y;
     for (ptrdiff_t r = 0; r < g->count; r += LANES, cells += n * LANES) {
-        F(factor) by = F(factor_at)(op, care, &g->sets, r);
+        F(factor) by = F(factor_at)(&g->sets, r);
         VEC quad[4];
         if (g->far)
             F(ask_for)(g->x, (g->count + r) * g->x_pitch, n);
@@ -312,7 +312,7 @@ static void F(sum_of_one)(int writes, F(groups) *g)
 /* Pass 3. */
 static void F(write_one)(int op, F(groups) *g)
 {
-    F(factor) factor = F(factor_at)(FS_SOFTMAX, F(EXACT_TOO), &g->sets, 0);
+    F(factor) factor = F(factor_at)(&g->sets, 0);
     factor.hi = V(set)(g->sets.hi[0]);
     factor.lo = V(set)(g->sets.lo[0]);
     for (ptrdiff_t i = 0; i < g->n; i += LANES) {

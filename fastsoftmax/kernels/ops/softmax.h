@@ -224,18 +224,12 @@ FS_INLINE F(sum) F(sum_at)(const F(sets) *sets, ptrdiff_t j)
     return (F(sum)){V(load)(sets->total + j), V(load)(sets->lost + j)};
 }
 
-FS_INLINE F(factor) F(factor_at)(int op, int care, const F(sets) *sets, ptrdiff_t j)
+/* What has not been found of it is not looked at. */
+FS_INLINE F(factor) F(factor_at)(const F(sets) *sets, ptrdiff_t j)
 {
-    F(factor) factor;
-    factor.hi = V(load)(sets->hi + j);
-    factor.lo = V(load)(sets->lo + j);
-    if (op != FS_LOG_SOFTMAX && care >= F(DEEP_TOO))
-        factor.rest = V(load)(sets->rest + j);
-    if (op == FS_SOFTMAX && care >= F(EXACT_TOO)) {
-        factor.top = V(load)(sets->top + j);
-        factor.share = V(load)(sets->share + j);
-    }
-    return factor;
+    return (F(factor)){V(load)(sets->hi + j), V(load)(sets->lo + j),
+                       V(load)(sets->rest + j), V(load)(sets->top + j),
+                       V(load)(sets->share + j)};
 }
 
 /* Of the depth: terms need the clamp, results care; some set holds -inf, and its min
@@ -272,7 +266,7 @@ static int F(find_factors)(ptrdiff_t count, F(sets) *sets)
         exact |= F(may_be_exact)(F(range_at)(sets, j), sum);
     }
     for (ptrdiff_t j = 0; exact && j < count; j += LANES) {
-        F(factor) factor = F(factor_at)(FS_SOFTMAX, F(DEEP_TOO), sets, j);
+        F(factor) factor = F(factor_at)(sets, j);
         VEC flat_share = V(div)(V(set)(1), V(load)(sets->count + j));
         F(set_exact)(F(range_at)(sets, j), F(sum_at)(sets, j), flat_share, &factor);
         V(store)(sets->top + j, factor.top);
