@@ -165,64 +165,39 @@ FS_INLINE void F(hinge_terms)(int columns, const F(scores) *s, int p,
 }
 #undef HINGE_STEP
 
-/* Of each lane the largest score; NaN if one of its terms is. */
-FS_INLINE VEC F(largest_scores)(int columns, const F(scores) *s)
+/* Of each lane the largest score, and its first place; NaN if one of its terms is. */
+FS_INLINE VEC F(largest_scores)(int columns, const F(scores) *s, VEC *place)
 {
-    VEC zero = V(set)(0), none = V(set)((REAL)-INFINITY), undefined = zero;
-    VEC places = s->places, best = none, nan = V(set)((REAL)NAN);
+    VEC zero = V(set)(0), none = V(set)((REAL)-INFINITY), nowhere = V(sub)(zero, none);
+    VEC places = s->places, best = none, at = zero, nan_at = nowhere;
     for (ptrdiff_t i = 0; i < s->end; i += s->pitch) {
         VEC x = F(load_some)(s->x + i, s->end - i, none);
         VEC z = F(only_counted)(V(add)(x, s->hi), s, places, i, zero);
         if (!columns)
             fs_prefetch(s->x, (i + AHEAD) * (ptrdiff_t)sizeof *s->x);
         x = F(only_counted)(x, s, places, i, none);
-        places = V(add)(places, s->step);
-        undefined = V(if_equal)(z, z, undefined, nan);
+        nan_at = V(if_equal)(z, z, nan_at, V(min)(nan_at, places));
+        at = V(if_less)(best, x, places, at);
         best = V(max)(x, best); /* a NaN leaves it as it is */
+        places = V(add)(places, s->step);
     }
-    return V(if_equal)(undefined, zero, best, nan);
-}
-
-/* A row's largest scores so far, `best` among those from `first` on. Where they are is
- * looked for where gradients go; in the loop, rows of 100 to 1000 took 1.04 times as
- * long. */
-static fs_hinge_part F(join_best)(const fs_job *job, fs_hinge_part before, REAL best,
-                                  REAL hi, ptrdiff_t first, ptrdiff_t label,
-                                  ptrdiff_t count, const REAL *x, const REAL *kept,
-                                  ptrdiff_t pitch)
-{
-    ptrdiff_t i = 0;
-    if (job->written == FS_GRADIENT && (best > before.best || isnan(best)))
-        for (; i < count - 1; i++) {
-            REAL here = x[i * pitch];
-            if ((here == best || (isnan(best) && isnan(here + hi))) && i != label &&
-                (!kept || kept[i * pitch] != 0))
-                break;
-        }
-    return fs_hinge_join(before, (fs_hinge_part){0, 0, best, first + i});
+    *place = V(if_less)(nan_at, nowhere, nan_at, at);
+    return V(if_less)(nan_at, nowhere, V(set)((REAL)NAN), best);
 }
 
 /* ---- writing ---- */
-
-static inline ptrdiff_t F(size_of)(fs_type type)
-{
-    return type == FS_F64 ? 8 : type == FS_F32 ? 4 : 2;
-}
 
 /* `count` elements to places `step` bytes apart. */
 static inline void F(put)(const REAL *from, ptrdiff_t count, char *to, ptrdiff_t step,
                           fs_type type)
 {
-    if (step == F(size_of)(type)) {
+    if (step == fs_size_of(type))
         F(write)(from, count, to, type);
-        return;
-    }
-    if (type ==
-        REAL_TYPE) { /* without a choice in it the loop is several times faster */
+    else if (type == REAL_TYPE) /* a choice in the loop makes it several times slower */
         for (ptrdiff_t i = 0; i < count; i++) *(REAL *)(to + i * step) = from[i];
-        return;
-    }
-    for (ptrdiff_t i = 0; i < count; i++) F(write)(from + i, 1, to + i * step, type);
+    else
+        for (ptrdiff_t i = 0; i < count; i++)
+            F(write)(from + i, 1, to + i * step, type);
 }
 
 static void F(keep)(const char *mask, ptrdiff_t step, ptrdiff_t count, REAL *kept)
@@ -237,27 +212,18 @@ static void F(keep)(const char *mask, ptrdiff_t step, ptrdiff_t count, REAL *kep
 
 /* ---- what rows end with ---- */
 
-/* The largest term's loss, without its weight, and its gradient. */
-static inline double F(largest_loss)(const fs_job *job, const F(hinge_tile) *tile,
-                                     ptrdiff_t j, REAL *slope)
-{
-    REAL t = 0;
-    if (tile->best[j] != -INFINITY)
-        t = (REAL)tile->best[j] + tile->hi[j] + tile->lo[j];
-    t = t < 0 ? 0 : t;
-    *slope = !(t > 0) ? t : job->p == 1 ? tile->slope[j] : t * tile->slope[j];
-    return job->p == 1 ? (double)t : (double)t * (double)t;
-}
-
-/* Turns what is known of largest scores into losses and gradients. */
+/* Largest scores become losses, without their weights, and gradients. */
 static void F(finish_largest)(const fs_job *job, const fs_line *line, ptrdiff_t width,
                               F(hinge_tile) *tile)
 {
     for (ptrdiff_t j = 0; j < width; j++) {
-        REAL slope;
-        tile->terms[j] = F(largest_loss)(job, tile, j, &slope);
+        const int some = tile->best[j] != -INFINITY;
+        REAL t = some ? (REAL)tile->best[j] + tile->hi[j] + tile->lo[j] : 0, slope;
+        t = t < 0 ? 0 : t;
+        slope = !(t > 0) ? t : job->p == 1 ? tile->slope[j] : t * tile->slope[j];
+        tile->terms[j] = job->p == 1 ? (double)t : (double)t * (double)t;
         tile->slopes[j] = slope;
-        if (job->written == FS_GRADIENT && tile->best[j] != -INFINITY)
+        if (job->written == FS_GRADIENT && some)
             F(write)(&slope, 1, F(score_at)(job, line, FS_Y, tile->best_at[j], j),
                      job->operand[FS_Y].type);
     }
@@ -328,15 +294,17 @@ static fs_pair F(finish_tile)(const fs_job *job, const fs_line *line, ptrdiff_t 
 
 /* ---- rows ---- */
 
-/* Scores [first, last) of row j. */
-static void F(hinge_span)(const fs_job *job, const fs_line *line,
-                          const F(hinge_tile) *tile, ptrdiff_t j, ptrdiff_t first,
-                          ptrdiff_t last, fs_hinge_part *part)
+/* One piece of row j of a tile, which begins at `line`. */
+static fs_hinge_part F(hinge_part)(const fs_job *job, const fs_line *line,
+                                   const F(hinge_tile) *tile, ptrdiff_t j,
+                                   ptrdiff_t piece)
 {
+    const ptrdiff_t first = piece * FS_PIECE, last = fs_least(job->n, first + FS_PIECE);
     const fs_operand *x = &job->operand[FS_X], *y = &job->operand[FS_Y];
     const int in_place = y->type == REAL_TYPE && y->n == sizeof(REAL);
     static const REAL places[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     REAL scores[BLOCK], kept[BLOCK], out[BLOCK];
+    fs_hinge_part part = fs_hinge_nothing();
     for (ptrdiff_t i = first; i < last; i += BLOCK) {
         ptrdiff_t count = fs_least(BLOCK, last - i), label = tile->label[j] - i;
         const char *mask = F(score_at)(job, line, FS_MASK, i, j);
@@ -344,6 +312,7 @@ static void F(hinge_span)(const fs_job *job, const fs_line *line,
         F(double_sums) terms = F(no_double_sums)(), slopes = F(no_double_sums)();
         const REAL *from = F(read)(x, F(score_at)(job, line, FS_X, i, j), x->n, NULL, 0,
                                    count, scores);
+        VEC hi = V(set)(tile->hi[j]), lo = V(set)(tile->lo[j]);
         F(scores) s = {from,
                        mask ? kept : NULL,
                        in_place ? (REAL *)place : out,
@@ -353,19 +322,23 @@ static void F(hinge_span)(const fs_job *job, const fs_line *line,
                        V(set)((REAL)label),
                        V(load)(places),
                        V(set)(LANES),
-                       V(set)(tile->hi[j]),
-                       V(set)(tile->lo[j]),
+                       hi,
+                       lo,
                        V(set)(tile->slope[j])};
         if (mask)
             F(keep)(mask, job->operand[FS_MASK].n, count, kept);
         if (job->largest && job->written != FS_PAIRS) {
-            REAL best[LANES];
-            V(store)(best, F(largest_scores)(0, &s));
-            for (int k = 1; k < LANES; k++)
-                if (best[k] > best[0] || isnan(best[k]))
-                    best[0] = best[k];
-            *part = F(join_best)(job, *part, best[0], tile->hi[j], i, label, count, s.x,
-                                 s.kept, 1);
+            VEC zero = V(set)(0), none = V(set)((REAL)INFINITY), place;
+            VEC lanes = F(largest_scores)(0, &s, &place);
+            REAL best = (REAL)NAN;
+            if (V(largest)(V(if_equal)(lanes, lanes, zero, none)) > 0) {
+                place = V(if_equal)(lanes, lanes, none, place);
+            } else {
+                best = V(largest)(lanes);
+                place = V(if_equal)(lanes, V(set)(best), place, none);
+            }
+            ptrdiff_t at = (ptrdiff_t)-V(largest)(V(sub)(zero, place));
+            part = fs_hinge_join(part, (fs_hinge_part){0, 0, best, i + at});
             if (job->written == FS_GRADIENT)
                 memset(s.out, 0, (size_t)count * sizeof *s.out);
         } else if (job->written == FS_NOTHING && job->p == 1 && !s.has_label) {
@@ -379,21 +352,11 @@ static void F(hinge_span)(const fs_job *job, const fs_line *line,
         } else {
             F(hinge_terms)(0, &s, job->p, job->written, &terms, &slopes);
         }
-        part->terms += F(total_of)(&terms);
-        part->slopes += F(total_of)(&slopes);
+        part.terms += F(total_of)(&terms);
+        part.slopes += F(total_of)(&slopes);
         if (job->written != FS_NOTHING && !in_place)
             F(put)(s.out, count, place, y->n, y->type);
     }
-}
-
-/* One piece of row j of a tile, which begins at `line`. */
-static fs_hinge_part F(hinge_part)(const fs_job *job, const fs_line *line,
-                                   const F(hinge_tile) *tile, ptrdiff_t j,
-                                   ptrdiff_t piece)
-{
-    ptrdiff_t first = piece * FS_PIECE, last = fs_least(job->n, first + FS_PIECE);
-    fs_hinge_part part = fs_hinge_nothing();
-    F(hinge_span)(job, line, tile, j, first, last, &part);
     return part;
 }
 

@@ -118,21 +118,21 @@ static void F(hinge_columns)(fs_job *job, const fs_line *line, ptrdiff_t width,
         F(fill_cells)(job, line, width, first, count, tile, &cells);
         for (ptrdiff_t j = 0; j < width; j += LANES) {
             F(scores) s = F(scores_of_columns)(j, count, has_label, &cells, tile);
-            REAL best[LANES];
+            REAL best[LANES], at[LANES];
+            VEC place = s.places;
             if (largest)
-                V(store)(best, F(largest_scores)(1, &s));
+                V(store)(best, F(largest_scores)(1, &s, &place));
             else if (job->written == FS_NOTHING) /* constants leave out of the loop */
                 F(terms_of_columns)(&s, j, job->p, FS_NOTHING, tile);
             else
                 F(terms_of_columns)(&s, j, job->p, job->written, tile);
+            V(store)(at, place);
             for (ptrdiff_t k = j; largest && k < fs_least(width, j + LANES); k++) {
-                fs_hinge_part so_far = {0, 0, tile->best[k], tile->best_at[k]};
-                so_far =
-                    F(join_best)(job, so_far, best[k - j], tile->hi[k], first,
-                                 tile->label[k] - first, count, cells.x + k,
-                                 cells.masked ? cells.kept + k : NULL, FS_HINGE_TILE);
-                tile->best[k] = so_far.best;
-                tile->best_at[k] = so_far.best_at;
+                fs_hinge_part before = {0, 0, tile->best[k], tile->best_at[k]};
+                fs_hinge_part here = {0, 0, best[k - j], first + (ptrdiff_t)at[k - j]};
+                here = fs_hinge_join(before, here);
+                tile->best[k] = here.best;
+                tile->best_at[k] = here.best_at;
             }
         }
         if (largest && job->written != FS_NOTHING) /* zeros, at first */

@@ -15,7 +15,7 @@ typedef struct fs_hinge_part {
     double terms;      /* their sum */
     double slopes;     /* the sum of what was written as gradient */
     double best;       /* the largest score; NaN if a term is NaN */
-    ptrdiff_t best_at; /* where it was first, if its gradient is written */
+    ptrdiff_t best_at; /* where it was first, if it is above -inf */
 } fs_hinge_part;
 
 /* Rows of so many bytes at most are worked on as columns: for float32 of 64 that takes
