@@ -213,31 +213,16 @@ static void F(tiles)(fs_job *job, ptrdiff_t first, ptrdiff_t last, REAL *cells)
 
 /* ---- units ---- */
 
-/* Elements of a thread's cells. */
-static size_t F(room_of)(const fs_job *job)
-{
-    ptrdiff_t lanes = job->loop == FS_STRIPS ? 2 * LANES : F(columns_of_tile)(job);
-    return (size_t)(job->n * ((lanes + LANES - 1) / LANES * LANES));
-}
-
-/* Cells for every thread, behind flags that tell which are taken. Tiles of some 32
- * thousand elements to a unit, if there are enough of them. */
+/* Tiles of some 32 thousand elements to a unit, if there are enough of them. */
 static ptrdiff_t F(begin_tiles)(fs_job *job, int step)
 {
-    if (step > 0) {
-        free(job->partial);
-        return 0;
-    }
+    if (step > 0)
+        return FS_RAISED(&job->lacks_memory) ? -1 : 0;
+    job->lacks_memory = 0;
     ptrdiff_t tiles = job->outer * F(tiles_of_slab)(job);
     job->step = UNIT_ELEMENTS * F(tiles_of_slab)(job) / (job->n * job->inner);
     job->step = fs_least(job->step, tiles / (4 * job->threads));
     job->step = job->threads == 1 ? tiles : job->step < 1 ? 1 : job->step;
-    size_t flags = (size_t)job->threads * sizeof(fs_flag);
-    job->partial =
-        malloc(flags + (size_t)job->threads * F(room_of)(job) * sizeof(REAL) + 128);
-    if (!job->partial)
-        return -1;
-    memset(job->partial, 0, flags);
     return (tiles + job->step - 1) / job->step;
 }
 
@@ -251,17 +236,20 @@ static inline ptrdiff_t F(end_of_unit)(const fs_job *job, ptrdiff_t unit)
 
 static void F(unit_of_tiles)(fs_job *job, ptrdiff_t unit)
 {
-    fs_flag *taken = job->partial;
-    uintptr_t rooms = (uintptr_t)(taken + job->threads);
-    int room = 0; /* a free one: no more threads than rooms do this */
-    while (!FS_TAKE(&taken[room])) room = room + 1 < job->threads ? room + 1 : 0;
-    REAL *cells = (REAL *)((rooms + 63) / 64 * 64) + (size_t)room * F(room_of)(job);
+    ptrdiff_t lanes = job->loop == FS_STRIPS ? 2 * LANES : F(columns_of_tile)(job);
+    lanes = (lanes + LANES - 1) / LANES * LANES;
+    char *room = malloc((size_t)(job->n * lanes) * sizeof(REAL) + 64);
+    if (!room) {
+        FS_RAISE(&job->lacks_memory);
+        return;
+    }
+    REAL *cells = (REAL *)(((uintptr_t)room + 63) / 64 * 64);
     ptrdiff_t first = F(end_of_unit)(job, unit), last = F(end_of_unit)(job, unit + 1);
     if (F(HAS_FEW) &&job->loop == FS_STRIPS)
         F(all_strips)(job, first, last, cells);
     else
         F(tiles)(job, first, last, cells);
-    FS_GIVE_BACK(&taken[room]);
+    free(room);
 }
 
 /* The gradients, as yet by tiles of their own. */

@@ -139,11 +139,6 @@ static inline const REAL *F(read)(const fs_operand *source, const char *x,
     return buffer;
 }
 
-static inline int F(keeps_terms)(const fs_job *job)
-{
-    return job->operand[FS_Y].type == REAL_TYPE && job->op != FS_LOGSUMEXP;
-}
-
 static inline void F(write)(const REAL *from, ptrdiff_t count, char *y, fs_type type)
 {
 #if T_IS_F32

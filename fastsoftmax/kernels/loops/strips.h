@@ -408,13 +408,13 @@ static inline int F(does_few)(const fs_job *job)
 FS_INLINE void F(few_rows)(int op, fs_job *job, ptrdiff_t count,
                            const F(pitches) *pitch, F(place) place, REAL *cells)
 {
-    const int all = F(writes_all)(job->op);
+    const int all = F(writes_terms)(op) || F(writes_all)(job->op);
     const int plain = job->operand[FS_Y].inner == sizeof(REAL); /* y of logsumexp */
     for (ptrdiff_t i = 0; i < count && !(i % 64 == 63 && fs_poll(job->watch)); i++) {
         F(strip) strip, rare, *const only[3] = {&strip, &strip, &strip};
         REAL lse[LANES] = {0};
         F(begin_strip)(job, pitch, cells, &place, &strip);
-        if (F(plain_logs)(job, strip.x, pitch->x, lse)) {
+        if (!all && F(plain_logs)(job, strip.x, pitch->x, lse)) {
             F(write_sets)(job, place.y + strip.column * job->operand[FS_Y].inner, LANES,
                           lse);
             continue;

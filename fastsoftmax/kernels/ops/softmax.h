@@ -166,6 +166,10 @@ FS_INLINE int F(writes_all)(int op)
 {
     return op != FS_LOGSUMEXP;
 }
+static inline int F(keeps_terms)(const fs_job *job)
+{
+    return job->operand[FS_Y].type == REAL_TYPE && F(writes_all)(job->op);
+}
 
 /* How much care results need: each includes the one before, and where it is not needed
  * changes nothing. */

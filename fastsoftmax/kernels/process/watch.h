@@ -2,23 +2,18 @@
 #ifndef FASTSOFTMAX_WATCH_H
 #define FASTSOFTMAX_WATCH_H
 
-/* A flag that any thread may raise and read while others do: relaxed atomics. Or that
- * one thread may take, if it is down, and give back with what it has done. Or a number
- * that each of them counts up, and has as it is then. */
+/* A flag that any thread may raise and read while others do: relaxed atomics. Or a
+ * number that each of them counts up, and has as it is then. */
 #if defined(_MSC_VER)
 #include <intrin.h>
 typedef volatile long fs_flag;
 #define FS_RAISED(flag) (*(flag))
 #define FS_RAISE(flag) (*(flag) = 1)
-#define FS_TAKE(flag) (_InterlockedExchange(flag, 1) == 0)
-#define FS_GIVE_BACK(flag) ((void)_InterlockedExchange(flag, 0))
 #define FS_COUNT(flag) (_InterlockedIncrement(flag))
 #else
 typedef int fs_flag;
 #define FS_RAISED(flag) __atomic_load_n(flag, __ATOMIC_RELAXED)
 #define FS_RAISE(flag) __atomic_store_n(flag, 1, __ATOMIC_RELAXED)
-#define FS_TAKE(flag) (__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE) == 0)
-#define FS_GIVE_BACK(flag) __atomic_store_n(flag, 0, __ATOMIC_RELEASE)
 #define FS_COUNT(flag) __atomic_add_fetch(flag, 1, __ATOMIC_RELAXED)
 #endif
 
