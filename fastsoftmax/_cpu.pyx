@@ -74,6 +74,7 @@ cdef void choose_table() except *:
 choose_table()
 fs_watch_forks()
 fs_prepare_teams(_threads.worker_stack(os.environ))
+fs_prepare_places()
 
 
 cdef inline const fs_kernels *kernels_for(fs_type compute) noexcept nogil:

@@ -18,6 +18,7 @@ cdef extern from "kernels/process/team.h" nogil:
         FS_WITH_OPENMP
     int omp_get_max_threads()
     void omp_set_num_threads(int limit)
+    int omp_get_thread_num()
     double omp_get_wtime()
     const char *fs_openmp_runtime()
     void fs_prepare_teams(size_t stack)
@@ -32,6 +33,12 @@ cdef extern from "kernels/process/wake.h" nogil:
     fs_wake *fs_own_wake()
     int fs_is_worth_a_team(fs_wake *own, double elements, double now)
     void fs_learn(fs_wake *own, double elements, int threads, double worked, double now)
+
+
+cdef extern from "kernels/process/place.h" nogil:
+    void fs_prepare_places()
+    int fs_processor()
+    void fs_move_from(int processor, int threads)
 
 
 cdef extern from "kernels/process/shares.h" nogil:

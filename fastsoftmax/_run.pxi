@@ -67,9 +67,11 @@ cdef fs_watch *watch_over(ptrdiff_t elements, fs_listener *listener) noexcept:
 
 
 cdef double take_units(const fs_kernels *kernels, fs_job *job, int step,
-                       fs_shares *shares, int member) noexcept nogil:
+                       fs_shares *shares, int member, int processor) noexcept nogil:
     """What one member of a team does of a step. Returns how long it worked."""
     cdef double began = omp_get_wtime()
+    if omp_get_thread_num():
+        fs_move_from(processor, job.threads)
     cdef ptrdiff_t unit = fs_take_unit(shares, member)
     while unit >= 0:
         if not fs_poll(job.watch):
@@ -85,7 +87,7 @@ cdef int execute(fs_job *job) except -1:
     cdef fs_listener listener
     cdef fs_wake *own = NULL
     cdef fs_shares shares
-    cdef int step = 0, member
+    cdef int step = 0, member, processor
     cdef double worked = 0
     job.watch = watch_over(elements, &listener)
     job.threads = 1
@@ -106,9 +108,11 @@ cdef int execute(fs_job *job) except -1:
                     if units <= 0:
                         break
                     fs_share_out(&shares, units, job.threads)
+                    processor = fs_processor()
                     for member in prange(job.threads, num_threads=job.threads,
                                          schedule="static"):
-                        worked += take_units(kernels, job, step, &shares, member)
+                        worked += take_units(kernels, job, step, &shares, member,
+                                             processor)
                     step += 1
             if own:
                 fs_learn(own, elements, job.threads, worked, omp_get_wtime())

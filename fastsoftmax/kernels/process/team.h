@@ -30,6 +30,10 @@ static inline void omp_set_num_threads(int limit)
 {
     (void)limit;
 }
+static inline int omp_get_thread_num(void)
+{
+    return 0;
+}
 static inline double omp_get_wtime(void)
 {
     return 0;
