@@ -195,3 +195,17 @@ def test_one_hole_in_more_rows_than_float32_counts():
     x[7, 0] = -np.inf
     y = softmax(x, axis=0, out=x)
     assert (y[7] == [0, y[9, 1]]).all()
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_columns_that_a_plain_sum_tells_beside_those_it_does_not(n):
+    """Neighbours that are far from 0, or next to it, change no bit of the others."""
+    x = np.random.default_rng(n).normal(size=(n, 4800)).astype(np.float32)
+    mixed = x.copy()
+    mixed[:, ::16], mixed[:, 7::16] = 700, 0
+    mixed[1:, 7::16] = -40
+    y, expected = logsumexp(mixed, axis=0), logsumexp(x, axis=0)
+    others = ~np.isin(np.arange(4800) % 16, [0, 7])
+    assert_same_bits(y[others], expected[others])
+    assert (y[::16] == np.float32(700 + np.log(n))).all()
+    assert (y[7::16] == np.float32((n - 1) * np.exp(-40.0))).all()
