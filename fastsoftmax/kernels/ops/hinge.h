@@ -114,11 +114,10 @@ typedef struct {
  * count, or are behind the end. No branch says where the positive is: labels are at
  * random, and rows of 64 take .6 of the time so. */
 FS_INLINE VEC F(only_counted)(VEC a, const F(scores) *s, VEC places, ptrdiff_t i,
-                              VEC instead)
+                              ptrdiff_t here, VEC instead)
 {
     static const REAL ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     const VEC zero = V(set)(0);
-    const ptrdiff_t here = s->end - i;
     if (s->kept || here < LANES) {
         const REAL *kept = s->kept ? s->kept + i : ones;
         a = V(if_equal)(F(load_some)(kept, here, zero), zero, instead, a);
@@ -141,11 +140,12 @@ FS_INLINE void F(hinge_terms)(int columns, const F(scores) *s, int p,
     for (ptrdiff_t i = 0; i < s->end;) {
         int k = 0;
         for (; k < HINGE_STEP && i < s->end; k++, i += s->pitch) {
-            VEC x = F(load_some)(s->x + i, s->end - i, zero);
+            const ptrdiff_t here = columns ? LANES : s->end - i;
+            VEC x = F(load_some)(s->x + i, here, zero);
             VEC t = V(max)(zero, V(add)(V(add)(x, s->hi), s->lo));
             if (!columns)
                 fs_prefetch(s->x, (i + AHEAD) * (ptrdiff_t)sizeof *s->x);
-            t = F(only_counted)(t, s, places, i, zero);
+            t = F(only_counted)(t, s, places, i, here, zero);
             places = V(add)(places, s->step);
             V(store)(terms + k * LANES, t);
             if (written == FS_NOTHING)
@@ -153,7 +153,7 @@ FS_INLINE void F(hinge_terms)(int columns, const F(scores) *s, int p,
             VEC y = written == FS_GRADIENT ? F(slope_of)(t, s->slope, p)
                                            : F(pair_of)(t, s->slope, p);
             V(store)(slopes + k * LANES, y);
-            F(store_some)(s->out + i, s->end - i, y);
+            F(store_some)(s->out + i, here, y);
         }
         const ptrdiff_t count = k * LANES, some = columns ? LANES : count;
         for (ptrdiff_t j = 0; j < count; j += some) {
@@ -171,11 +171,12 @@ FS_INLINE VEC F(largest_scores)(int columns, const F(scores) *s, VEC *place)
     VEC zero = V(set)(0), none = V(set)((REAL)-INFINITY), nowhere = V(sub)(zero, none);
     VEC places = s->places, best = none, at = zero, nan_at = nowhere;
     for (ptrdiff_t i = 0; i < s->end; i += s->pitch) {
-        VEC x = F(load_some)(s->x + i, s->end - i, none);
-        VEC z = F(only_counted)(V(add)(x, s->hi), s, places, i, zero);
+        const ptrdiff_t here = columns ? LANES : s->end - i;
+        VEC x = F(load_some)(s->x + i, here, none);
+        VEC z = F(only_counted)(V(add)(x, s->hi), s, places, i, here, zero);
         if (!columns)
             fs_prefetch(s->x, (i + AHEAD) * (ptrdiff_t)sizeof *s->x);
-        x = F(only_counted)(x, s, places, i, none);
+        x = F(only_counted)(x, s, places, i, here, none);
         nan_at = V(if_equal)(z, z, nan_at, V(min)(nan_at, places));
         at = V(if_less)(best, x, places, at);
         best = V(max)(x, best); /* a NaN leaves it as it is */
