@@ -143,6 +143,17 @@ def test_the_first_job_and_a_very_bad_one_are_soon_forgotten(program: Path) -> N
     assert (took(program, [lone, busy, *[lone] * 1000])[700:] > 0).all()
 
 
+@pytest.mark.parametrize("late", [9000, 30_000])
+def test_a_very_bad_job_is_forgotten_in_12_ms_of_a_burst(
+    program: Path, late: float
+) -> None:
+    job = Job(alone=200)
+    bad = job._replace(awake=late, asleep=late)
+    shared = took(program, [*[job] * 500, bad, *[job] * 300]) > 0
+    assert shared[50:501].all()
+    assert shared[561:].all()
+
+
 def test_one_interruption_changes_nothing(program: Path) -> None:
     jobs = [Job(alone=40, pause=1000)] * 20
     jobs[10] = Job(alone=4000, pause=1000, pace=0.3 * 4000 / 40)

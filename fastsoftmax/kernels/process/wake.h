@@ -13,6 +13,8 @@
  *    It is added to what a job saves; of what decides by that, half is spent. So a
  *    burst wakes the team, a wrong belief is put to the test, at once where sharing
  *    has paid; and where it keeps losing that ends, whatever a cost may be.
+ * C. What it may owe is little at first, so that one very bad job is soon forgotten,
+ *    twice as much whenever more is lost, and less by what is saved.
  */
 #ifndef FASTSOFTMAX_WAKE_H
 #define FASTSOFTMAX_WAKE_H
@@ -27,6 +29,7 @@
 /* As long may a scheduler let a woken thread wait: a job that saves half as much again
  * is always shared. The account holds or owes twice as much at most. */
 #define FS_DEAREST 4e-3
+#define FS_OWED_AT_FIRST 500e-6 /* by one very bad job: 8 ms of a burst */
 
 enum { FS_ASLEEP, FS_AWAKE };
 
@@ -36,6 +39,7 @@ typedef struct {
     double cost[2]; /* of a team asleep, awake */
     double last[2]; /* as it was measured last */
     double account; /* by B */
+    double may_owe; /* and what it may owe, by C */
     double ended;   /* when the last job did, */
     int shared;     /* and whether it was */
     double began;   /* when the one that runs did, */
@@ -51,6 +55,7 @@ static inline fs_wake *fs_own_wake(void)
     static fs_wake own = {.pace = .3e-9,
                           .cost = {100e-6, 0},
                           .last = {100e-6, 0},
+                          .may_owe = FS_OWED_AT_FIRST,
                           .ended = -1,
                           .looked_up = -1};
 #if defined(_OPENMP)
@@ -80,7 +85,16 @@ static inline void fs_learn_cost(fs_wake *own, double alone, int threads, double
     /* One that was put aside counts as working; the others have waited for it. */
     double in_vain = (waited - *cost) * threads / (threads - 1);
     double lost = fmin(in_vain, took - 2 * fmax(alone, part + *cost));
-    own->account += took < alone ? alone - took : -fmax(0, lost);
+    if (took < alone) {
+        own->account += alone - took;
+        own->may_owe = fmax(FS_OWED_AT_FIRST, own->may_owe - (alone - took) / 8);
+    } else {
+        own->account -= fmax(0, lost);
+    }
+    if (own->account < -own->may_owe) {
+        own->account = -own->may_owe;
+        own->may_owe = fmin(2 * own->may_owe, 2 * FS_DEAREST);
+    }
     waited = fmin(waited, FS_DEAREST);
     *cost = fmin(waited, *last);
     *last = waited;
@@ -94,7 +108,7 @@ static inline void fs_learn(fs_wake *own, double elements, int threads, double w
                             double now)
 {
     double took = fmax(0, now - own->began); /* the clock may be set */
-    double alone = elements * own->pace, most = 2 * FS_DEAREST;
+    double alone = elements * own->pace;
     int in_a_burst = own->began - own->ended < FS_SPINS;
     own->ended = now;
     own->shared = threads > 1;
@@ -105,7 +119,7 @@ static inline void fs_learn(fs_wake *own, double elements, int threads, double w
         own->account += took / (in_a_burst ? 16 : 32);
         own->pace += (took - alone) / elements / 2;
     }
-    own->account = fmax(-most, fmin(own->account, most));
+    own->account = fmin(own->account, 2 * FS_DEAREST);
 }
 
 #endif
