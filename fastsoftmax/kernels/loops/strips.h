@@ -433,8 +433,9 @@ FS_INLINE void F(few_rows)(int op, fs_job *job, ptrdiff_t count,
             F(finish_log_of_strip)(job, LANES, &rare);
             strip.factor = rare.factor;
         } else if (!all) {
-            V(store)(strip.y, strip.factor.hi);
-            F(plain_logs)(job, cells, LANES, strip.y);
+            V(store)(lse, strip.factor.hi); /* y may lie anywhere */
+            F(plain_logs)(job, cells, LANES, lse);
+            V(store)(strip.y, V(load)(lse));
         }
         if (!all)
             continue;
