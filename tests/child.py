@@ -12,8 +12,9 @@ from typing import Any
 
 import fastsoftmax
 
-# What a user may have set for OpenMP's threads.
-SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+# What a user may have set for OpenMP's threads, and systemd for services, whose threads
+# may not move (process/place.h).
+SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "INVOCATION_ID")
 
 # For tests of threads: a job large enough for them, and its right result.
 THREADS = """

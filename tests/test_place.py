@@ -86,12 +86,10 @@ def test_a_worker_that_has_slept_beside_its_caller(tmp_path: Path) -> None:
         for _ in range(3):
             os.sched_setaffinity(worker, {here})
             assert works()
-            os.sched_setaffinity(worker, {here, there})
             time.sleep(0.1)
+            os.sched_setaffinity(worker, {here, there})
             assert where() == here
-            for _ in range(20):
-                assert works()
-            assert where() == there
+            assert any(works() and where() == there for _ in range(200))
             assert os.sched_getaffinity(worker) == {here, there}
         """,
     )

@@ -30,10 +30,12 @@ int main(int count, char **arguments)
     if (count != 4 || (!strcmp(arguments[1], "strict") && forbid_moves()))
         return 2;
     fs_prepare_places();
-    sched_getaffinity(0, sizeof before, &before);
+    if (sched_getaffinity(0, sizeof before, &before))
+        return 2;
     for (int i = 0; i < 100; i++) {
         int here = fs_processor();
-        fs_move_from(strcmp(arguments[2], "here") ? -1 : here, atoi(arguments[3]));
+        fs_move_from(strcmp(arguments[2], "here") ? here + 1 : here,
+                     atoi(arguments[3]));
         moved += fs_processor() != here;
         sched_getaffinity(0, sizeof after, &after);
         same += CPU_EQUAL(&before, &after);

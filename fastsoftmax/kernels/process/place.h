@@ -13,7 +13,10 @@
 #if defined(__linux__)
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
+
+#include "watch.h"
 
 static int fs_in_a_service;
 
@@ -29,16 +32,25 @@ static inline int fs_processor(void)
 }
 
 /* Moves the thread that calls away from its caller's processor, if it is there and may
- * work on as many as the team has threads: they are what it may work on afterwards. */
+ * work on as many as the team has threads. It may work on the same ones afterwards: on
+ * all, by its own wish, of a set of processors that the system may change. */
 static inline void fs_move_from(int processor, int threads)
 {
+    static fs_flag refused;
     cpu_set_t allowed, others;
-    if (sched_getcpu() != processor || (fs_in_a_service && prctl(PR_GET_SECCOMP) > 0) ||
+    if (FS_RAISED(&refused) || processor < 0 || sched_getcpu() != processor ||
+        (fs_in_a_service && prctl(PR_GET_SECCOMP) > 0) ||
         sched_getaffinity(0, sizeof allowed, &allowed) || CPU_COUNT(&allowed) < threads)
         return;
     others = allowed;
     CPU_CLR(processor, &others);
-    if (!sched_setaffinity(0, sizeof others, &others))
+    if (sched_setaffinity(0, sizeof others, &others)) {
+        FS_RAISE(&refused);
+        return;
+    }
+    memset(&others, 0xff, sizeof others);
+    if (sched_setaffinity(0, sizeof others, &others) ||
+        sched_getaffinity(0, sizeof others, &others) || !CPU_EQUAL(&others, &allowed))
         sched_setaffinity(0, sizeof allowed, &allowed);
 }
 #else
