@@ -12,9 +12,8 @@ from typing import Any
 
 import fastsoftmax
 
-# What a user may have set for OpenMP's threads, and systemd for services, whose threads
-# may not move (process/place.h).
-SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "INVOCATION_ID")
+# What a user may have set for OpenMP's threads.
+SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
 
 # For tests of threads: a job large enough for them, and its right result.
 THREADS = """
@@ -73,6 +72,10 @@ def python(folder: Path, script: str, *arguments: str, **options: Any) -> str:
 
 
 def with_threads(folder: Path, script: str, **options: Any) -> str:
-    """Do so with a script that knows THREADS, without the user's own settings."""
+    """Do so with a script that knows THREADS, without the user's own settings.
+
+    Nor that of a service, whose threads may not move (process/place.h).
+    """
     script = THREADS + textwrap.dedent(script)
-    return python(folder, script, timeout=60, without=SETTINGS, **options)
+    without = (*SETTINGS, "INVOCATION_ID")
+    return python(folder, script, timeout=60, without=without, **options)
