@@ -222,6 +222,23 @@ def test_out_and_overlap():
     np.testing.assert_array_equal(weights[:, 4], expected)
 
 
+@pytest.mark.parametrize("cancel", [[3], [3, 9]])
+def test_columns_beside_some_that_are_summed_again_keep_their_bits(use_threads, cancel):
+    """Sums of 1.009 stand as they are, of 1 they do not; few weights, large errors."""
+    rng = np.random.default_rng(7)
+    for _ in range(8):
+        x, b = np.zeros((CHUNK + 464, 16)), np.zeros((CHUNK + 464, 16), np.float32)
+        b[:3], x[:3] = 1, rng.normal(size=(3, 16))
+        log = np.full(16, 0.0085)
+        log[cancel] = 0
+        x[:3] += log - np.log(np.exp(x[:3]).sum(0))
+        x = x.astype(np.float32)
+        use_threads(1)
+        expected = logsumexp(x, 0, b)
+        use_threads(2)
+        assert_same_bits(logsumexp(x, 0, b), expected)
+
+
 def test_nothing_as_large_as_the_entries_is_allocated():
     a, b = WEIGHTED.draw(500, 400)
     calls = [

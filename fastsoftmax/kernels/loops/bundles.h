@@ -333,7 +333,7 @@ static int F(finish_bundles)(const fs_job *job, F(bundles) *tile, int shared)
         F(put_sets)(signs, line.at[FS_SIGNS], sign, sets);
     for (ptrdiff_t j = 0; any && j < sets; j++)
         if (state[j] == FS_ROUGH) {
-            if (shared && tile->width == 0)
+            if (shared && sets == 1)
                 return 1;
             F(start)(tile, fs_along_inner(job, line, j), 0, 1);
             F(sum_bundles)(job, tile);
