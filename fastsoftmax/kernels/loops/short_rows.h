@@ -359,15 +359,16 @@ static int F(add_up_groups)(int op, int one, F(groups) *g)
 
 /* ---- rows in and out ---- */
 
-/* How many elements rows of x, dy or y are apart if they are used where they are; else
- * 0. */
+#define ELSEWHERE PTRDIFF_MIN /* no distance that rows may have: 0 is one */
+
+/* How many elements rows of x, dy or y are apart if they are used where they are. */
 static ptrdiff_t F(pitch_of)(const fs_job *job, int operand)
 {
     const fs_operand *of = &job->operand[operand];
     ptrdiff_t step = job->outer_step[0][operand], size = sizeof(REAL);
     int direct = operand == FS_Y ? of->type == REAL_TYPE : of->direct;
     int regular = direct && job->n_outer == 1 && step % size == 0;
-    return regular && (job->n >= 4 || step == job->n * size) ? step / size : 0;
+    return regular && (job->n >= 4 || step == job->n * size) ? step / size : ELSEWHERE;
 }
 
 /* `count` rows of x or dy, the first of which is `first`, where they are; without a
@@ -377,7 +378,7 @@ static const REAL *F(read_short_rows)(const fs_job *job, int operand, ptrdiff_t 
 {
     const fs_operand *x = &job->operand[operand], *mask = &job->operand[FS_MASK];
     ptrdiff_t n = job->n, some = 1;
-    if (*pitch)
+    if (*pitch != ELSEWHERE)
         return (const REAL *)fs_locate_one(job, operand, first);
     *pitch = n;
     if (job->n_outer == 1 && job->outer_step[0][operand] == n * x->n &&
@@ -442,11 +443,11 @@ HIDDEN void F(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
     const ptrdiff_t n = job->n, some = (F(SHORT_SOME) >> gradient) / n;
     const ptrdiff_t most =
         some > LANES ? fs_least(some, FS_TILE) / LANES * LANES : LANES;
-    const ptrdiff_t x_pitch = F(pitch_of)(job, FS_X),
-                    dy_pitch = F(pitch_of)(job, FS_DY);
-    const ptrdiff_t y_pitch = writes ? F(pitch_of)(job, FS_Y) : 0;
+    const ptrdiff_t x_pitch = F(pitch_of)(job, FS_X);
+    const ptrdiff_t dy_pitch = gradient ? F(pitch_of)(job, FS_DY) : ELSEWHERE;
+    const ptrdiff_t y_pitch = writes ? F(pitch_of)(job, FS_Y) : ELSEWHERE;
     g.n = n;
-    g.divisor = V(set)((REAL)job->divisor);
+    g.divisor = V(set)(gradient ? (REAL)job->divisor : 1);
     g.far = !gradient && x_pitch == n && y_pitch == n &&
             F(bytes_of)(job) > F(cache_of)(job) / 4;
     for (ptrdiff_t count; LANES > 1 && first < last; first += count) {
@@ -468,14 +469,15 @@ HIDDEN void F(fs_short_rows)(fs_job *job, ptrdiff_t first, ptrdiff_t last)
             count = 1;
         g.count = alone ? 1 : (count + LANES - 1) / LANES * LANES;
         const int whole = count == g.count;
-        g.x_pitch = whole ? x_pitch : 0;
+        g.x_pitch = whole ? x_pitch : ELSEWHERE;
         g.x = F(read_short_rows)(job, FS_X, first, count, &g.x_pitch, buffer);
-        g.dy_pitch = whole ? dy_pitch : 0;
+        g.dy_pitch = whole ? dy_pitch : ELSEWHERE;
         if (gradient)
             g.dy = F(read_short_rows)(job, FS_DY, first, count, &g.dy_pitch,
                                       buffer + F(SHORT_ROOM) / 2);
-        g.y_pitch = whole && y_pitch ? y_pitch : n;
-        g.y = whole && y_pitch ? (REAL *)fs_locate_one(job, FS_Y, first) : buffer;
+        const int in_y = whole && y_pitch != ELSEWHERE;
+        g.y_pitch = in_y ? y_pitch : n;
+        g.y = in_y ? (REAL *)fs_locate_one(job, FS_Y, first) : buffer;
         F(do_groups)(job, first, count, &g);
         if (writes && g.y == buffer)
             F(write_short_rows)(job, first, count, n, buffer);
